@@ -1,0 +1,35 @@
+# The front door: `make` lists what there is.
+
+CARGO ?= cargo
+TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
+BINARY = $(TARGET_DIR)/release/winglet
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the release binary
+	$(CARGO) build --release --locked
+
+test: ## run all tests
+	$(CARGO) test --locked
+
+lint: ## check format, clippy and documentation
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+demo: build ## take a tour of the sample node
+	contrib/demo.sh $(BINARY)
+
+bench: build ## measure speed and memory
+	contrib/bench/run.sh $(BINARY)
+
+fuzz: ## fuzz what parses strangers' bytes
+	contrib/fuzz.sh
+
+# install, uninstall, deb
+-include contrib/install.mk
+
+.PHONY: help build test lint demo bench fuzz

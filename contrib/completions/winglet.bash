@@ -1,0 +1,41 @@
+# Completion of winglet(8) for bash.
+
+_winglet() {
+    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+    local command=${COMP_WORDS[1]} options
+
+    case $previous in
+    --config | --pid-file)
+        compopt -o filenames 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -f -- "$current")
+        return
+        ;;
+    --listen | --server | --path | --backup | --expires | --base-url)
+        return
+        ;;
+    esac
+
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        options='serve check sign explain --help --version'
+    else
+        case $command in
+        serve) options='--config --listen --pid-file --help' ;;
+        check | explain) options='--config --help' ;;
+        sign)
+            if [ "$COMP_CWORD" -eq 2 ]; then
+                options='file backup --help'
+            else
+                case ${COMP_WORDS[2]} in
+                file) options='--server --path --expires --no-unique-id --base-url --config --help' ;;
+                backup) options='--server --backup --expires --no-unique-id --base-url --config --help' ;;
+                *) return ;;
+                esac
+            fi
+            ;;
+        *) return ;;
+        esac
+    fi
+    mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
+}
+
+complete -F _winglet winglet

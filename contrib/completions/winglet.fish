@@ -1,0 +1,25 @@
+# Completion of winglet(8) for fish.
+
+set -l commands serve check sign explain
+set -l none "not __fish_seen_subcommand_from $commands"
+set -l sign "__fish_seen_subcommand_from sign"
+set -l kind "$sign; and __fish_seen_subcommand_from file backup"
+
+complete -c winglet -f
+complete -c winglet -s h -l help -d 'Print a summary'
+complete -c winglet -n "$none" -s V -l version -d 'Print the version'
+complete -c winglet -n "$none" -a serve -d 'Serve downloads'
+complete -c winglet -n "$none" -a check -d 'Check the configuration'
+complete -c winglet -n "$none" -a sign -d 'Print a link'
+complete -c winglet -n "$none" -a explain -d 'Say why a link works or does not'
+complete -c winglet -n "$kind; or __fish_seen_subcommand_from serve check explain" -l config -rF -d 'Configuration of the node'
+complete -c winglet -n "__fish_seen_subcommand_from serve" -l listen -x -d 'Listen here'
+complete -c winglet -n "__fish_seen_subcommand_from serve" -l pid-file -rF -d 'File for the number of the process'
+complete -c winglet -n "$sign; and not __fish_seen_subcommand_from file backup" -a file -d 'A file of a server'
+complete -c winglet -n "$sign; and not __fish_seen_subcommand_from file backup" -a backup -d 'A backup'
+complete -c winglet -n "$kind" -l server -x -d 'Server of the file or backup'
+complete -c winglet -n "$kind; and __fish_seen_subcommand_from file" -l path -x -d 'File, relative to the root of the server'
+complete -c winglet -n "$kind; and __fish_seen_subcommand_from backup" -l backup -x -d 'Backup'
+complete -c winglet -n "$kind" -l expires -x -a '15m 1h 24h' -d 'How long the link is good'
+complete -c winglet -n "$kind" -l no-unique-id -d 'May be used until it expires'
+complete -c winglet -n "$kind" -l base-url -x -d 'What the link begins with'

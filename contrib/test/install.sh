@@ -1,0 +1,69 @@
+#!/bin/sh
+# `make install` and `make uninstall` with the real binary, in a directory of its own.
+# usage: contrib/test/install.sh [BINARY]
+set -u
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+binary=$(realpath "${1:-target/release/winglet}")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+etc=$work/etc/winglet
+
+ok() {
+    echo "ok - $*"
+}
+
+fail() {
+    echo "not ok - $*"
+    cat "$log"
+    find "$work" -mindepth 1 | sort
+    exit 1
+}
+
+run() {
+    make -s -C "$root" BINARY="$binary" DESTDIR="$work" "$@" >"$log" 2>&1 ||
+        { cat "$log"; fail "make $*"; }
+}
+log=$(mktemp)
+trap 'rm -rf "$work" "$log"' EXIT
+
+[ -x "$binary" ] || { echo "not ok - $binary is not there"; exit 1; }
+
+run install PREFIX=/usr
+cmp -s "$binary" "$work/usr/bin/winglet" || fail 'the binary is installed'
+for file in share/man/man8/winglet.8 share/man/man5/winglet.yml.5 lib/systemd/system/winglet.service \
+    share/bash-completion/completions/winglet share/zsh/site-functions/_winglet \
+    share/fish/vendor_completions.d/winglet.fish share/doc/winglet/proxy/nginx.conf \
+    share/doc/winglet/service/sysv/winglet; do
+    [ -f "$work/usr/$file" ] || fail "$file is installed"
+done
+[ -f "$etc/config.yml" ] || fail 'a configuration is installed'
+ok 'install puts everything in place'
+
+run install PREFIX=/usr
+[ ! -e "$etc/config.yml.new" ] || fail 'installing again adds nothing'
+ok 'installing again changes nothing'
+
+echo 'debug: true' >>"$etc/config.yml"
+cp "$etc/config.yml" "$work/edited"
+run install PREFIX=/usr
+cmp -s "$work/edited" "$etc/config.yml" || fail 'an edited configuration is kept'
+cmp -s "$root/contrib/deb/config.yml" "$etc/config.yml.new" || fail 'the new sample is beside it'
+grep -q 'config.yml.new' "$log" || fail 'install says so'
+ok 'an edited configuration is kept, the new one is beside it'
+
+run uninstall PREFIX=/usr
+cmp -s "$work/edited" "$etc/config.yml" || fail 'uninstall keeps an edited configuration'
+rm "$work/edited" "$etc/config.yml"
+[ -z "$(find "$work" -type f)" ] || fail 'uninstall leaves no other file'
+ok 'uninstall keeps the edited configuration and nothing else'
+
+rm -rf "${work:?}"/*
+run install
+grep -q '^ExecStart=/usr/local/bin/winglet' "$work/usr/local/lib/systemd/system/winglet.service" ||
+    fail 'the unit names the binary that was installed'
+ok 'the unit names the binary where PREFIX puts it'
+run uninstall
+[ -z "$(find "$work" ! -type d)" ] || fail 'uninstall leaves nothing'
+ok 'uninstall of an untouched installation leaves no file'

@@ -1,0 +1,217 @@
+#!/bin/sh
+# The shipped proxy examples, ports and paths substituted, in front of the real binary: bytes,
+# resume, the client's true address, a forged one, and what the proxy puts on disk meanwhile.
+# usage: contrib/test/proxies.sh [BINARY]     WINGLET_TEST_MIB sets the size (1024)
+set -u
+
+here=$(cd "$(dirname "$0")" && pwd)
+binary=$(realpath "${1:-target/release/winglet}")
+mib=${WINGLET_TEST_MIB:-1024}
+server=1f1d6f0a-3a5c-4bfb-9a9c-2a5c9d1f0004
+name=node.example.com
+client=127.0.0.2
+forged=203.0.113.9
+
+[ -x "$binary" ] || { echo "not ok - $binary is not there"; exit 1; }
+command -v openssl >/dev/null || { echo 'skip - openssl is not installed'; exit 0; }
+
+work=$(mktemp -d)
+# nginx' workers give up root's rights.
+chmod 0755 "$work"
+started=
+
+cleanup() {
+    for pid in $started; do
+        kill "$pid" 2>/dev/null
+    done
+    for pid in $started; do
+        wait "$pid" 2>/dev/null
+    done
+    rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 1' INT TERM
+
+ok() {
+    echo "ok - $*"
+}
+
+fail() {
+    echo "not ok - $*"
+    for log in "$work"/*.log; do
+        echo "--- $log"
+        tail -n 20 "$log"
+    done
+    exit 1
+}
+
+# until_true SECONDS COMMAND...
+until_true() {
+    tenths=$(($1 * 10))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        tenths=$((tenths - 1))
+        [ "$tenths" -gt 0 ] || return 1
+        sleep 0.1
+    done
+}
+
+# serve NAME: starts Winglet with NAME.yml on a free port; sets $port and $pid.
+serve() {
+    cat >"$work/$1.yml" <<CONFIG
+token: "proxy-test-key-0123456789"
+api:
+  trusted_proxies: ["127.0.0.1"]
+system:
+  data: $work/volumes
+  backup_directory: $work/backups
+winglet:
+  listen: ["127.0.0.1:0"]
+CONFIG
+    : >"$work/$1.log"
+    "$binary" serve --config "$work/$1.yml" 2>>"$work/$1.log" &
+    pid=$!
+    started="$started $pid"
+    until_true 10 grep -q 'listening on' "$work/$1.log" || fail "$1 starts"
+    port=$(sed -n 's/.*listening on http:.*:\([0-9]*\).*/\1/p' "$work/$1.log" | head -n 1)
+}
+
+through() {
+    curl -sS --cacert "$work/fullchain.pem" --resolve "$name:$front:127.0.0.1" --interface "$client" \
+        -H "X-Forwarded-For: $forged" "$@"
+}
+
+link() {
+    "$binary" sign file --server "$server" --path world.tar --base-url "https://$name:$front" --config "$work/winglet.yml"
+}
+
+# Files of more than a megabyte that a process of the proxy holds open, deleted ones included.
+spooled() {
+    for process in "$1" $(pgrep -P "$1"); do
+        for fd in "/proc/$process/fd"/*; do
+            stat -L -c '%F %s' "$fd" 2>/dev/null
+        done
+    done | awk '/^regular/ && $NF > 1048576 { found = 1 } END { exit !found }'
+}
+
+mkdir -p "$work/volumes/$server" "$work/backups"
+source=$work/volumes/$server/world.tar
+head -c 16777216 /dev/urandom >"$work/block"
+i=0
+while [ $i -lt $((mib / 16)) ]; do
+    # No two blocks are the same, so that a wrong offset shows.
+    printf '%08d' $i
+    tail -c +9 "$work/block"
+    i=$((i + 1))
+done >"$source"
+rm "$work/block"
+
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=$name" \
+    -addext "subjectAltName=DNS:$name" -keyout "$work/privkey.pem" -out "$work/fullchain.pem" 2>/dev/null
+cat "$work/fullchain.pem" "$work/privkey.pem" >"$work/both.pem"
+
+start_nginx() {
+    {
+        echo "error_log $work/nginx.error.log; pid $work/nginx.pid; daemon off; events {}"
+        echo 'http {'
+        sed -e '/listen \[::\]/d' -e "s/listen 443/listen 127.0.0.1:$front/" \
+            -e "s#/etc/letsencrypt/live/$name#$work#" -e "s#/var/log/nginx#$work#" \
+            -e "s/127.0.0.1:8081/127.0.0.1:$winglet_port/" -e "s/127.0.0.1:8080/127.0.0.1:$wings_port/" \
+            "$here/../proxy/nginx.conf"
+        for kind in client_body proxy fastcgi uwsgi scgi; do
+            echo "${kind}_temp_path $work/nginx.$kind;"
+        done
+        echo '}'
+    } >"$work/nginx.conf"
+    nginx -e "$work/nginx.error.log" -p "$work" -c "$work/nginx.conf" -t 2>"$work/nginx.log" || fail 'nginx takes the example'
+    nginx -e "$work/nginx.error.log" -p "$work" -c "$work/nginx.conf" 2>>"$work/nginx.log" &
+}
+
+start_caddy() {
+    # No port 80, no administration port: this host may use them.
+    sed -e '0,/^{$/s//{\nadmin off\nauto_https disable_redirects/' \
+        -e "s/^$name:443/$name:$front/" -e "s#/etc/letsencrypt/live/$name#$work#g" \
+        -e "s/127.0.0.1:8081/127.0.0.1:$winglet_port/" -e "s/127.0.0.1:8080/127.0.0.1:$wings_port/" \
+        "$here/../proxy/Caddyfile" >"$work/Caddyfile"
+    HOME=$work XDG_DATA_HOME=$work/caddy caddy run --config "$work/Caddyfile" --adapter caddyfile >"$work/caddy.log" 2>&1 &
+}
+
+start_haproxy() {
+    sed -e "s/bind :443/bind 127.0.0.1:$front/" -e "s#/etc/haproxy/certs/$name.pem#$work/both.pem#" \
+        -e "s/127.0.0.1:8081/127.0.0.1:$winglet_port/" -e "s/127.0.0.1:8080/127.0.0.1:$wings_port/" \
+        "$here/../proxy/haproxy.cfg" >"$work/haproxy.cfg"
+    haproxy -c -f "$work/haproxy.cfg" >"$work/haproxy.log" 2>&1 || fail 'HAProxy takes the example'
+    haproxy -db -f "$work/haproxy.cfg" >"$work/haproxy.log" 2>&1 &
+}
+
+for proxy in nginx caddy haproxy; do
+    command -v $proxy >/dev/null || { echo "skip - $proxy is not installed"; continue; }
+
+    serve winglet
+    winglet_port=$port
+    winglet_pid=$pid
+    # A port that was free a moment ago, and a second Winglet that stands for Wings.
+    serve free
+    front=$port
+    kill "$pid"
+    wait "$pid"
+    serve wings
+    wings_port=$port
+    wings_pid=$pid
+
+    start_$proxy
+    proxy_pid=$!
+    started="$started $proxy_pid"
+    until_true 15 through -f -o /dev/null "https://$name:$front/health" || fail "$proxy starts and sends / to Wings"
+    kill "$wings_pid"
+    wait "$wings_pid"
+    status=$(through -o /dev/null -w '%{http_code}' "https://$name:$front/health")
+    case $status in
+    502 | 503 | 504) ok "$proxy: everything but /download/ goes to Wings" ;;
+    *) fail "$proxy: /health answers $status although Wings is gone" ;;
+    esac
+
+    through -f -o "$work/got" -D "$work/head" "$(link)" || fail "$proxy: download"
+    cmp -s "$work/got" "$source" || fail "$proxy: the bytes are the same"
+    grep -qi '^content-length:' "$work/head" || fail "$proxy: the length is announced"
+    rm "$work/got"
+    ok "$proxy: $mib MiB, every byte the same, length announced"
+
+    url=$(link)
+    # A reader much slower than the server, broken off after three seconds.
+    through -f --limit-rate $((mib / 16))M --max-time 3 -o "$work/got" "$url" 2>/dev/null &
+    slow=$!
+    rounds=0
+    while [ $rounds -lt 20 ]; do
+        sleep 0.1
+        ! spooled "$proxy_pid" || fail "$proxy: spools to a file"
+        rounds=$((rounds + 1))
+    done
+    on_disk=$(find "$work" -type f -size +1024k ! -name got ! -name world.tar)
+    [ -z "$on_disk" ] || fail "$proxy: spooled $on_disk"
+    wait "$slow"
+    [ $? -eq 28 ] || fail "$proxy: the slow download ended too early to tell"
+    ok "$proxy: nothing spooled to disk"
+
+    part=$(stat -c %s "$work/got")
+    [ "$part" -gt 0 ] || fail "$proxy: a part has arrived"
+    through -f -C - -D "$work/head" -o "$work/got" "$url" || fail "$proxy: resume"
+    grep -q '^HTTP/[0-9.]* 206' "$work/head" || fail "$proxy: resume is answered with 206"
+    cmp -s "$work/got" "$source" || fail "$proxy: the bytes are the same after a resume"
+    rm "$work/got"
+    ok "$proxy: curl -C - resumes at $part, every byte the same"
+
+    until_true 10 grep -q "$client" "$work/winglet.log" || fail "$proxy: the client's address is in the log"
+    ok "$proxy: the client's true address is in Winglet's log"
+    ! grep -q "$forged" "$work/winglet.log" || fail "$proxy: a forged X-Forwarded-For is believed"
+    ok "$proxy: a forged X-Forwarded-For is ignored"
+
+    # An error makes a proxy talkative.
+    kill "$winglet_pid"
+    wait "$winglet_pid"
+    through -o /dev/null "$url"
+    kill "$proxy_pid"
+    wait "$proxy_pid" 2>/dev/null
+    ! grep -rlaF "${url#*token=}" "$work" --include='*.log' || fail "$proxy: a link is in its log"
+    ok "$proxy: no link in its log"
+done

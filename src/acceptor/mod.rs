@@ -1,0 +1,484 @@
+//! The acceptor: the only code that touches an untrusted socket before a request is known to be
+//! sound, and the keeper of every connection that no worker holds.
+//!
+//! One thread and one epoll set. Connections wait here at about a kilobyte each, without a thread;
+//! a sound request goes to tiny_http only against a free worker, so that the queue stays here,
+//! bounded, where a hang-up is noticed and a deadline is answered.
+
+mod answers;
+mod intake;
+mod listeners;
+mod noise;
+mod private;
+mod queue;
+mod settling;
+mod slots;
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+
+pub use listeners::{Listener, open as listen};
+use noise::Noise;
+pub use private::PrivateSocket;
+use queue::Queue;
+use settling::{Look, Settling};
+use slots::{Phase, Slots};
+
+use crate::access::Outcome;
+use crate::handover::{After, Returned};
+use crate::pool::Source;
+use crate::refusal::{Busy, Refusal};
+use crate::shared::{Settings, Shared};
+use crate::signals::Signals;
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 256;
+/// Connections accepted from one listener before others get their turn.
+const ACCEPTS: usize = 64;
+/// How long accepting pauses where no descriptor could be freed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Bytes read from a connection at once: a head fits.
+const SCRATCH: usize = 16 * 1024;
+
+/// Tags of what is not a connection; a connection's number has the highest bit clear.
+const TAG_RETURNS: u64 = 1 << 63;
+const TAG_PRIVATE: u64 = TAG_RETURNS + 1;
+const TAG_STOP: u64 = TAG_RETURNS + 2;
+const TAG_RELOAD: u64 = TAG_RETURNS + 3;
+const TAG_LISTENERS: u64 = TAG_RETURNS + 16;
+
+/// What the acceptor is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Shared with the pool.
+    pub shared: Arc<Shared>,
+    /// Where connections come from.
+    pub listeners: Vec<Listener>,
+    /// The private socket to tiny_http.
+    pub private: PrivateSocket,
+    /// Where a new private socket may be bound if this one ends.
+    pub base: PathBuf,
+    /// What the pool pulls from.
+    pub source: Arc<Source>,
+    /// The process's signals.
+    pub signals: Signals,
+    /// Connections at a time that descriptors allow.
+    pub descriptor_room: usize,
+    /// TLS for listeners that ask for it.
+    #[cfg(feature = "tls")]
+    pub tls: Option<Arc<crate::tls::Certificates>>,
+}
+
+/// The acceptor's state; runs on its own thread.
+#[derive(Debug)]
+pub struct Acceptor {
+    parts: Parts,
+    settings: Arc<Settings>,
+    epoll: OwnedFd,
+    slots: Slots,
+    queue: Queue,
+    /// Workers that there are.
+    workers: usize,
+    /// Connections at workers.
+    busy: usize,
+    /// Accepting goes on at this time; `None` while it is on.
+    accept_again: Option<Instant>,
+    /// Since when the server drains.
+    draining: Option<Instant>,
+    private_full: bool,
+    /// Connections whose next request may have been read already. A list and not a call: a client
+    /// that pipelines must neither grow the stack nor keep others from their turn.
+    again: Vec<u64>,
+    scratch: Box<[u8]>,
+    noise: Noises,
+}
+
+#[derive(Debug)]
+struct Noises {
+    evicted: Noise,
+    share: Noise,
+    descriptors: Noise,
+    busy: Noise,
+    refused: Noise,
+}
+
+impl Acceptor {
+    /// Sets up the epoll set.
+    ///
+    /// # Errors
+    /// Where descriptors are exhausted.
+    pub fn new(parts: Parts) -> io::Result<Acceptor> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let add = |fd: &dyn AsFd, tag: u64, flags: EventFlags| {
+            epoll::add(&epoll, fd.as_fd(), EventData::new_u64(tag), flags)
+        };
+        add(&parts.shared.returns.as_ref(), TAG_RETURNS, EventFlags::IN)?;
+        add(&parts.private, TAG_PRIVATE, EventFlags::empty())?;
+        add(&parts.signals.stop, TAG_STOP, EventFlags::IN)?;
+        add(&parts.signals.reload, TAG_RELOAD, EventFlags::IN)?;
+        for (index, listener) in parts.listeners.iter().enumerate() {
+            add(listener, TAG_LISTENERS + index as u64, EventFlags::IN)?;
+        }
+        let settings = parts.shared.settings();
+        let workers = settings.config.threads;
+        Ok(Acceptor {
+            queue: Queue::new(workers, settings.config.max_streams_per_address),
+            settings,
+            epoll,
+            slots: Slots::default(),
+            workers,
+            busy: 0,
+            accept_again: None,
+            draining: None,
+            private_full: false,
+            again: Vec::new(),
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
+            noise: Noises {
+                evicted: Noise::new("max_connections"),
+                share: Noise::new("max_waiting_per_address"),
+                descriptors: Noise::new("descriptors"),
+                busy: Noise::new("queue"),
+                refused: Noise::new("refused requests"),
+            },
+            parts,
+        })
+    }
+
+    /// Runs until the server has been told to stop and everything has ended, or must.
+    ///
+    /// # Errors
+    /// Where the kernel refuses to wait, which it does not do to a sound epoll set.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = [const { MaybeUninit::uninit() }; EVENTS];
+        while !self.is_done() {
+            let timeout = self.time_to_wait();
+            let events = match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
+                Ok((events, _)) => &*events,
+                Err(rustix::io::Errno::INTR) => &[],
+                Err(error) => return Err(error.into()),
+            };
+            self.parts.shared.returns.awake();
+            self.settings = self.parts.shared.settings();
+            self.queue.set_share(self.settings.config.max_streams_per_address);
+            self.handle_returns();
+            // What ends a delivery comes before new requests, so that a link which was delivered
+            // is spent when it is used again at once.
+            let mut listeners = Vec::new();
+            for event in events {
+                self.handle_event(event, &mut listeners);
+            }
+            for index in listeners {
+                self.accept_from(index);
+            }
+            self.handle_deadlines();
+            for number in std::mem::take(&mut self.again) {
+                if let Some(index) = self.slots.find(number) {
+                    self.go_on(index);
+                }
+            }
+            self.hand_over();
+        }
+        self.parts.source.close(self.workers);
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        let Some(since) = self.draining else { return false };
+        let active = self.busy > 0 || !self.queue.is_idle() || self.slots.len() > 0;
+        if active && since.elapsed() >= self.settings.config.timeouts.drain {
+            log::warn!("drain: {} connections did not end in time and are cut", self.slots.len());
+            return true;
+        }
+        !active || self.parts.signals.stopped_twice()
+    }
+
+    fn time_to_wait(&self) -> rustix::event::Timespec {
+        let now = Instant::now();
+        let drain = self.draining.map(|since| since + self.settings.config.timeouts.drain);
+        let next = [self.slots.next_deadline(), self.accept_again, drain];
+        let next = next.into_iter().flatten().min();
+        let mut wait = next.map_or(MAX_WAIT, |next| next.saturating_duration_since(now));
+        if !self.parts.shared.returns.fall_asleep() || !self.again.is_empty() {
+            wait = Duration::ZERO;
+        }
+        let wait = wait.min(MAX_WAIT);
+        rustix::event::Timespec {
+            tv_sec: wait.as_secs().try_into().unwrap_or(1),
+            tv_nsec: wait.subsec_nanos().into(),
+        }
+    }
+
+    fn handle_event(&mut self, event: &Event, listeners: &mut Vec<usize>) {
+        let flags = event.flags;
+        match event.data.u64() {
+            TAG_RETURNS => {}
+            TAG_PRIVATE => {
+                if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+                    self.rebuild_private();
+                }
+            }
+            TAG_STOP => self.stop(),
+            TAG_RELOAD => {
+                self.parts.signals.take_reload();
+                self.parts.shared.settled.call();
+            }
+            tag if tag >= TAG_LISTENERS => listeners.push((tag - TAG_LISTENERS) as usize),
+            number => {
+                if let Some(index) = self.slots.find(number) {
+                    self.connection_event(index, flags);
+                }
+            }
+        }
+    }
+
+    fn connection_event(&mut self, index: usize, flags: EventFlags) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        match slot.phase {
+            // A request in the queue is watched for a hang-up only.
+            Phase::Queued(_) => {
+                if flags.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP) {
+                    self.close(index);
+                } else {
+                    self.arm(index);
+                }
+            }
+            Phase::Busy => {}
+            Phase::Lingering { .. } => self.discard_input(index),
+            Phase::Head => self.read_input(index),
+        }
+    }
+
+    fn handle_deadlines(&mut self) {
+        let now = Instant::now();
+        if self.accept_again.is_some_and(|when| when <= now) {
+            self.resume_accepting();
+        }
+        while let Some(index) = self.slots.take_due(now) {
+            let Some(slot) = self.slots.get(index) else { continue };
+            if slot.settling.is_some() {
+                self.look_at_delivery(index, false);
+                continue;
+            }
+            match &slot.phase {
+                Phase::Queued(_) => self.queue_deadline(index),
+                Phase::Busy => {}
+                Phase::Lingering { .. } => self.close(index),
+                Phase::Head => self.head_deadline(index),
+            }
+        }
+    }
+
+    /// Takes back what workers are done with.
+    fn handle_returns(&mut self) {
+        for returned in self.parts.shared.returns.take() {
+            self.handle_return(returned);
+        }
+        if self.parts.shared.take_sabotage() {
+            self.parts.private.sabotage();
+        }
+    }
+
+    fn handle_return(&mut self, returned: Returned) {
+        self.queue.worker_is_free();
+        let Some(index) = self.slots.find(returned.number) else { return };
+        self.busy -= 1;
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        self.queue.end(slot.stream_of.take());
+        let Some((connection, after)) = returned.connection else {
+            slot.phase = Phase::Head;
+            self.close(index);
+            return;
+        };
+        slot.connection = Some(connection);
+        slot.phase = Phase::Head;
+        slot.settling = returned.settlement.map(|settlement| {
+            Box::new(Settling::new(*settlement, &self.settings.pace, Instant::now()))
+        });
+        match after {
+            After::Abort => self.close(index),
+            After::KeepAlive if self.draining.is_none() => self.next_request(index),
+            After::KeepAlive | After::Close => self.linger(index),
+        }
+    }
+
+    /// Goes on with a connection whose answer is complete: a watched delivery first, then what the
+    /// client has sent already, then what it sends next.
+    fn next_request(&mut self, index: usize) {
+        let idle = self.settings.config.timeouts.idle;
+        if let Some(connection) = self.slots.get_mut(index).and_then(|s| s.connection.as_mut()) {
+            connection.requests += 1;
+        }
+        self.slots.set_expiry(index, Some(Instant::now() + idle));
+        if self.slots.get(index).is_some_and(|slot| slot.settling.is_some()) {
+            self.look_at_delivery(index, self.has_input(index));
+        } else {
+            self.slots.start_waiting(index);
+            self.again.push(self.slots.number(index));
+        }
+    }
+
+    /// Looks whether the delivery on `index` has ended, and goes on with the connection if so.
+    fn look_at_delivery(&mut self, index: usize, more_input: bool) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let (Some(settling), Some(connection)) = (&mut slot.settling, &mut slot.connection) else {
+            return;
+        };
+        let look = settling.look(&mut connection.socket, Instant::now(), more_input);
+        let Look::Ended(outcome) = look else {
+            let expiry = slot.expiry;
+            self.slots.set_expiry(index, expiry);
+            self.arm(index);
+            return;
+        };
+        let delivered = outcome == Outcome::Delivered;
+        self.end_delivery(index, outcome);
+        let Some(slot) = self.slots.get(index) else { return };
+        let expiry = slot.expiry;
+        if !delivered {
+            self.close(index);
+        } else if matches!(slot.phase, Phase::Lingering { .. }) {
+            self.slots.set_expiry(index, expiry);
+            self.slots.start_waiting(index);
+            self.discard_input(index);
+        } else {
+            self.slots.set_expiry(index, expiry);
+            self.slots.start_waiting(index);
+            self.again.push(self.slots.number(index));
+        }
+    }
+
+    fn end_delivery(&mut self, index: usize, outcome: Outcome) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let Some(settling) = slot.settling.take() else { return };
+        let socket = slot.connection.as_mut().map(|connection| &mut connection.socket);
+        self.parts.shared.settled.push(settling.end(socket, outcome));
+    }
+
+    /// Arms the epoll set for what `index` waits for. One-shot: after an event it is silent until
+    /// armed again.
+    fn arm(&mut self, index: usize) {
+        let number = self.slots.number(index);
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        let Some(connection) = &slot.connection else { return };
+        let mut flags = EventFlags::ONESHOT | EventFlags::RDHUP;
+        match &slot.phase {
+            Phase::Queued(_) | Phase::Busy => {}
+            _ if slot.settling.is_some() && !connection.input.is_empty() => {
+                // Input that has to wait for a delivery: no more of it for now.
+                flags = EventFlags::ONESHOT;
+            }
+            _ => flags |= EventFlags::IN,
+        }
+        if slot.settling.as_ref().is_some_and(|settling| settling.has_fin()) {
+            flags = EventFlags::ONESHOT;
+        }
+        if connection.socket.wants_write() {
+            flags |= EventFlags::OUT;
+        }
+        let data = EventData::new_u64(number);
+        let result = if slot.registered {
+            epoll::modify(&self.epoll, &connection.socket, data, flags)
+        } else {
+            epoll::add(&self.epoll, &connection.socket, data, flags)
+        };
+        slot.registered = true;
+        if let Err(error) = result {
+            log::warn!("epoll: {error}");
+            self.close(index);
+        }
+    }
+
+    /// Closes a connection at once, whatever it is at. Not for one that a worker holds.
+    fn close(&mut self, index: usize) {
+        self.end_delivery(index, Outcome::Interrupted("client gone".into()));
+        let number = self.slots.number(index);
+        let Some(slot) = self.slots.remove(index) else { return };
+        if matches!(slot.phase, Phase::Queued(_)) {
+            self.queue.remove(number, slot.stream_of);
+        }
+        // Dropping the connection closes the socket, which leaves the epoll set by that.
+        drop(slot);
+        if self.accept_again.is_some() {
+            self.resume_accepting();
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.parts.signals.take_stop() && self.draining.is_none() {
+            log::info!("stopping: downloads in progress may end");
+            self.draining = Some(Instant::now());
+            // Closing the listeners refuses new connections at once.
+            self.parts.listeners.clear();
+            for index in self.slots.indexes() {
+                let Some(slot) = self.slots.get(index) else { continue };
+                match slot.phase {
+                    Phase::Head if slot.settling.is_none() => self.close(index),
+                    Phase::Head => self.linger(index),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Gives free workers the oldest requests.
+    fn hand_over(&mut self) {
+        while let Some(number) = self.queue.pop() {
+            match self.slots.find(number) {
+                Some(index) => self.give(index),
+                None => self.queue.worker_is_free(),
+            }
+        }
+        match self.parts.private.flush() {
+            Ok(done) if done != self.private_full => {}
+            Ok(done) => {
+                self.private_full = !done;
+                let flags = if done { EventFlags::empty() } else { EventFlags::OUT };
+                let data = EventData::new_u64(TAG_PRIVATE);
+                let _ = epoll::modify(&self.epoll, &self.parts.private, data, flags);
+            }
+            Err(_) => self.rebuild_private(),
+        }
+    }
+
+    /// tiny_http's side has ended: makes a new one, and answers what was on its way.
+    fn rebuild_private(&mut self) {
+        log::error!("the private socket to tiny_http ended; making a new one");
+        for exchange in self.parts.shared.handed.take_all() {
+            self.queue.worker_is_free();
+            let number = exchange.number();
+            let (Some(index), Some((head, connection))) =
+                (self.slots.find(number), exchange.take_back())
+            else {
+                continue;
+            };
+            self.busy -= 1;
+            let Some(slot) = self.slots.get_mut(index) else { continue };
+            self.queue.end(slot.stream_of.take());
+            slot.connection = Some(connection);
+            slot.phase = Phase::Head;
+            self.refuse(index, Some(&head), &Refusal::Busy(Busy::Handover));
+        }
+        match PrivateSocket::open(&self.parts.base) {
+            Ok((server, private)) => {
+                self.parts.private = private;
+                self.private_full = false;
+                let data = EventData::new_u64(TAG_PRIVATE);
+                let _ = epoll::add(&self.epoll, &self.parts.private, data, EventFlags::empty());
+                self.parts.source.replace(server, self.workers);
+            }
+            Err(error) => {
+                log::error!("cannot make a new private socket: {error}; trying again");
+                std::thread::sleep(ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+/// The acceptor looks after its deadlines at least this often.
+const MAX_WAIT: Duration = Duration::from_secs(1);

@@ -1,0 +1,62 @@
+//! Log lines that a stranger can cause, rate-limited, so that an attack does not fill the disk.
+
+use std::time::{Duration, Instant};
+
+/// One kind of event: a few lines in each period, then a count.
+#[derive(Debug)]
+pub(super) struct Noise {
+    what: &'static str,
+    period_start: Option<Instant>,
+    lines: u32,
+    suppressed: u64,
+}
+
+/// Lines of one kind in one period.
+const LINES: u32 = 5;
+/// The length of a period.
+const PERIOD: Duration = Duration::from_secs(10);
+
+impl Noise {
+    pub(super) fn new(what: &'static str) -> Noise {
+        Noise { what, period_start: None, lines: 0, suppressed: 0 }
+    }
+
+    /// Whether a line may be written at `now`.
+    pub(super) fn allows(&mut self, now: Instant) -> bool {
+        if self.period_start.is_none_or(|start| now.duration_since(start) >= PERIOD) {
+            if self.suppressed > 0 {
+                log::warn!("{}: {} more lines like that were left out", self.what, self.suppressed);
+            }
+            self.period_start = Some(now);
+            self.lines = 0;
+            self.suppressed = 0;
+        }
+        self.lines += 1;
+        if self.lines > LINES {
+            self.suppressed += 1;
+        }
+        self.lines <= LINES
+    }
+
+    /// Writes a warning, if it may be written at `now`.
+    pub(super) fn warn(&mut self, now: Instant, message: impl FnOnce() -> String) {
+        if self.allows(now) {
+            log::warn!("{}: {}", self.what, message());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_a_few_lines_a_period() {
+        let start = Instant::now();
+        let mut noise = Noise::new("test");
+        let allowed = |noise: &mut Noise, at| (0..1000).filter(|_| noise.allows(at)).count();
+        assert_eq!(allowed(&mut noise, start), LINES as usize);
+        assert_eq!(allowed(&mut noise, start + PERIOD / 2), 0);
+        assert_eq!(allowed(&mut noise, start + PERIOD), LINES as usize);
+    }
+}

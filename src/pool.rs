@@ -1,0 +1,141 @@
+//! The fixed pool: threads that pull requests off tiny_http and answer them.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+
+use tiny_http::{Request, Server};
+
+use crate::download;
+use crate::shared::Shared;
+
+/// The header in which the number of an exchange travels through tiny_http.
+pub const NUMBER_FIELD: &str = "X-Exchange";
+/// A worker's stack in bytes: it holds no large arrays, and the kernel maps what is touched only.
+const STACK: usize = 256 * 1024;
+
+/// The tiny_http server that the pool pulls from: replaced when its private socket ended.
+#[derive(Debug, Default)]
+pub struct Source {
+    current: Mutex<Current>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Current {
+    server: Option<Arc<Server>>,
+    generation: u64,
+    closed: bool,
+}
+
+impl std::fmt::Debug for Current {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Current").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+impl Source {
+    /// Lets the pool pull from `server`, and wakes the `workers` that wait at the one before.
+    pub fn replace(&self, server: Arc<Server>, workers: usize) {
+        let before = {
+            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            current.generation += 1;
+            current.server.replace(server)
+        };
+        self.changed.notify_all();
+        unblock(before.as_deref(), workers);
+    }
+
+    /// Ends the `workers` threads, each after the request it is at.
+    pub fn close(&self, workers: usize) {
+        let before = {
+            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            current.closed = true;
+            current.server.take()
+        };
+        self.changed.notify_all();
+        unblock(before.as_deref(), workers);
+    }
+
+    /// The server to pull from, newer than `seen`; `None` once closed.
+    fn next(&self, seen: u64) -> Option<(Arc<Server>, u64)> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if current.closed {
+                return None;
+            }
+            match &current.server {
+                Some(server) if current.generation > seen => {
+                    return Some((Arc::clone(server), current.generation));
+                }
+                _ => {
+                    current = self.changed.wait(current).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    fn is_current(&self, generation: u64) -> bool {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        !current.closed && current.generation == generation
+    }
+}
+
+fn unblock(server: Option<&Server>, workers: usize) {
+    let Some(server) = server else { return };
+    for _ in 0..workers {
+        server.unblock();
+    }
+}
+
+/// Starts `workers` threads on `source`.
+///
+/// # Errors
+/// Where the system has no more threads.
+pub fn start(
+    workers: usize,
+    source: &Arc<Source>,
+    shared: &Arc<Shared>,
+) -> io::Result<Vec<thread::JoinHandle<()>>> {
+    (0..workers)
+        .map(|index| {
+            let (source, shared) = (Arc::clone(source), Arc::clone(shared));
+            thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .stack_size(STACK)
+                .spawn(move || work(&source, &shared))
+        })
+        .collect()
+}
+
+fn work(source: &Source, shared: &Shared) {
+    let mut generation = 0;
+    while let Some((server, current)) = source.next(generation) {
+        generation = current;
+        // An error is an unblocking, or the accept thread's farewell; neither carries a request.
+        while source.is_current(generation) {
+            if let Ok(request) = server.recv() {
+                handle(shared, request);
+            }
+        }
+    }
+}
+
+fn handle(shared: &Shared, request: Request) {
+    let number = request
+        .headers()
+        .iter()
+        .find(|header| header.field.equiv(NUMBER_FIELD))
+        .and_then(|header| header.value.as_str().parse().ok());
+    let url = request.url().to_owned();
+    // Released at once: a Request that is merely dropped writes a 500 and waits its turn for it.
+    drop(request.into_writer());
+    let Some(exchange) = number.and_then(|number| shared.handed.take(number)) else { return };
+    // What a panic unwinds through is dropped: the connection closes and reports itself lost, and
+    // a link's stream counts as broken. Nothing shared is left half changed.
+    let outcome = catch_unwind(AssertUnwindSafe(|| download::serve(shared, exchange, &url)));
+    if outcome.is_err() {
+        log::error!("a worker panicked; its request was dropped and the worker goes on");
+    }
+}

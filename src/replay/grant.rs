@@ -1,0 +1,299 @@
+//! A grant: what one `resume` link has been used for so far.
+//!
+//! Pure bookkeeping without clocks, locks or I/O. Three kinds of bytes are told apart:
+//!
+//! - *delivered*: a stream that ended in order carried them;
+//! - *doubtful*: a broken stream carried them as far as the client's TCP, which may have thrown
+//!   them away unread. They count once the client shows that it has them, by resuming behind them;
+//! - *in flight*: a stream that still runs may carry them. To the journal they are doubtful
+//!   already, since a crash leaves no time to say more.
+
+use std::ops::Range;
+
+use crate::address::ClientKey;
+use crate::spans::Spans;
+use crate::storage::EntityTag;
+
+/// One grant pays for this many times the file…
+const BUDGET_FACTOR: u64 = 3;
+/// …plus this many bytes, which carry small files through bad connections.
+const BUDGET_SLACK: u64 = 64 << 20;
+/// Charged for each answer beside its content: its head.
+pub(super) const HEAD_CHARGE: u64 = 1024;
+/// Streams that one link may have at a time.
+pub const MAX_STREAMS: usize = 16;
+
+/// The state of one link in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Grant {
+    /// First use, seconds since the epoch.
+    pub(super) opened: u64,
+    /// The client that it is bound to; `None` where binding is off or nothing was known.
+    pub(super) client: Option<ClientKey>,
+    /// The file's length at first use, which the budget counts from.
+    pub(super) base: u64,
+    /// The file as of now.
+    pub(super) tag: EntityTag,
+    /// Its length.
+    pub(super) length: u64,
+    /// Bytes paid for, running streams' reservations included.
+    pub(super) charged: u64,
+    pub(super) delivered: Spans,
+    pub(super) doubtful: Spans,
+    in_flight: Vec<InFlight>,
+    next_stream: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct InFlight {
+    number: u32,
+    /// From the stream's first byte to the end of what it may have sent.
+    span: Range<u64>,
+    tag: EntityTag,
+}
+
+/// How a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Content bytes handed to the kernel.
+    pub sent: u64,
+    /// Content bytes that the client's TCP acknowledged.
+    pub acknowledged: u64,
+    /// Everything was acknowledged, and the connection went on or was closed in order.
+    pub orderly: bool,
+}
+
+impl Grant {
+    pub(super) fn open(
+        opened: u64,
+        client: Option<ClientKey>,
+        tag: EntityTag,
+        length: u64,
+    ) -> Grant {
+        Grant {
+            opened,
+            client,
+            base: length,
+            tag,
+            length,
+            charged: 0,
+            delivered: Spans::default(),
+            doubtful: Spans::default(),
+            in_flight: Vec::new(),
+            next_stream: 0,
+        }
+    }
+
+    /// Bytes that this grant pays for in all. It follows the file's length at first use, so that
+    /// changing the file does not raise it.
+    pub(super) fn budget(&self) -> u64 {
+        self.base.saturating_mul(BUDGET_FACTOR).saturating_add(BUDGET_SLACK)
+    }
+
+    pub(super) fn streams(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Whether the budget has room for `bytes` more.
+    pub(super) fn can_pay(&self, bytes: u64) -> bool {
+        self.charged.saturating_add(bytes) <= self.budget()
+    }
+
+    /// Notes the file as it is now: a changed one starts the delivery over, not the budget.
+    pub(super) fn see_file(&mut self, tag: EntityTag, length: u64) {
+        if self.tag != tag {
+            self.tag = tag;
+            self.length = length;
+            self.delivered.clear();
+            self.doubtful.clear();
+        }
+    }
+
+    /// Starts a stream at byte `start` and returns its number. Asking for `start` says what the
+    /// client holds of a broken stream: all before it, and nothing behind.
+    pub(super) fn start(&mut self, start: u64) -> u32 {
+        if let Some(doubtful) = self.doubtful.take_at(start) {
+            self.delivered.insert(doubtful.start..start);
+        }
+        self.charged = self.charged.saturating_add(HEAD_CHARGE);
+        let number = self.next_stream;
+        self.next_stream = self.next_stream.wrapping_add(1);
+        self.in_flight.push(InFlight { number, span: start..start, tag: self.tag });
+        number
+    }
+
+    /// Lets stream `number` send `bytes` more, if the budget has them.
+    pub(super) fn reserve(&mut self, number: u32, bytes: u64) -> bool {
+        if !self.can_pay(bytes) {
+            return false;
+        }
+        let Some(stream) = self.in_flight.iter_mut().find(|stream| stream.number == number) else {
+            return false;
+        };
+        stream.span.end = stream.span.end.saturating_add(bytes);
+        self.charged += bytes;
+        true
+    }
+
+    /// Ends stream `number`. Returns whether the file has now been delivered whole.
+    pub(super) fn finish(&mut self, number: u32, ending: &Ending) -> bool {
+        let Some(index) = self.in_flight.iter().position(|stream| stream.number == number) else {
+            return false;
+        };
+        let stream = self.in_flight.swap_remove(index);
+        let reserved = stream.span.end - stream.span.start;
+        self.charged = self.charged.saturating_sub(reserved.saturating_sub(ending.sent));
+        if stream.tag != self.tag {
+            return false;
+        }
+        let start = stream.span.start;
+        let end = start.saturating_add(ending.acknowledged.min(reserved));
+        if ending.orderly {
+            self.delivered.insert(start..end);
+        } else {
+            let taken_over = self.taken_over(start, end);
+            self.delivered.insert(start..taken_over);
+            self.doubtful.insert(taken_over..end);
+        }
+        // An empty file is covered from the start: only an orderly end delivers it.
+        self.delivered.covers(self.length) && (ending.orderly || self.length > 0)
+    }
+
+    /// Where the client fetches on by itself what a broken stream from `start` had carried up to
+    /// `end`: a parallel downloader asks for the rest on other connections and then closes this
+    /// one, unread bytes and all. What lies before the last such place it has kept.
+    fn taken_over(&self, start: u64, end: u64) -> u64 {
+        let others =
+            self.in_flight.iter().filter(|other| other.tag == self.tag).map(|o| o.span.start);
+        others
+            .chain(self.delivered.iter().map(|span| span.start))
+            .chain(self.doubtful.iter().map(|span| span.start))
+            .filter(|place| start < *place && *place <= end)
+            .max()
+            .unwrap_or(start)
+    }
+
+    /// Doubtful bytes as a crash would leave them: running streams may have sent all they reserved.
+    pub(super) fn doubtful_after_a_crash(&self) -> Spans {
+        let mut doubtful = self.doubtful.clone();
+        for stream in self.in_flight.iter().filter(|stream| stream.tag == self.tag) {
+            doubtful.insert(stream.span.clone());
+        }
+        doubtful
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: u64 = 1000;
+
+    fn grant() -> Grant {
+        Grant::open(0, None, 7, LENGTH)
+    }
+
+    /// One stream from `start` to `end`; `orderly` or cut off after the last byte was acknowledged.
+    fn stream(grant: &mut Grant, start: u64, end: u64, orderly: bool) -> bool {
+        let number = grant.start(start);
+        assert!(grant.reserve(number, end - start));
+        let bytes = end - start;
+        grant.finish(number, &Ending { sent: bytes, acknowledged: bytes, orderly })
+    }
+
+    #[test]
+    fn one_complete_stream_is_a_delivery() {
+        assert!(stream(&mut grant(), 0, LENGTH, true));
+    }
+
+    #[test]
+    fn a_reset_after_the_last_byte_is_none() {
+        let mut grant = grant();
+        assert!(!stream(&mut grant, 0, LENGTH, false));
+        assert_eq!(grant.delivered.total(), 0);
+    }
+
+    #[test]
+    fn resuming_confirms_what_came_before_and_only_that() {
+        let mut grant = grant();
+        assert!(!stream(&mut grant, 0, 400, false));
+        assert!(stream(&mut grant, 300, LENGTH, true));
+    }
+
+    #[test]
+    fn a_restart_at_zero_does_not_add_up() {
+        let mut grant = grant();
+        assert!(!stream(&mut grant, 0, 600, false));
+        assert!(!stream(&mut grant, 0, 500, false));
+        assert!(!stream(&mut grant, 600, LENGTH, true));
+        assert_eq!(grant.delivered.to_string(), "600-1000");
+    }
+
+    #[test]
+    fn ten_interruptions_in_a_row() {
+        let mut grant = grant();
+        for i in 0..10 {
+            assert!(!stream(&mut grant, i * 90, i * 90 + 97, false));
+        }
+        assert!(stream(&mut grant, 900, LENGTH, true));
+    }
+
+    #[test]
+    fn a_parallel_downloader_closes_its_open_ended_streams() {
+        let mut grant = grant();
+        let first = grant.start(0);
+        assert!(grant.reserve(first, LENGTH));
+        let second = grant.start(500);
+        assert!(grant.reserve(second, 500));
+        let all = Ending { sent: 500, acknowledged: 500, orderly: true };
+        assert!(!grant.finish(second, &all));
+        let cut = Ending { sent: 700, acknowledged: 600, orderly: false };
+        assert!(grant.finish(first, &cut));
+    }
+
+    #[test]
+    fn the_budget_is_three_times_the_file_and_some() {
+        let mut grant = grant();
+        grant.charged = grant.budget() - LENGTH - HEAD_CHARGE;
+        stream(&mut grant, 0, LENGTH, false);
+        let number = grant.start(0);
+        assert!(!grant.reserve(number, 1));
+        grant.see_file(8, 1 << 40);
+        assert!(!grant.reserve(number, 1), "a larger file does not raise it");
+    }
+
+    #[test]
+    fn what_was_reserved_and_not_sent_is_given_back() {
+        let mut grant = grant();
+        let number = grant.start(0);
+        assert!(grant.reserve(number, LENGTH));
+        grant.finish(number, &Ending { sent: 10, acknowledged: 5, orderly: false });
+        assert_eq!(grant.charged, HEAD_CHARGE + 10);
+    }
+
+    #[test]
+    fn a_changed_file_starts_over_and_old_streams_do_not_count() {
+        let mut grant = grant();
+        let old = grant.start(0);
+        assert!(grant.reserve(old, LENGTH));
+        grant.see_file(8, LENGTH);
+        let all = Ending { sent: LENGTH, acknowledged: LENGTH, orderly: true };
+        assert!(!grant.finish(old, &all));
+        assert!(stream(&mut grant, 0, LENGTH, true));
+    }
+
+    #[test]
+    fn an_empty_file_is_delivered_by_an_orderly_end_only() {
+        let mut grant = Grant::open(0, None, 7, 0);
+        assert!(!stream(&mut grant, 0, 0, false));
+        assert!(stream(&mut grant, 0, 0, true));
+    }
+
+    #[test]
+    fn a_crash_leaves_running_streams_doubtful() {
+        let mut grant = grant();
+        let number = grant.start(100);
+        assert!(grant.reserve(number, 300));
+        assert_eq!(grant.doubtful_after_a_crash().to_string(), "100-400");
+    }
+}

@@ -1,0 +1,563 @@
+//! The table of used links: who may use a link, and when it is spent.
+//!
+//! Check and claim are one atomic step on the map's entry. No I/O happens under a map guard: what
+//! goes to the journal is formatted there and written after. The table is bounded, and nothing
+//! live is ever evicted: full, it turns new links away.
+
+mod grant;
+mod journal;
+mod record;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Slot;
+
+pub use grant::{Ending, MAX_STREAMS};
+use grant::{Grant, HEAD_CHARGE};
+use journal::Journal;
+
+use crate::address::ClientKey;
+use crate::config::Reuse;
+use crate::error::StartError;
+use crate::refusal::{Busy, Refusal};
+use crate::storage::EntityTag;
+use crate::token::{Resource, TokenFault, Used};
+
+/// The hash of a link's `unique_id`.
+pub type Key = [u8; 16];
+
+/// A stream announces this many bytes to the table and the journal before it sends them.
+pub const STEP_BYTES: u64 = 8 << 20;
+/// Entries outlive their use by this much, against clocks that step back; seconds.
+const AFTERLIFE: u64 = 3600;
+/// Expired entries removed in one go, so that no one waits long for a shard.
+const EXPIRE_AT_ONCE: usize = 512;
+/// Entries copied between two writes of a compaction.
+const COPY_AT_ONCE: usize = 1024;
+
+/// The rules of the configuration that the table goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// How often a link may be used.
+    pub reuse: Reuse,
+    /// Seconds after its first use in which a link may be resumed.
+    pub window: u64,
+    /// Bind a link to the client that used it first.
+    pub bind: bool,
+}
+
+/// Somebody wants to use a link.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Which link.
+    pub key: Key,
+    /// The hash of what it opens.
+    pub resource: [u8; 16],
+    /// Who asks, where that is known.
+    pub client: Option<ClientKey>,
+    /// The token's `exp`.
+    pub expires: u64,
+    /// `exp` has passed.
+    pub expired: bool,
+}
+
+/// The file that a link is used for, as it is now.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject {
+    /// Its entity tag.
+    pub tag: EntityTag,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+/// What is known about a link, for `explain`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Never used.
+    Unused,
+    /// Used, and not spent.
+    Open {
+        /// The client that it is bound to.
+        client: Option<ClientKey>,
+        /// First use, seconds since the epoch.
+        opened: u64,
+        /// Bytes known to be delivered, and the file's length.
+        delivered: (u64, u64),
+        /// Bytes paid for, and how many may be.
+        charged: (u64, u64),
+    },
+    /// Its download is complete.
+    Spent,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    sequence: u64,
+    /// The token's `exp`.
+    expires: u64,
+    resource: [u8; 16],
+    spent: bool,
+    state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing more to account for.
+    Closed,
+    /// In use, or spent with streams that still run.
+    Open(Box<Grant>),
+}
+
+impl Entry {
+    /// When the entry can go, in seconds since the epoch.
+    fn removable_at(&self, window: u64) -> u64 {
+        let last_use = match &self.state {
+            State::Open(grant) if !self.spent => {
+                self.expires.max(grant.opened.saturating_add(window))
+            }
+            _ => self.expires,
+        };
+        last_use.saturating_add(AFTERLIFE)
+    }
+
+    /// Whether `request` may go on with this link at `now`.
+    fn admits(&self, request: &Request, rules: &Rules, now: u64) -> Result<(), Used> {
+        if self.resource != request.resource {
+            return Err(Used::OtherResource);
+        }
+        match &self.state {
+            State::Open(grant) if !self.spent && rules.reuse == Reuse::Resume => {
+                if rules.bind && grant.client.is_some() && grant.client != request.client {
+                    return Err(Used::OtherAddress);
+                }
+                if now >= grant.opened.saturating_add(rules.window) {
+                    return Err(Used::WindowOver);
+                }
+                Ok(())
+            }
+            _ => Err(Used::Spent),
+        }
+    }
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Replay {
+    entries: DashMap<Key, Entry>,
+    tracked: AtomicUsize,
+    bound: usize,
+    expiries: Mutex<BinaryHeap<Reverse<(u64, Key)>>>,
+    journal: Option<Journal>,
+    compacting: AtomicBool,
+}
+
+impl Replay {
+    /// An empty table for at most `bound` links, in memory.
+    pub fn in_memory(bound: usize) -> Replay {
+        Replay {
+            entries: DashMap::new(),
+            tracked: AtomicUsize::new(0),
+            bound,
+            expiries: Mutex::default(),
+            journal: None,
+            compacting: AtomicBool::new(false),
+        }
+    }
+
+    /// The table with what the journal in `directory` remembers.
+    ///
+    /// # Errors
+    /// Where the journal cannot be read or written; see [`StartError`]'s text.
+    pub fn with_journal(
+        bound: usize,
+        directory: &Path,
+        rules: &Rules,
+        now: u64,
+    ) -> Result<Replay, StartError> {
+        let (journal, loaded) = Journal::open(directory)?;
+        if loaded.skipped > 0 {
+            log::warn!(
+                "state_directory: {} unreadable lines of the journal were skipped",
+                loaded.skipped
+            );
+        }
+        let mut replay = Replay::in_memory(bound);
+        for (key, entry) in loaded.entries {
+            let removable = entry.removable_at(rules.window);
+            if removable > now {
+                replay.tracked.fetch_add(1, Ordering::Relaxed);
+                replay.schedule(removable, key);
+                replay.entries.insert(key, entry);
+            }
+        }
+        replay.journal = Some(journal);
+        Ok(replay)
+    }
+
+    /// Links that are tracked now.
+    pub fn tracked(&self) -> usize {
+        self.tracked.load(Ordering::Relaxed)
+    }
+
+    /// Whether `request` could be claimed now, changing nothing.
+    ///
+    /// # Errors
+    /// As [`Replay::claim`].
+    pub fn check(&self, request: &Request, rules: &Rules, now: u64) -> Result<(), Refusal> {
+        let fault = match self.entries.get(&request.key) {
+            Some(entry) if rules.reuse != Reuse::Unlimited => {
+                entry.admits(request, rules, now).err().map(TokenFault::Used)
+            }
+            _ => request.expired.then_some(TokenFault::Expired),
+        };
+        fault.map_or(Ok(()), |fault| Err(Refusal::Token(fault)))
+    }
+
+    /// Claims `span` of `subject` for `request`. The stream that comes back has its first
+    /// [`STEP_BYTES`] reserved; `None` means that nothing is to be accounted for.
+    ///
+    /// # Errors
+    /// [`Refusal::Token`] where the link is used up, bound to another client or expired, and
+    /// [`Refusal::Busy`] where the table is full or the link has [`MAX_STREAMS`] streams.
+    pub fn claim(
+        self: &Arc<Self>,
+        request: &Request,
+        rules: &Rules,
+        now: u64,
+        subject: &Subject,
+        span: &Range<u64>,
+    ) -> Result<Option<Stream>, Refusal> {
+        if rules.reuse == Reuse::Unlimited {
+            return self.check(request, rules, now).map(|()| None);
+        }
+        let (line, number, first) = match self.entries.entry(request.key) {
+            Slot::Occupied(mut slot) => {
+                let entry = slot.get_mut();
+                entry
+                    .admits(request, rules, now)
+                    .map_err(|u| Refusal::Token(TokenFault::Used(u)))?;
+                let (number, first) = entry.start_stream(subject, span)?;
+                (self.line(&request.key, entry), Some(number), first)
+            }
+            Slot::Vacant(slot) => {
+                if request.expired {
+                    return Err(Refusal::Token(TokenFault::Expired));
+                }
+                self.take_place()?;
+                let mut entry = Entry::fresh(request, rules, now, subject);
+                let started = match rules.reuse {
+                    Reuse::Resume => entry.start_stream(subject, span).inspect_err(|_| {
+                        self.tracked.fetch_sub(1, Ordering::Relaxed);
+                    })?,
+                    _ => (0, 0),
+                };
+                let line = self.line(&request.key, &entry);
+                self.schedule(entry.removable_at(rules.window), request.key);
+                slot.insert(entry);
+                (line, (rules.reuse == Reuse::Resume).then_some(started.0), started.1)
+            }
+        };
+        self.write(line);
+        Ok(number.map(|number| Stream {
+            replay: Arc::clone(self),
+            key: request.key,
+            number,
+            reserved: first,
+            length: span.end - span.start,
+            ended: false,
+        }))
+    }
+
+    /// What is known about a link.
+    pub fn standing(&self, key: &Key) -> Standing {
+        self.entries.get(key).map_or(Standing::Unused, |entry| entry.standing())
+    }
+
+    /// Reads the standing of a link from the journal in `directory`, without the server's help.
+    ///
+    /// # Errors
+    /// Where there is a journal and it cannot be read.
+    pub fn standing_on_disk(directory: &Path, key: &Key) -> Result<Standing, StartError> {
+        let loaded = journal::read(directory)?;
+        let entry = loaded.entries.iter().find(|(found, _)| found == key);
+        Ok(entry.map_or(Standing::Unused, |(_, entry)| entry.standing()))
+    }
+
+    /// Removes what has expired, a bounded number at a time, and compacts the journal if that is
+    /// due. Called about once a second.
+    pub fn maintain(&self, rules: &Rules, now: u64) {
+        while self.expire(rules, now) == EXPIRE_AT_ONCE {}
+        if self.journal.as_ref().is_some_and(Journal::wants_compaction)
+            && let Err(error) = self.compact()
+        {
+            log::debug!("state_directory: cannot compact the journal: {error}");
+        }
+    }
+
+    fn expire(&self, rules: &Rules, now: u64) -> usize {
+        let mut due = Vec::new();
+        {
+            let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
+            while due.len() < EXPIRE_AT_ONCE
+                && expiries.peek().is_some_and(|Reverse((when, _))| *when <= now)
+            {
+                due.extend(expiries.pop().map(|Reverse((_, key))| key));
+            }
+        }
+        for key in &due {
+            // An entry may have moved its own end since it was scheduled.
+            let end = self.entries.get(key).map(|entry| entry.removable_at(rules.window));
+            match end {
+                Some(end) if end > now => self.schedule(end, *key),
+                Some(_) => {
+                    if self.entries.remove(key).is_some() {
+                        self.tracked.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
+                None => {}
+            }
+        }
+        due.len()
+    }
+
+    fn compact(&self) -> std::io::Result<()> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        if self.compacting.swap(true, Ordering::Acquire) {
+            return Ok(());
+        }
+        let copied = journal.begin_compaction().and_then(|()| {
+            let keys: Vec<Key> = self.entries.iter().map(|entry| *entry.key()).collect();
+            for keys in keys.chunks(COPY_AT_ONCE) {
+                let lines: String = keys
+                    .iter()
+                    .filter_map(|key| self.entries.get(key).map(|e| record::format(key, &e)))
+                    .collect();
+                journal.append(&lines);
+            }
+            journal.end_compaction()
+        });
+        self.compacting.store(false, Ordering::Release);
+        copied
+    }
+
+    fn take_place(&self) -> Result<(), Refusal> {
+        let taken = self.tracked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tracked| {
+            (tracked < self.bound).then_some(tracked + 1)
+        });
+        taken.map(|_| ()).map_err(|_| Refusal::Busy(Busy::Tracked))
+    }
+
+    fn schedule(&self, when: u64, key: Key) {
+        self.expiries.lock().unwrap_or_else(PoisonError::into_inner).push(Reverse((when, key)));
+    }
+
+    fn line(&self, key: &Key, entry: &Entry) -> Option<String> {
+        self.journal.as_ref().map(|_| record::format(key, entry))
+    }
+
+    fn write(&self, line: Option<String>) {
+        if let (Some(journal), Some(line)) = (&self.journal, line) {
+            journal.append(&line);
+        }
+    }
+}
+
+impl Entry {
+    fn fresh(request: &Request, rules: &Rules, now: u64, subject: &Subject) -> Entry {
+        let client = request.client.filter(|_| rules.bind);
+        let state = match rules.reuse {
+            Reuse::Resume => {
+                State::Open(Box::new(Grant::open(now, client, subject.tag, subject.length)))
+            }
+            _ => State::Closed,
+        };
+        Entry {
+            sequence: 1,
+            expires: request.expires,
+            resource: request.resource,
+            spent: matches!(state, State::Closed),
+            state,
+        }
+    }
+
+    /// Starts a stream over `span` and reserves its first step: its number and the bytes reserved.
+    fn start_stream(
+        &mut self,
+        subject: &Subject,
+        span: &Range<u64>,
+    ) -> Result<(u32, u64), Refusal> {
+        let State::Open(grant) = &mut self.state else {
+            return Err(Refusal::Token(TokenFault::Used(Used::Spent)));
+        };
+        let length = span.end - span.start;
+        if grant.streams() >= MAX_STREAMS {
+            return Err(Refusal::Busy(Busy::LinkShare));
+        }
+        if !grant.can_pay(length.saturating_add(HEAD_CHARGE)) {
+            return Err(Refusal::Token(TokenFault::Used(Used::BudgetSpent)));
+        }
+        grant.see_file(subject.tag, subject.length);
+        let number = grant.start(span.start);
+        let first = length.min(STEP_BYTES);
+        // Cannot fail: `can_pay` covered it.
+        grant.reserve(number, first);
+        self.sequence += 1;
+        Ok((number, first))
+    }
+
+    fn standing(&self) -> Standing {
+        match &self.state {
+            State::Open(grant) if !self.spent => Standing::Open {
+                client: grant.client,
+                opened: grant.opened,
+                delivered: (grant.delivered.total(), grant.length),
+                charged: (grant.charged, grant.budget()),
+            },
+            _ => Standing::Spent,
+        }
+    }
+}
+
+/// One stream of a claimed link. Dropped without [`Stream::finish`], it counts as broken with
+/// nothing acknowledged.
+#[derive(Debug)]
+pub struct Stream {
+    replay: Arc<Replay>,
+    key: Key,
+    number: u32,
+    reserved: u64,
+    length: u64,
+    ended: bool,
+}
+
+/// How far a link has come at the end of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the file delivered so far.
+    pub delivered: u64,
+    /// The file's length.
+    pub length: u64,
+    /// The link is spent.
+    pub spent: bool,
+}
+
+impl Stream {
+    /// Makes sure that at least one byte beyond `sent` may be sent, and says up to where. `None`
+    /// where the link's budget is used up.
+    pub fn reserve(&mut self, sent: u64) -> Option<u64> {
+        if sent < self.reserved || self.reserved >= self.length {
+            return Some(self.reserved);
+        }
+        let step = (self.length - self.reserved).min(STEP_BYTES);
+        let line = {
+            let mut entry = self.replay.entries.get_mut(&self.key)?;
+            let State::Open(grant) = &mut entry.state else { return None };
+            if !grant.reserve(self.number, step) {
+                return None;
+            }
+            entry.sequence += 1;
+            self.replay.line(&self.key, &entry)
+        };
+        self.replay.write(line);
+        self.reserved += step;
+        Some(self.reserved)
+    }
+
+    /// Ends the stream in memory, at once. What is returned still has to go to the journal.
+    pub fn finish(mut self, ending: &Ending) -> Finished {
+        self.ended = true;
+        let (progress, line) = self.end(ending);
+        Finished { replay: Arc::clone(&self.replay), line, progress }
+    }
+
+    fn end(&self, ending: &Ending) -> (Option<Progress>, Option<String>) {
+        let Some(mut entry) = self.replay.entries.get_mut(&self.key) else { return (None, None) };
+        let State::Open(grant) = &mut entry.state else { return (None, None) };
+        let whole = grant.finish(self.number, ending);
+        let progress = Progress {
+            delivered: grant.delivered.total(),
+            length: grant.length,
+            spent: whole || entry.spent,
+        };
+        let State::Open(grant) = &entry.state else { return (None, None) };
+        let idle = grant.streams() == 0;
+        let newly_spent = progress.spent && !entry.spent;
+        entry.spent = progress.spent;
+        if entry.spent && idle {
+            entry.state = State::Closed;
+        }
+        entry.sequence += 1;
+        let line = self.replay.line(&self.key, &entry);
+        let expires = entry.expires;
+        drop(entry);
+        if newly_spent {
+            self.replay.schedule(expires.saturating_add(AFTERLIFE), self.key);
+        }
+        (Some(progress), line)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if !self.ended {
+            let ending = Ending { sent: self.reserved, acknowledged: 0, orderly: false };
+            let (_, line) = self.end(&ending);
+            self.replay.write(line);
+        }
+    }
+}
+
+/// A stream that has ended in memory and not yet in the journal.
+#[derive(Debug)]
+#[must_use = "the journal does not know of it yet"]
+pub struct Finished {
+    replay: Arc<Replay>,
+    line: Option<String>,
+    progress: Option<Progress>,
+}
+
+impl Finished {
+    /// Writes the end to the journal. Until this has returned, nothing may be reported delivered.
+    pub fn record(self) -> Option<Progress> {
+        self.replay.write(self.line);
+        self.progress
+    }
+}
+
+/// The key of `unique_id`.
+pub fn key_of(unique_id: &str) -> Key {
+    truncate(hmac_sha256::Hash::hash(unique_id.as_bytes()))
+}
+
+/// The hash that tells resources apart without naming them.
+pub fn hash_of(resource: &Resource) -> [u8; 16] {
+    let mut hash = hmac_sha256::Hash::new();
+    match resource {
+        Resource::File { server, path } => {
+            hash.update(b"file\0");
+            hash.update(server.as_str());
+            hash.update(path);
+        }
+        Resource::Backup { server, backup } => {
+            hash.update(b"backup\0");
+            hash.update(server.as_str());
+            hash.update(backup.as_str());
+        }
+    }
+    truncate(hash.finalize())
+}
+
+fn truncate(hash: [u8; 32]) -> [u8; 16] {
+    let mut truncated = [0; 16];
+    truncated.copy_from_slice(&hash[..16]);
+    truncated
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! Puts the parts together, keeps house while they run, and takes them apart again.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::acceptor::{self, Acceptor, Listener, Parts, PrivateSocket};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::error::StartError;
+use crate::limits;
+use crate::logging;
+use crate::notify::Notifier;
+use crate::pool::{self, Source};
+use crate::replay::Replay;
+use crate::shared::{Settings, Shared};
+use crate::signals::Signals;
+#[cfg(feature = "tls")]
+use crate::tls::Certificates;
+
+/// The housekeeper looks after expiry and certificates this often.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// The acceptor's stack in bytes.
+const STACK: usize = 512 * 1024;
+/// The longest path that a Unix socket address holds, less what we append to the directory.
+const MAX_BASE: usize = 107 - "/winglet-0123456789abcdef/s".len();
+
+/// What is opened before the process confines itself.
+#[derive(Debug)]
+pub struct Opened {
+    listeners: Vec<Listener>,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<Certificates>>,
+}
+
+impl Opened {
+    /// Opens listeners and certificates.
+    ///
+    /// # Errors
+    /// Which address or file, what is wrong with it, and what to do.
+    pub fn open(
+        config: &Config,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Opened, StartError> {
+        Ok(Opened {
+            listeners: acceptor::listen(config, environment)?,
+            #[cfg(feature = "tls")]
+            tls: config.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new),
+        })
+    }
+}
+
+/// Where private sockets are bound: the state directory where there is one, else the directory for
+/// temporary files.
+pub fn private_base(config: &Config) -> PathBuf {
+    match &config.state_directory {
+        Some(directory) if directory.as_os_str().len() <= MAX_BASE => directory.clone(),
+        _ => std::env::temp_dir(),
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    acceptor: JoinHandle<io::Result<()>>,
+    addresses: Vec<String>,
+    reload: Arc<AtomicBool>,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<Certificates>>,
+    sandboxed: bool,
+}
+
+impl Server {
+    /// Starts all threads. When this returns, downloads are served.
+    ///
+    /// # Errors
+    /// Where the journal cannot be used, or threads or descriptors are exhausted.
+    pub fn start(
+        config: Config,
+        opened: Opened,
+        signals: Signals,
+        clock: Clock,
+        sandboxed: bool,
+    ) -> Result<Server, StartError> {
+        let system = |error: io::Error| StartError::new(format!("cannot start: {error}"));
+        let available = limits::raise();
+        let needed = limits::needed(&config);
+        if available < needed {
+            log::warn!(
+                "descriptors: {available} allowed, {needed} needed for max_connections and threads; raise the hard limit (ulimit -Hn) to {needed}"
+            );
+        }
+        let settings = Settings::new(config);
+        let config = &settings.config;
+        let replay = match &config.state_directory {
+            Some(directory) => {
+                let bound = config.max_tracked_tokens;
+                Replay::with_journal(bound, directory, &settings.rules, clock.unix())?
+            }
+            None => {
+                log::info!(
+                    "state_directory is not set: used links are remembered in memory only, and a restart forgets them"
+                );
+                Replay::in_memory(config.max_tracked_tokens)
+            }
+        };
+        let base = private_base(config);
+        let (tiny, private) = PrivateSocket::open(&base).map_err(|error| {
+            StartError::new(format!(
+                "cannot bind a private socket in {}: {error}; set state_directory, or TMPDIR, to a directory that the server may write",
+                base.display()
+            ))
+        })?;
+        let (threads, descriptor_room) = (config.threads, limits::room(config, available));
+        let shared = Arc::new(Shared::new(settings, replay, clock).map_err(system)?);
+        let source = Arc::new(Source::default());
+        source.replace(tiny, 0);
+        pool::start(threads, &source, &shared).map_err(system)?;
+        let reload = signals.reload_flag();
+        let addresses = opened.listeners.iter().map(ToString::to_string).collect();
+        let acceptor = Acceptor::new(Parts {
+            shared: Arc::clone(&shared),
+            listeners: opened.listeners,
+            private,
+            base,
+            source,
+            signals,
+            descriptor_room,
+            #[cfg(feature = "tls")]
+            tls: opened.tls.clone(),
+        })
+        .map_err(system)?;
+        let end = Arc::clone(&shared);
+        let acceptor = thread::Builder::new()
+            .name("acceptor".into())
+            .stack_size(STACK)
+            .spawn(move || {
+                let result = acceptor.run();
+                end.settled.close();
+                result
+            })
+            .map_err(system)?;
+        Ok(Server {
+            shared,
+            acceptor,
+            addresses,
+            reload,
+            #[cfg(feature = "tls")]
+            tls: opened.tls,
+            sandboxed,
+        })
+    }
+
+    /// Where it listens, as URLs.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// What the threads share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Keeps house until the server has stopped: records ended streams, removes what has expired,
+    /// carries out reloads. `read` reads the configuration again.
+    ///
+    /// # Errors
+    /// What the acceptor died of.
+    pub fn keep_house(
+        self,
+        read: &dyn Fn() -> (Option<Config>, config::Findings),
+        notifier: &Notifier,
+    ) -> io::Result<()> {
+        let mut looked = Instant::now();
+        loop {
+            for record in self.shared.settled.take(HOUSEKEEPING) {
+                record.write();
+            }
+            if self.reload.swap(false, Ordering::AcqRel) {
+                notifier.reloading();
+                self.reload(read());
+                notifier.ready();
+            }
+            if looked.elapsed() >= HOUSEKEEPING {
+                looked = Instant::now();
+                self.look_after();
+            }
+            if self.acceptor.is_finished() || self.shared.settled.is_closed() {
+                break;
+            }
+        }
+        notifier.stopping();
+        for record in self.shared.settled.take(Duration::ZERO) {
+            record.write();
+        }
+        self.acceptor.join().unwrap_or_else(|_| Err(io::Error::other("the acceptor panicked")))
+    }
+
+    fn look_after(&self) {
+        let settings = self.shared.settings();
+        self.shared.replay.maintain(&settings.rules, self.shared.clock.unix());
+        #[cfg(feature = "tls")]
+        if let (Some(certificates), Some(files)) = (&self.tls, &settings.config.tls) {
+            match certificates.refresh(files) {
+                Ok(true) => log::info!("api.ssl: certificate loaded again"),
+                Ok(false) => {}
+                Err(error) => log::error!("{error}; the certificate in force stays"),
+            }
+        }
+    }
+
+    fn reload(&self, (config, findings): (Option<Config>, config::Findings)) {
+        for finding in &findings {
+            match finding.severity {
+                config::Severity::Error => log::error!("{finding}"),
+                config::Severity::Warning => log::warn!("{finding}"),
+            }
+        }
+        let Some(mut config) = config else {
+            log::error!("reload: the configuration has errors; the one in force stays");
+            return;
+        };
+        let before = self.shared.settings();
+        keep_fixed(&mut config, &before.config, self.sandboxed);
+        logging::set_debug(config.debug);
+        self.shared.replace(Settings::new(config));
+        self.look_after();
+        log::info!("reload: done");
+    }
+}
+
+/// Keeps what only a restart can change, and says so.
+fn keep_fixed(config: &mut Config, before: &Config, sandboxed: bool) {
+    fn keep<T: PartialEq + Clone>(key: &str, now: &mut T, before: &T) {
+        if now != before {
+            log::warn!("reload: {key} has changed; that takes a restart, and the old one stays");
+            *now = before.clone();
+        }
+    }
+    keep("winglet.threads", &mut config.threads, &before.threads);
+    keep("winglet.listen", &mut config.listen, &before.listen);
+    keep("winglet.unix_mode", &mut config.unix_mode, &before.unix_mode);
+    keep("winglet.state_directory", &mut config.state_directory, &before.state_directory);
+    keep("winglet.max_tracked_tokens", &mut config.max_tracked_tokens, &before.max_tracked_tokens);
+    keep("winglet.sandbox", &mut config.sandbox, &before.sandbox);
+    if sandboxed {
+        // Landlock cannot be widened again.
+        keep("system.data", &mut config.data, &before.data);
+        keep("system.backup_directory", &mut config.backup_directory, &before.backup_directory);
+        let directories = |config: &Config| {
+            config.tls.as_ref().map(|tls| {
+                (tls.certificate.parent().map(Path::to_owned), tls.key.parent().map(Path::to_owned))
+            })
+        };
+        if directories(config) != directories(before) {
+            keep("api.ssl", &mut config.tls, &before.tls);
+        }
+    }
+}

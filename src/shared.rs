@@ -1,0 +1,133 @@
+//! What the acceptor, the pool and the housekeeper share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::body::Pace;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::handover::{Handed, Returns};
+use crate::replay::{Replay, Rules};
+use crate::settle::Settled;
+use crate::storage::Storage;
+use crate::token::Verifier;
+
+/// A configuration and what follows from it. Replaced as a whole by a reload.
+#[derive(Debug)]
+pub struct Settings {
+    /// The configuration.
+    pub config: Config,
+    /// Judges tokens.
+    pub verifier: Verifier,
+    /// Finds files.
+    pub storage: Storage,
+    /// Governs links.
+    pub rules: Rules,
+    /// Governs streams.
+    pub pace: Pace,
+}
+
+impl Settings {
+    /// The settings that follow from `config`.
+    pub fn new(config: Config) -> Settings {
+        Settings {
+            verifier: Verifier::new(&config),
+            storage: Storage::new(&config),
+            rules: Rules {
+                reuse: config.reuse,
+                window: config.resume_window.as_secs(),
+                bind: config.bind_address,
+            },
+            pace: Pace::of(&config),
+            config,
+        }
+    }
+}
+
+/// Shared by all threads.
+#[derive(Debug)]
+pub struct Shared {
+    settings: RwLock<Arc<Settings>>,
+    /// The table of used links.
+    pub replay: Arc<Replay>,
+    /// The time of day.
+    pub clock: Clock,
+    /// Exchanges on their way to a worker.
+    pub handed: Handed,
+    /// Connections on their way back to the acceptor.
+    pub returns: Arc<Returns>,
+    /// Streams that have ended and are still to be recorded.
+    pub settled: Settled,
+    ids: Ids,
+    sabotage: AtomicBool,
+}
+
+impl Shared {
+    /// Shares `settings` and `replay`.
+    ///
+    /// # Errors
+    /// Where no descriptor is left for waking the acceptor.
+    pub fn new(settings: Settings, replay: Replay, clock: Clock) -> std::io::Result<Shared> {
+        Ok(Shared {
+            settings: RwLock::new(Arc::new(settings)),
+            replay: Arc::new(replay),
+            clock,
+            handed: Handed::default(),
+            returns: Arc::new(Returns::new()?),
+            settled: Settled::default(),
+            ids: Ids::new(),
+            sabotage: AtomicBool::new(false),
+        })
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts other settings in force.
+    pub fn replace(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// Makes the acceptor end its private socket to tiny_http, for the test that sees it rebuilt.
+    #[doc(hidden)]
+    pub fn sabotage_private_socket(&self) {
+        self.sabotage.store(true, Ordering::Release);
+        self.returns.wake();
+    }
+
+    /// Whether the private socket is to be ended; asking clears it.
+    #[doc(hidden)]
+    pub fn take_sabotage(&self) -> bool {
+        self.sabotage.load(Ordering::Relaxed) && self.sabotage.swap(false, Ordering::AcqRel)
+    }
+
+    /// A new `X-Request-Id`.
+    pub fn next_id(&self) -> String {
+        self.ids.next()
+    }
+}
+
+/// Request ids: unlike those of any other run, and telling nothing of how many came before.
+#[derive(Debug)]
+struct Ids {
+    run: u64,
+    count: AtomicU64,
+}
+
+impl Ids {
+    fn new() -> Ids {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        Ids { run: RandomState::new().build_hasher().finish(), count: AtomicU64::new(0) }
+    }
+
+    fn next(&self) -> String {
+        // A bijection (splitmix64), so that no two ids of a run are equal.
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        let mut mixed = self.run.wrapping_add(count.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        format!("{:016x}", mixed ^ (mixed >> 31))
+    }
+}

@@ -1,0 +1,79 @@
+//! The only `unsafe` code: system calls that no crate in the tree wraps safely.
+//!
+//! Each function takes borrowed descriptors or plain values, so that nothing outside this file
+//! has a safety condition to meet.
+#![allow(unsafe_code)] // the one place; see above
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Bytes written to `socket` that its peer has not acknowledged yet (`SIOCOUTQ`, tcp(7)).
+///
+/// Stays right after `shutdown`; after a reset it freezes at the unacknowledged amount. On a Unix
+/// socket it is the kernel's memory for unread data: zero exactly when the peer has read all.
+///
+/// # Errors
+/// Whatever ioctl(2) returns.
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open for the whole call because it is borrowed, and TIOCOUTQ
+    // (the same number as SIOCOUTQ) writes one c_int to the address it is given.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+/// Bounds what the kernel buffers of unsent data on `socket` (`TCP_NOTSENT_LOWAT`, in bytes).
+/// Connections accepted from a listener inherit it.
+///
+/// # Errors
+/// Whatever setsockopt(2) returns.
+pub fn set_notsent_lowat(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    let value: libc::c_uint = bytes;
+    // SAFETY: the descriptor is open for the whole call because it is borrowed; the option reads
+    // one c_uint from a valid address of that size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NOTSENT_LOWAT,
+            (&raw const value).cast(),
+            size_of::<libc::c_uint>() as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Keeps glibc's allocator small: two arenas instead of eight a core, and large blocks always
+/// returned to the kernel. With a pool of 64 threads the default keeps freed copy buffers in
+/// per-thread arenas for ever.
+pub fn tame_allocator() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only changes allocator parameters; called at start, before other threads exist.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 * 1024);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 * 1024);
+    }
+}
+
+/// Takes over descriptor number `raw`, passed by a service manager (sd_listen_fds(3)).
+///
+/// # Errors
+/// `EBADF` where nothing is open under that number.
+pub fn adopt_descriptor(raw: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl with F_GETFD reads no memory and is defined for every number.
+    if unsafe { libc::fcntl(raw, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the number is open (checked above), and by the protocol of sd_listen_fds(3) it
+    // belongs to this process alone; the caller adopts each number once, at start.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(fd)
+}
