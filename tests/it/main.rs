@@ -2,9 +2,31 @@
 //!
 //! One file per behaviour, one harness. Servers listen on loopback only, on a port that the kernel
 //! picks, and are killed when a test ends.
+#![allow(unreachable_pub)] // one crate, nothing of which anybody else reaches
 
 mod client;
 mod harness;
 mod mint;
 
+mod backups;
+mod bodies;
+mod clients;
+mod commands;
+mod documents;
+mod exhaustion;
+mod grants;
+mod journal;
+mod limits;
+mod paths;
+mod pool;
+mod ranges;
+mod reload;
+mod restarts;
+mod screening;
+mod service;
+mod slow;
 mod smoke;
+mod soak;
+#[cfg(feature = "tls")]
+mod tls;
+mod tokens;

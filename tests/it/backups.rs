@@ -1,0 +1,1 @@
+//! Where a backup is looked for, and in which order.

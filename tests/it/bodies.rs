@@ -1,0 +1,1 @@
+//! Content answers: lengths, bytes, connections, files that change meanwhile.

@@ -1,0 +1,1 @@
+//! Real download clients, interrupted and resumed.

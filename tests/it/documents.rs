@@ -1,0 +1,1 @@
+//! What is documented is true: README commands, help, man pages, the sample configuration.

@@ -1,0 +1,1 @@
+//! Descriptors, connections and workers run out, and come back.

@@ -1,0 +1,1 @@
+//! One-time links: binding, budget, streams, expiry.

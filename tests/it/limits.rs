@@ -1,0 +1,1 @@
+//! Shares of one address and one link, queue deadlines.

@@ -1,0 +1,1 @@
+//! Workers, handing over, and what happens when tiny_http ends.

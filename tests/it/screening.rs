@@ -1,0 +1,1 @@
+//! Hostile heads on the wire.

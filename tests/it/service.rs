@@ -1,0 +1,1 @@
+//! Init scripts, packages, proxies.

@@ -1,0 +1,1 @@
+//! Slow and silent clients.

@@ -1,0 +1,1 @@
+//! Tokens as the Panel mints them, and every way to get them wrong.
