@@ -158,8 +158,9 @@ impl TlsStream {
     /// Content bytes that are acknowledged while `outstanding` encrypted bytes are not.
     pub fn acknowledged(&mut self, outstanding: u64) -> u64 {
         let raw = self.raw_sent.saturating_sub(outstanding);
-        while let Some((_, plain)) = self.marks.pop_front_if(|mark| mark.0 <= raw) {
+        while let Some((_, plain)) = self.marks.front().copied().filter(|mark| mark.0 <= raw) {
             self.plain_acknowledged = plain;
+            self.marks.pop_front();
         }
         self.plain_acknowledged
     }
