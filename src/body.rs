@@ -141,7 +141,9 @@ struct Sink<'a> {
     /// Bytes of the answer written so far.
     written: u64,
     fault: Option<Broken>,
-    watch: Watch,
+    pace: &'a Pace,
+    /// From the first wait on: most answers never wait.
+    watch: Option<Watch>,
     throttle: Throttle,
 }
 
@@ -149,19 +151,18 @@ impl<'a> Sink<'a> {
     fn new(
         socket: &'a mut Socket,
         head: u64,
-        pace: &Pace,
+        pace: &'a Pace,
         stream: Option<&'a mut Stream>,
     ) -> Sink<'a> {
-        let now = Instant::now();
-        let acknowledged = socket.acknowledged().unwrap_or(0);
         Sink {
             socket,
             stream,
             head,
             written: 0,
             fault: None,
-            watch: Watch::new(pace.stall, pace.min_rate, now, acknowledged),
-            throttle: Throttle::new(pace.rate_limit, now),
+            pace,
+            watch: None,
+            throttle: Throttle::new(pace.rate_limit, Instant::now()),
         }
     }
 
@@ -179,9 +180,15 @@ impl<'a> Sink<'a> {
 
     /// Waits for room in the socket, judging the client meanwhile.
     fn wait(&mut self) -> io::Result<()> {
-        self.socket.wait_writable(self.watch.tick());
+        if self.watch.is_none() {
+            let acknowledged = self.socket.acknowledged()?;
+            let Pace { stall, min_rate, .. } = *self.pace;
+            self.watch = Some(Watch::new(stall, min_rate, Instant::now(), acknowledged));
+        }
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        self.socket.wait_writable(watch.tick());
         let acknowledged = self.socket.acknowledged()?;
-        self.watch.judge(Instant::now(), acknowledged).map_err(|broken| {
+        watch.judge(Instant::now(), acknowledged).map_err(|broken| {
             self.fault = Some(broken);
             io::ErrorKind::TimedOut.into()
         })

@@ -161,8 +161,6 @@ impl Serving<'_> {
             &self.settings.pace,
             stream.as_mut(),
         );
-        let sent = socket.sent().saturating_sub(content_start);
-        let acknowledged = socket.acknowledged().unwrap_or(0).saturating_sub(content_start);
         let settlement = Settlement { stream, content_start, content, entry: self.entry };
         match result {
             Ok(()) => {
@@ -170,6 +168,11 @@ impl Serving<'_> {
                 self.exchange.finish(after, Some(Box::new(settlement)));
             }
             Err(broken) => {
+                let socket = self.exchange.socket();
+                let (sent, acknowledged) = socket
+                    .map_or((0, 0), |socket| (socket.sent(), socket.acknowledged().unwrap_or(0)));
+                let sent = sent.saturating_sub(content_start);
+                let acknowledged = acknowledged.saturating_sub(content_start);
                 let outcome = Outcome::Interrupted(broken.to_string());
                 let record = settlement.end(sent, acknowledged, outcome);
                 // A worker may wait for the disk: it records on the spot.

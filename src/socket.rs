@@ -156,6 +156,15 @@ impl Socket {
         }
     }
 
+    /// Whether bytes may wait here that the kernel does not know of.
+    pub fn is_tls(&self) -> bool {
+        match &self.wire {
+            Wire::Tcp(_) | Wire::Unix(_) => false,
+            #[cfg(feature = "tls")]
+            Wire::Tls(_) => true,
+        }
+    }
+
     /// Waits until the socket takes bytes, its peer is gone, or `timeout` has passed.
     pub fn wait_writable(&self, timeout: Duration) {
         let mut poll = [PollFd::new(self, PollFlags::OUT)];

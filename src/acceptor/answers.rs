@@ -117,7 +117,8 @@ impl Acceptor {
         if !watched {
             self.slots.start_waiting(index);
         }
-        self.discard_input(index);
+        // The client's FIN takes a moment: reading now would find nothing.
+        self.arm(index);
     }
 
     /// Throws away what a lingering client sends.

@@ -134,8 +134,15 @@ impl Acceptor {
 
     /// Uses what has been read already, then reads on.
     pub(super) fn go_on(&mut self, index: usize) {
-        if !self.has_input(index) || self.use_input(index) {
+        if self.has_input(index) && !self.use_input(index) {
+            return;
+        }
+        let Some(slot) = self.slots.get(index) else { return };
+        if slot.connection.as_ref().is_some_and(|connection| connection.socket.is_tls()) {
+            // What is decrypted already raises no event.
             self.read_input(index);
+        } else {
+            self.arm(index);
         }
     }
 
@@ -261,11 +268,12 @@ impl Acceptor {
     }
 
     /// Gives free workers what is queued, without flushing: a batch of requests is one write.
-    fn hand_over_now(&mut self) {
-        while let Some(number) = self.queue.pop() {
+    pub(super) fn hand_over_now(&mut self) {
+        let now = Instant::now();
+        while let Some(number) = self.queue.pop(now) {
             match self.slots.find(number) {
                 Some(index) => self.give(index),
-                None => self.queue.worker_is_free(),
+                None => self.queue.worker_is_free(number),
             }
         }
     }
@@ -276,10 +284,12 @@ impl Acceptor {
         self.slots.set_expiry(index, None);
         let draining = self.draining.is_some();
         let max_requests = self.settings.config.max_requests_per_connection;
-        let Some(slot) = self.slots.get_mut(index) else { return self.queue.worker_is_free() };
+        let Some(slot) = self.slots.get_mut(index) else {
+            return self.queue.worker_is_free(number);
+        };
         let phase = std::mem::replace(&mut slot.phase, Phase::Busy);
         let (Phase::Queued(head), Some(connection)) = (phase, slot.connection.take()) else {
-            return self.queue.worker_is_free();
+            return self.queue.worker_is_free(number);
         };
         let forwarded = head.list(Field::XForwardedFor);
         let client = slot.peer.client(forwarded.as_deref(), &self.settings.config);

@@ -128,7 +128,7 @@ impl Acceptor {
         let settings = parts.shared.settings();
         let workers = settings.config.threads;
         Ok(Acceptor {
-            queue: Queue::new(workers, settings.config.max_streams_per_address),
+            queue: Queue::new(workers, window(), settings.config.max_streams_per_address),
             settings,
             epoll,
             slots: Slots::default(),
@@ -201,7 +201,7 @@ impl Acceptor {
     fn time_to_wait(&self) -> rustix::event::Timespec {
         let now = Instant::now();
         let drain = self.draining.map(|since| since + self.settings.config.timeouts.drain);
-        let next = [self.slots.next_deadline(), self.accept_again, drain];
+        let next = [self.slots.next_deadline(), self.accept_again, self.queue.next_turn(), drain];
         let next = next.into_iter().flatten().min();
         let mut wait = next.map_or(MAX_WAIT, |next| next.saturating_duration_since(now));
         if !self.parts.shared.returns.fall_asleep() || !self.again.is_empty() {
@@ -285,7 +285,7 @@ impl Acceptor {
     }
 
     fn handle_return(&mut self, returned: Returned) {
-        self.queue.worker_is_free();
+        self.queue.worker_is_free(returned.number);
         let Some(index) = self.slots.find(returned.number) else { return };
         self.busy -= 1;
         let Some(slot) = self.slots.get_mut(index) else { return };
@@ -329,6 +329,7 @@ impl Acceptor {
         let (Some(settling), Some(connection)) = (&mut slot.settling, &mut slot.connection) else {
             return;
         };
+        let fin = settling.has_fin();
         let look = settling.look(&mut connection.socket, Instant::now(), more_input);
         let Look::Ended(outcome) = look else {
             let expiry = slot.expiry;
@@ -340,7 +341,7 @@ impl Acceptor {
         self.end_delivery(index, outcome);
         let Some(slot) = self.slots.get(index) else { return };
         let expiry = slot.expiry;
-        if !delivered {
+        if !delivered || (fin && matches!(slot.phase, Phase::Lingering { .. })) {
             self.close(index);
         } else if matches!(slot.phase, Phase::Lingering { .. }) {
             self.slots.set_expiry(index, expiry);
@@ -428,12 +429,7 @@ impl Acceptor {
 
     /// Gives free workers the oldest requests.
     fn hand_over(&mut self) {
-        while let Some(number) = self.queue.pop() {
-            match self.slots.find(number) {
-                Some(index) => self.give(index),
-                None => self.queue.worker_is_free(),
-            }
-        }
+        self.hand_over_now();
         match self.parts.private.flush() {
             Ok(done) if done != self.private_full => {}
             Ok(done) => {
@@ -450,8 +446,8 @@ impl Acceptor {
     fn rebuild_private(&mut self) {
         log::error!("the private socket to tiny_http ended; making a new one");
         for exchange in self.parts.shared.handed.take_all() {
-            self.queue.worker_is_free();
             let number = exchange.number();
+            self.queue.worker_is_free(number);
             let (Some(index), Some((head, connection))) =
                 (self.slots.find(number), exchange.take_back())
             else {
@@ -478,6 +474,11 @@ impl Acceptor {
             }
         }
     }
+}
+
+/// Requests that are begun at the same moment.
+fn window() -> usize {
+    std::thread::available_parallelism().map_or(4, |cores| cores.get() * 2)
 }
 
 /// The acceptor looks after its deadlines at least this often.

@@ -16,7 +16,7 @@ use crate::socket::Socket;
 /// How long after the last acknowledgement a reset can still come from unread data.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// The first look comes this soon…
-const FIRST_LOOK: Duration = Duration::from_millis(1);
+const FIRST_LOOK: Duration = Duration::from_millis(4);
 /// …and later ones at most this far apart.
 const MAX_LOOK: Duration = Duration::from_millis(250);
 

@@ -38,7 +38,7 @@ pub const MIN_RATE: u64 = 1024;
 /// `winglet.unix_mode`.
 pub const UNIX_MODE: u32 = 0o660;
 /// `winglet.copy_buffer`, in KiB.
-pub const COPY_BUFFER_KIB: usize = 128;
+pub const COPY_BUFFER_KIB: usize = 64;
 /// `winglet.timeouts.head`.
 pub const HEAD: Duration = Duration::from_secs(10);
 /// `winglet.timeouts.idle`.
