@@ -1,4 +1,5 @@
-//! A bounded set of byte ranges: what of a file has been delivered.
+//! Bounded collections of byte ranges: what of a file has been delivered, and what broken streams
+//! may have delivered.
 
 use std::fmt;
 use std::ops::Range;
@@ -32,13 +33,6 @@ impl Spans {
         }
     }
 
-    /// Takes out the fragment that holds `position`, its end included.
-    pub fn take_at(&mut self, position: u64) -> Option<Range<u64>> {
-        let index =
-            self.0.iter().position(|span| span.start <= position && position <= span.end)?;
-        Some(self.0.remove(index))
-    }
-
     /// The fragments, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = &Range<u64>> {
         self.0.iter()
@@ -62,17 +56,7 @@ impl Spans {
     /// Reads what `Display` writes. Anything else is `None`.
     pub fn parse(text: &str) -> Option<Spans> {
         let mut spans = Spans::default();
-        if text == "-" {
-            return Some(spans);
-        }
-        for part in text.split(',').take(MAX_FRAGMENTS) {
-            let (start, end) = part.split_once('-')?;
-            let (start, end) = (start.parse().ok()?, end.parse().ok()?);
-            if start >= end {
-                return None;
-            }
-            spans.insert(start..end);
-        }
+        parse_list(text)?.into_iter().for_each(|span| spans.insert(span));
         Some(spans)
     }
 }
@@ -80,15 +64,84 @@ impl Spans {
 /// `start-end,start-end…` with exclusive ends; `-` for the empty set.
 impl fmt::Display for Spans {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("-");
-        }
-        for (index, span) in self.0.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            write!(f, "{comma}{}-{}", span.start, span.end)?;
-        }
-        Ok(())
+        write_list(f, &self.0)
     }
+}
+
+/// Ranges of which only a beginning is certain, one for each broken stream, in ascending order.
+///
+/// Unlike [`Spans`] they do not merge: where one stream's range touches the next one's, the client
+/// may have kept less of the first than the whole of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Doubts(Vec<Range<u64>>);
+
+impl Doubts {
+    /// Adds `range`. Of two with one start the longer stays; over [`MAX_FRAGMENTS`], the shortest
+    /// is forgotten.
+    pub fn insert(&mut self, range: Range<u64>) {
+        if range.start >= range.end {
+            return;
+        }
+        let index = self.0.partition_point(|doubt| doubt.start < range.start);
+        match self.0.get_mut(index) {
+            Some(doubt) if doubt.start == range.start => doubt.end = doubt.end.max(range.end),
+            _ => self.0.insert(index, range),
+        }
+        if self.0.len() > MAX_FRAGMENTS {
+            let shortest = (0..self.0.len()).min_by_key(|&i| self.0[i].end - self.0[i].start);
+            self.0.remove(shortest.unwrap_or(0));
+        }
+    }
+
+    /// Takes out the range that `position` goes on from, its end included; of several, the one
+    /// that begins last, since that says the least.
+    pub fn take_at(&mut self, position: u64) -> Option<Range<u64>> {
+        let index =
+            self.0.iter().rposition(|doubt| doubt.start <= position && position <= doubt.end)?;
+        Some(self.0.remove(index))
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.0 = Vec::new();
+    }
+
+    /// Reads what `Display` writes. Anything else is `None`.
+    pub fn parse(text: &str) -> Option<Doubts> {
+        let mut doubts = Doubts::default();
+        parse_list(text)?.into_iter().for_each(|doubt| doubts.insert(doubt));
+        Some(doubts)
+    }
+}
+
+/// As [`Spans`] are written.
+impl fmt::Display for Doubts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_list(f, &self.0)
+    }
+}
+
+fn write_list(f: &mut fmt::Formatter<'_>, list: &[Range<u64>]) -> fmt::Result {
+    if list.is_empty() {
+        return f.write_str("-");
+    }
+    for (index, span) in list.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        write!(f, "{comma}{}-{}", span.start, span.end)?;
+    }
+    Ok(())
+}
+
+fn parse_list(text: &str) -> Option<Vec<Range<u64>>> {
+    if text == "-" {
+        return Some(Vec::new());
+    }
+    let parse = |part: &str| {
+        let (start, end) = part.split_once('-')?;
+        let (start, end) = (start.parse().ok()?, end.parse().ok()?);
+        (start < end).then_some(start..end)
+    };
+    text.split(',').take(MAX_FRAGMENTS).map(parse).collect()
 }
 
 #[cfg(test)]
@@ -118,6 +171,23 @@ mod tests {
         spans.insert(5..6);
         assert!(spans.covers(10));
         assert!(!spans.covers(11));
+    }
+
+    #[test]
+    fn doubts_stay_apart_and_the_last_to_begin_is_taken() {
+        let mut doubts = Doubts::default();
+        for range in [500..1000, 0..500, 0..300, 400..400] {
+            doubts.insert(range);
+        }
+        assert_eq!(doubts.to_string(), "0-500,500-1000");
+        assert_eq!(Doubts::parse("0-500,500-1000"), Some(doubts.clone()));
+        assert_eq!(doubts.take_at(500), Some(500..1000));
+        assert_eq!(doubts.take_at(500), Some(0..500));
+        assert_eq!(doubts.take_at(500), None);
+        for i in 0..10_000 {
+            doubts.insert(i..i + 2);
+        }
+        assert_eq!(doubts.0.len(), MAX_FRAGMENTS);
     }
 
     proptest! {

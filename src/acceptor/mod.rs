@@ -315,8 +315,11 @@ impl Acceptor {
             connection.requests += 1;
         }
         self.slots.set_expiry(index, Some(Instant::now() + idle));
-        if self.slots.get(index).is_some_and(|slot| slot.settling.is_some()) {
-            self.look_at_delivery(index, self.has_input(index));
+        if let Some(settling) = self.slots.get(index).and_then(|slot| slot.settling.as_ref()) {
+            // A request that was sent before its answer could be read says nothing of how it was
+            // read: a link waits for the grace.
+            let more_input = !settling.is_accounted() && self.has_input(index);
+            self.look_at_delivery(index, more_input);
         } else {
             self.slots.start_waiting(index);
             self.again.push(self.slots.number(index));

@@ -68,6 +68,11 @@ impl Settling {
         self.fin
     }
 
+    /// Whether a link accounts for this delivery.
+    pub(super) fn is_accounted(&self) -> bool {
+        self.settlement.stream.is_some()
+    }
+
     /// The client has sent FIN.
     pub(super) fn saw_fin(&mut self) {
         self.fin = true;

@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use crate::address::ClientKey;
-use crate::spans::Spans;
+use crate::spans::{Doubts, Spans};
 use crate::storage::EntityTag;
 
 /// One grant pays for this many times the file…
@@ -39,7 +39,7 @@ pub(super) struct Grant {
     /// Bytes paid for, running streams' reservations included.
     pub(super) charged: u64,
     pub(super) delivered: Spans,
-    pub(super) doubtful: Spans,
+    pub(super) doubtful: Doubts,
     in_flight: Vec<InFlight>,
     next_stream: u32,
 }
@@ -50,6 +50,25 @@ struct InFlight {
     /// From the stream's first byte to the end of what it may have sent.
     span: Range<u64>,
     tag: EntityTag,
+    /// Where what was asked for ends.
+    wanted_end: u64,
+    /// Where the part of the file that it goes on with begins: before `span`, if what lies there
+    /// has been delivered.
+    part: u64,
+    /// Where the part of another stream of its time begins, the nearest behind its own start.
+    successor: Option<u64>,
+}
+
+impl InFlight {
+    /// Learns of another stream at the same time, over the part of the file from `part` on, of
+    /// which it fetches what lies behind `start`.
+    fn see(&mut self, part: u64, start: u64) {
+        let place = if part > self.span.start { part } else { start };
+        // At its very end there is nothing left to take over.
+        if self.span.start < place && place < self.wanted_end {
+            self.successor = Some(self.successor.map_or(place, |nearest| nearest.min(place)));
+        }
+    }
 }
 
 /// How a stream ended.
@@ -78,7 +97,7 @@ impl Grant {
             length,
             charged: 0,
             delivered: Spans::default(),
-            doubtful: Spans::default(),
+            doubtful: Doubts::default(),
             in_flight: Vec::new(),
             next_stream: 0,
         }
@@ -109,16 +128,31 @@ impl Grant {
         }
     }
 
-    /// Starts a stream at byte `start` and returns its number. Asking for `start` says what the
-    /// client holds of a broken stream: all before it, and nothing behind.
-    pub(super) fn start(&mut self, start: u64) -> u32 {
+    /// Starts a stream over `wanted` and returns its number. Where it starts says what the client
+    /// holds of a broken stream: all before it, and nothing behind.
+    pub(super) fn start(&mut self, wanted: &Range<u64>) -> u32 {
+        let start = wanted.start;
         if let Some(doubtful) = self.doubtful.take_at(start) {
             self.delivered.insert(doubtful.start..start);
         }
         self.charged = self.charged.saturating_add(HEAD_CHARGE);
         let number = self.next_stream;
         self.next_stream = self.next_stream.wrapping_add(1);
-        self.in_flight.push(InFlight { number, span: start..start, tag: self.tag });
+        let held = self.delivered.iter().find(|span| span.start <= start && start <= span.end);
+        let part = held.map_or(start, |span| span.start);
+        let mut stream = InFlight {
+            number,
+            span: start..start,
+            tag: self.tag,
+            wanted_end: wanted.end,
+            part,
+            successor: None,
+        };
+        for other in self.in_flight.iter_mut().filter(|other| other.tag == self.tag) {
+            other.see(part, start);
+            stream.see(other.part, other.span.start);
+        }
+        self.in_flight.push(stream);
         number
     }
 
@@ -151,7 +185,11 @@ impl Grant {
         if ending.orderly {
             self.delivered.insert(start..end);
         } else {
-            let taken_over = self.taken_over(start, end);
+            // A parallel downloader asks for the rest on other connections, reads this one as far
+            // as the next of them, and then closes it, unread bytes and all. What lies before that
+            // place it has kept. What lies behind the place is the other stream's to deliver, and
+            // streams of other times say nothing about this one.
+            let taken_over = stream.successor.filter(|place| *place <= end).unwrap_or(start);
             self.delivered.insert(start..taken_over);
             self.doubtful.insert(taken_over..end);
         }
@@ -159,22 +197,8 @@ impl Grant {
         self.delivered.covers(self.length) && (ending.orderly || self.length > 0)
     }
 
-    /// Where the client fetches on by itself what a broken stream from `start` had carried up to
-    /// `end`: a parallel downloader asks for the rest on other connections and then closes this
-    /// one, unread bytes and all. What lies before the last such place it has kept.
-    fn taken_over(&self, start: u64, end: u64) -> u64 {
-        let others =
-            self.in_flight.iter().filter(|other| other.tag == self.tag).map(|o| o.span.start);
-        others
-            .chain(self.delivered.iter().map(|span| span.start))
-            .chain(self.doubtful.iter().map(|span| span.start))
-            .filter(|place| start < *place && *place <= end)
-            .max()
-            .unwrap_or(start)
-    }
-
     /// Doubtful bytes as a crash would leave them: running streams may have sent all they reserved.
-    pub(super) fn doubtful_after_a_crash(&self) -> Spans {
+    pub(super) fn doubtful_after_a_crash(&self) -> Doubts {
         let mut doubtful = self.doubtful.clone();
         for stream in self.in_flight.iter().filter(|stream| stream.tag == self.tag) {
             doubtful.insert(stream.span.clone());
@@ -195,7 +219,7 @@ mod tests {
 
     /// One stream from `start` to `end`; `orderly` or cut off after the last byte was acknowledged.
     fn stream(grant: &mut Grant, start: u64, end: u64, orderly: bool) -> bool {
-        let number = grant.start(start);
+        let number = grant.start(&(start..end));
         assert!(grant.reserve(number, end - start));
         let bytes = end - start;
         grant.finish(number, &Ending { sent: bytes, acknowledged: bytes, orderly })
@@ -241,9 +265,9 @@ mod tests {
     #[test]
     fn a_parallel_downloader_closes_its_open_ended_streams() {
         let mut grant = grant();
-        let first = grant.start(0);
+        let first = grant.start(&(0..LENGTH));
         assert!(grant.reserve(first, LENGTH));
-        let second = grant.start(500);
+        let second = grant.start(&(500..LENGTH));
         assert!(grant.reserve(second, 500));
         let all = Ending { sent: 500, acknowledged: 500, orderly: true };
         assert!(!grant.finish(second, &all));
@@ -252,11 +276,71 @@ mod tests {
     }
 
     #[test]
+    fn a_taken_over_stream_delivers_no_more_than_up_to_the_next() {
+        let mut grant = grant();
+        let numbers = [0, 200, 600].map(|start| {
+            let number = grant.start(&(start..LENGTH));
+            assert!(grant.reserve(number, LENGTH - start));
+            number
+        });
+        let cut = Ending { sent: 1000, acknowledged: 1000, orderly: false };
+        assert!(!grant.finish(numbers[0], &cut), "the client read this one as far as 200");
+        assert_eq!(grant.delivered.to_string(), "0-200");
+        let all = Ending { sent: 400, acknowledged: 400, orderly: true };
+        assert!(!grant.finish(numbers[2], &all));
+        assert!(
+            !grant.finish(numbers[1], &Ending { sent: 300, acknowledged: 300, orderly: false })
+        );
+        assert!(stream(&mut grant, 300, 600, true));
+    }
+
+    #[test]
+    fn a_tail_fetched_before_says_nothing_of_a_reset_stream() {
+        let mut grant = grant();
+        assert!(!stream(&mut grant, LENGTH - 1, LENGTH, true));
+        assert!(!stream(&mut grant, 0, LENGTH, false), "acknowledged, and thrown away");
+        assert!(stream(&mut grant, 0, LENGTH, true));
+    }
+
+    #[test]
+    fn broken_neighbours_are_confirmed_one_by_one() {
+        let mut grant = grant();
+        let numbers = [0, 500].map(|start| {
+            let number = grant.start(&(start..start + 500));
+            assert!(grant.reserve(number, 500));
+            number
+        });
+        let mut crashed = Grant::open(0, None, 7, LENGTH);
+        crashed.doubtful = grant.doubtful_after_a_crash();
+        for number in numbers {
+            grant.finish(number, &Ending { sent: 500, acknowledged: 500, orderly: false });
+        }
+        for mut grant in [grant, crashed] {
+            // The first stream's client has 100 bytes, the second's 200, and that one is back first.
+            assert!(!stream(&mut grant, 700, LENGTH, true), "100 to 500 are missing");
+            assert_eq!(grant.delivered.to_string(), "500-1000");
+            assert!(stream(&mut grant, 100, 500, true));
+        }
+    }
+
+    #[test]
+    fn segments_resumed_after_a_crash_take_over_from_each_other() {
+        let mut grant = grant();
+        grant.doubtful.insert(0..300);
+        grant.doubtful.insert(500..800);
+        let (first, second) = (grant.start(&(200..LENGTH)), grant.start(&(700..LENGTH)));
+        assert!(grant.reserve(first, 800) && grant.reserve(second, 300));
+        // Read as far as 500, where the second segment began before the crash.
+        assert!(!grant.finish(first, &Ending { sent: 400, acknowledged: 350, orderly: false }));
+        assert!(grant.finish(second, &Ending { sent: 300, acknowledged: 300, orderly: true }));
+    }
+
+    #[test]
     fn the_budget_is_three_times_the_file_and_some() {
         let mut grant = grant();
         grant.charged = grant.budget() - LENGTH - HEAD_CHARGE;
         stream(&mut grant, 0, LENGTH, false);
-        let number = grant.start(0);
+        let number = grant.start(&(0..LENGTH));
         assert!(!grant.reserve(number, 1));
         grant.see_file(8, 1 << 40);
         assert!(!grant.reserve(number, 1), "a larger file does not raise it");
@@ -265,7 +349,7 @@ mod tests {
     #[test]
     fn what_was_reserved_and_not_sent_is_given_back() {
         let mut grant = grant();
-        let number = grant.start(0);
+        let number = grant.start(&(0..LENGTH));
         assert!(grant.reserve(number, LENGTH));
         grant.finish(number, &Ending { sent: 10, acknowledged: 5, orderly: false });
         assert_eq!(grant.charged, HEAD_CHARGE + 10);
@@ -274,7 +358,7 @@ mod tests {
     #[test]
     fn a_changed_file_starts_over_and_old_streams_do_not_count() {
         let mut grant = grant();
-        let old = grant.start(0);
+        let old = grant.start(&(0..LENGTH));
         assert!(grant.reserve(old, LENGTH));
         grant.see_file(8, LENGTH);
         let all = Ending { sent: LENGTH, acknowledged: LENGTH, orderly: true };
@@ -292,7 +376,7 @@ mod tests {
     #[test]
     fn a_crash_leaves_running_streams_doubtful() {
         let mut grant = grant();
-        let number = grant.start(100);
+        let number = grant.start(&(100..LENGTH));
         assert!(grant.reserve(number, 300));
         assert_eq!(grant.doubtful_after_a_crash().to_string(), "100-400");
     }

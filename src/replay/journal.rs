@@ -2,7 +2,8 @@
 //!
 //! Appending is one write(2) of one line, so that a crash of the process tears nothing; it is not
 //! fsynced, so that a power cut may lose the last seconds. Compaction starts a new file and copies
-//! live entries into it while appends go on; the old file lives until that is done.
+//! live entries into it while appends go on; the old file lives until that is done and on disk, so
+//! that a power cut never costs more.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read as _, Write as _};
@@ -37,6 +38,8 @@ struct Inner {
     compacted: u64,
     /// The last write failed, perhaps in the middle of a line, and lines are missing.
     behind: bool,
+    /// The failure was logged, and has not been mended since.
+    reported: bool,
 }
 
 /// What a journal on disk held.
@@ -78,7 +81,7 @@ impl Journal {
         let loaded = read(directory)?;
         let (file, bytes) = rewrite(directory, &loaded.entries)
             .map_err(|error| problem("cannot write the journal", &error))?;
-        let inner = Inner { file, bytes, compacted: bytes, behind: false };
+        let inner = Inner { file, bytes, compacted: bytes, behind: false, reported: false };
         let journal =
             Journal { directory: directory.to_owned(), inner: Mutex::new(inner), _lock: lock };
         Ok((journal, loaded))
@@ -93,12 +96,13 @@ impl Journal {
         match inner.file.write_all(format!("{lead}{lines}").as_bytes()) {
             Ok(()) => inner.bytes += lines.len() as u64,
             Err(error) => {
-                if !inner.behind {
+                if !inner.reported {
                     log::error!(
                         "state_directory: cannot write the journal: {error}; used links are remembered in memory only until this is mended"
                     );
                 }
                 inner.behind = true;
+                inner.reported = true;
             }
         }
     }
@@ -127,11 +131,17 @@ impl Journal {
 
     /// Removes the old file, if everything was copied.
     pub(super) fn end_compaction(&self) -> io::Result<()> {
+        let copied = self.lock().file.try_clone()?;
+        // Outside the lock: appends must not wait for the disk.
+        copied.sync_data()?;
         let mut inner = self.lock();
         if inner.behind {
             return Err(io::Error::other("live entries could not all be written"));
         }
         inner.compacted = inner.bytes;
+        if std::mem::take(&mut inner.reported) {
+            log::info!("state_directory: the journal is written again and complete");
+        }
         std::fs::remove_file(self.directory.join(OLD))
     }
 
@@ -154,20 +164,35 @@ fn private(options: &mut OpenOptions) -> &mut OpenOptions {
 /// # Errors
 /// Where a file is there and cannot be read, or was written by a later version.
 pub(super) fn read(directory: &Path) -> Result<Loaded, StartError> {
+    loop {
+        let (loaded, old_was_there) = read_files(directory);
+        // Where a running server began a compaction in between, the rest is in the old file now.
+        if old_was_there || !directory.join(OLD).exists() {
+            return loaded;
+        }
+    }
+}
+
+fn read_files(directory: &Path) -> (Result<Loaded, StartError>, bool) {
     let mut loaded = Loaded::default();
+    let mut old_was_there = false;
     for name in [OLD, CURRENT] {
         let path = directory.join(name);
-        match private(OpenOptions::new().read(true)).open(&path) {
-            Ok(file) => read_file(&path, file, &mut loaded)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(unreadable(&path, &error)),
+        let result = match private(OpenOptions::new().read(true)).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => Err(unreadable(&path, &error)),
+            Ok(file) => read_file(&path, file, old_was_there, &mut loaded),
+        };
+        old_was_there |= name == OLD;
+        if let Err(error) = result {
+            return (Err(error), old_was_there);
         }
     }
     // Of several lines of one link, the highest sequence number holds.
     loaded.entries.sort_by_key(|(key, entry)| (*key, entry.sequence));
     loaded.entries.reverse();
     loaded.entries.dedup_by_key(|(key, _)| *key);
-    Ok(loaded)
+    (Ok(loaded), old_was_there)
 }
 
 fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> StartError {
@@ -177,13 +202,23 @@ fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> StartError {
     ))
 }
 
-fn read_file(path: &Path, file: File, loaded: &mut Loaded) -> Result<(), StartError> {
+/// Reads one file. `compacting`: another one holds what this one may still lack.
+fn read_file(
+    path: &Path,
+    file: File,
+    compacting: bool,
+    loaded: &mut Loaded,
+) -> Result<(), StartError> {
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
     read_line(&mut reader, &mut line).map_err(|error| unreadable(path, &error))?;
-    // Empty: made and not yet written when the process ended, before it served anything.
-    if !line.is_empty() && line != HEADER.as_bytes() && !HEADER.as_bytes().starts_with(&line) {
-        return Err(unreadable(path, &"it is not a journal of this version"));
+    // A compaction makes its file empty; any other file came to its name complete, so that an
+    // empty one has lost what it held.
+    let unfinished = compacting && HEADER.as_bytes().starts_with(&line);
+    if line != HEADER.as_bytes() && !unfinished {
+        let what =
+            if line.is_empty() { "it is empty" } else { "it is not a journal of this version" };
+        return Err(unreadable(path, &what));
     }
     loop {
         line.clear();
@@ -216,6 +251,8 @@ fn rewrite(directory: &Path, entries: &[(Key, Entry)]) -> io::Result<(File, u64)
     let mut file =
         private(OpenOptions::new().write(true).create(true).truncate(true)).open(&new)?;
     file.write_all(content.as_bytes())?;
+    // Before it takes the place of the old one: a power cut must not leave neither.
+    file.sync_data()?;
     std::fs::rename(&new, directory.join(CURRENT))?;
     match std::fs::remove_file(directory.join(OLD)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -36,6 +36,8 @@ pub type Key = [u8; 16];
 pub const STEP_BYTES: u64 = 8 << 20;
 /// Entries outlive their use by this much, against clocks that step back; seconds.
 const AFTERLIFE: u64 = 3600;
+/// An entry with running streams is looked at again after this much; seconds.
+const RUNNING_KEPT: u64 = 60;
 /// Expired entries removed in one go, so that no one waits long for a shard.
 const EXPIRE_AT_ONCE: usize = 512;
 /// Entries copied between two writes of a compaction.
@@ -124,6 +126,11 @@ impl Entry {
             _ => self.expires,
         };
         last_use.saturating_add(AFTERLIFE)
+    }
+
+    /// Whether streams of this link are running.
+    fn is_running(&self) -> bool {
+        matches!(&self.state, State::Open(grant) if grant.streams() > 0)
     }
 
     /// Whether `request` may go on with this link at `now`.
@@ -312,7 +319,11 @@ impl Replay {
         }
         for key in &due {
             // An entry may have moved its own end since it was scheduled.
-            let end = self.entries.get(key).map(|entry| entry.removable_at(rules.window));
+            let end = self.entries.get(key).map(|entry| match entry.is_running() {
+                // Its streams may run on, and ask it for leave with every step.
+                true => now.saturating_add(RUNNING_KEPT),
+                false => entry.removable_at(rules.window),
+            });
             match end {
                 Some(end) if end > now => self.schedule(end, *key),
                 Some(_) => {
@@ -403,7 +414,7 @@ impl Entry {
             return Err(Refusal::Token(TokenFault::Used(Used::BudgetSpent)));
         }
         grant.see_file(subject.tag, subject.length);
-        let number = grant.start(span.start);
+        let number = grant.start(span);
         let first = length.min(STEP_BYTES);
         // Cannot fail: `can_pay` covered it.
         grant.reserve(number, first);

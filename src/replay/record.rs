@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use super::grant::Grant;
 use super::{Entry, Key, State};
 use crate::address::ClientKey;
-use crate::spans::Spans;
+use crate::spans::{Doubts, Spans};
 
 /// The line for `entry`, line break included.
 pub(super) fn format(key: &Key, entry: &Entry) -> String {
@@ -70,7 +70,7 @@ fn parse_grant<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Grant> {
     grant.base = base;
     grant.charged = words.next()?.parse().ok()?;
     grant.delivered = Spans::parse(words.next()?)?;
-    grant.doubtful = Spans::parse(words.next()?)?;
+    grant.doubtful = Doubts::parse(words.next()?)?;
     Some(grant)
 }
 
@@ -98,6 +98,7 @@ mod tests {
         grant.delivered.insert(10..20);
         grant.delivered.insert(30..40);
         grant.doubtful.insert(50..60);
+        grant.doubtful.insert(60..70);
         Entry {
             sequence: 3,
             expires: 900,
