@@ -165,6 +165,19 @@ impl Client {
     pub fn reset(self) {
         rustix::net::sockopt::set_socket_linger(self.stream(), Some(Duration::ZERO)).unwrap();
     }
+
+    /// Reads `length` bytes of a body without keeping them: `see` gets each piece and its offset.
+    pub fn each_chunk(&mut self, length: u64, mut see: impl FnMut(u64, &[u8])) {
+        let mut piece = vec![0; 1 << 20];
+        let mut offset = 0;
+        while offset < length {
+            let room = piece.len().min(usize::try_from(length - offset).unwrap());
+            let count = self.reader.read(&mut piece[..room]).unwrap();
+            assert!(count > 0, "the body ended after {offset} of {length} bytes");
+            see(offset, &piece[..count]);
+            offset += count as u64;
+        }
+    }
 }
 
 /// A connection from `source`, with a small receive buffer where `receive_buffer` says so.
