@@ -2,7 +2,8 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use tiny_http::{Request, Server};
@@ -20,6 +21,57 @@ const STACK: usize = 256 * 1024;
 pub struct Source {
     current: Mutex<Current>,
     changed: Condvar,
+    generation: AtomicU64,
+    turnstile: Turnstile,
+}
+
+/// Lets only some of the pool pull at a time. tiny_http wakes a sleeping thread for each request;
+/// with the whole pool asleep there, every small answer would cost a switch to a thread whose stack
+/// and caches have gone cold. Whoever is let in finds its next request without sleeping.
+#[derive(Debug, Default)]
+struct Turnstile {
+    state: Mutex<Passage>,
+    widened: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Passage {
+    inside: usize,
+    limit: usize,
+}
+
+impl Turnstile {
+    fn lock(&self) -> MutexGuard<'_, Passage> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self) {
+        let full = |passage: &mut Passage| passage.inside >= passage.limit;
+        let waited = self.widened.wait_while(self.lock(), full);
+        waited.unwrap_or_else(PoisonError::into_inner).inside += 1;
+    }
+
+    /// Goes out, to where there is room again.
+    fn leave(&self) {
+        self.lock().inside -= 1;
+        self.widened.notify_one();
+    }
+
+    /// Whether one of those inside has to leave, since the limit was lowered.
+    fn is_crowded(&self) -> bool {
+        let passage = self.lock();
+        passage.inside > passage.limit
+    }
+
+    fn set_limit(&self, limit: usize) {
+        let mut passage = self.lock();
+        let before = std::mem::replace(&mut passage.limit, limit);
+        let room = limit.saturating_sub(passage.inside);
+        drop(passage);
+        for _ in 0..limit.saturating_sub(before).min(room) {
+            self.widened.notify_one();
+        }
+    }
 }
 
 #[derive(Default)]
@@ -41,6 +93,7 @@ impl Source {
         let before = {
             let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
             current.generation += 1;
+            self.generation.store(current.generation, Ordering::Release);
             current.server.replace(server)
         };
         self.changed.notify_all();
@@ -52,9 +105,11 @@ impl Source {
         let before = {
             let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
             current.closed = true;
+            self.generation.store(CLOSED, Ordering::Release);
             current.server.take()
         };
         self.changed.notify_all();
+        self.turnstile.set_limit(workers);
         unblock(before.as_deref(), workers);
     }
 
@@ -77,9 +132,21 @@ impl Source {
     }
 
     fn is_current(&self, generation: u64) -> bool {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        !current.closed && current.generation == generation
+        self.generation.load(Ordering::Acquire) == generation
     }
+
+    /// Lets as many threads pull as the processors can keep busy, and one more for each of `long`
+    /// requests, which have been at a thread for a while.
+    pub fn set_long(&self, long: usize) {
+        self.turnstile.set_limit(pullers() + long);
+    }
+}
+
+/// The generation that no server has.
+const CLOSED: u64 = u64::MAX;
+
+fn pullers() -> usize {
+    thread::available_parallelism().map_or(2, usize::from) + 1
 }
 
 fn unblock(server: Option<&Server>, workers: usize) {
@@ -98,6 +165,7 @@ pub fn start(
     source: &Arc<Source>,
     shared: &Arc<Shared>,
 ) -> io::Result<Vec<thread::JoinHandle<()>>> {
+    source.set_long(0);
     (0..workers)
         .map(|index| {
             let (source, shared) = (Arc::clone(source), Arc::clone(shared));
@@ -113,12 +181,18 @@ fn work(source: &Source, shared: &Shared) {
     let mut generation = 0;
     while let Some((server, current)) = source.next(generation) {
         generation = current;
-        // An error is an unblocking, or the accept thread's farewell; neither carries a request.
+        source.turnstile.enter();
         while source.is_current(generation) {
+            // An error is an unblocking, which carries no request.
             if let Ok(request) = server.recv() {
                 handle(shared, request);
             }
+            if source.turnstile.is_crowded() {
+                source.turnstile.leave();
+                source.turnstile.enter();
+            }
         }
+        source.turnstile.leave();
     }
 }
 

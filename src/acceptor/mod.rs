@@ -87,6 +87,8 @@ pub struct Acceptor {
     workers: usize,
     /// Connections at workers.
     busy: usize,
+    /// Requests that have been at a worker for a while, as the pool knows it.
+    long: usize,
     /// Accepting goes on at this time; `None` while it is on.
     accept_again: Option<Instant>,
     /// Since when the server drains.
@@ -134,6 +136,7 @@ impl Acceptor {
             slots: Slots::default(),
             workers,
             busy: 0,
+            long: 0,
             accept_again: None,
             draining: None,
             private_full: false,
@@ -433,6 +436,10 @@ impl Acceptor {
     /// Gives free workers the oldest requests.
     fn hand_over(&mut self) {
         self.hand_over_now();
+        let long = self.queue.long(Instant::now());
+        if long != std::mem::replace(&mut self.long, long) {
+            self.parts.source.set_long(long);
+        }
         match self.parts.private.flush() {
             Ok(done) if done != self.private_full => {}
             Ok(done) => {
@@ -481,7 +488,7 @@ impl Acceptor {
 
 /// Requests that are begun at the same moment.
 fn window() -> usize {
-    std::thread::available_parallelism().map_or(4, |cores| cores.get() * 2)
+    std::thread::available_parallelism().map_or(16, |cores| cores.get() * 8)
 }
 
 /// The acceptor looks after its deadlines at least this often.

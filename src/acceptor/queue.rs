@@ -1,6 +1,6 @@
 //! Who gets the next free worker: oldest request first, and no client more than its share.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::address::ClientKey;
@@ -16,6 +16,8 @@ pub(super) struct Queue {
     fresh: VecDeque<(Instant, u64)>,
     /// How many of those there may be.
     window: usize,
+    /// Requests that have been at a worker for longer.
+    long: HashSet<u64>,
     clients: HashMap<ClientKey, Client>,
 }
 
@@ -42,6 +44,7 @@ impl Queue {
             ready: VecDeque::new(),
             fresh: VecDeque::with_capacity(window),
             window,
+            long: HashSet::new(),
             clients: HashMap::new(),
         }
     }
@@ -66,9 +69,7 @@ impl Queue {
 
     /// The request that a free worker should have now. It counts as given.
     pub(super) fn pop(&mut self, now: Instant) -> Option<u64> {
-        while self.fresh.front().is_some_and(|(given, _)| now >= *given + FRESH) {
-            self.fresh.pop_front();
-        }
+        self.long(now);
         if self.free == 0 || self.fresh.len() >= self.window {
             return None;
         }
@@ -81,13 +82,22 @@ impl Queue {
     /// The worker that was given `number` is free again.
     pub(super) fn worker_is_free(&mut self, number: u64) {
         self.free += 1;
-        self.fresh.retain(|(_, fresh)| *fresh != number);
+        if !self.long.remove(&number) {
+            self.fresh.retain(|(_, fresh)| *fresh != number);
+        }
     }
 
-    /// When a request can be given out that no free worker may have now.
+    /// How many requests have been at a worker for longer than a moment.
+    pub(super) fn long(&mut self, now: Instant) -> usize {
+        while self.fresh.front().is_some_and(|(given, _)| now >= *given + FRESH) {
+            self.long.extend(self.fresh.pop_front().map(|(_, number)| number));
+        }
+        self.long.len()
+    }
+
+    /// When the oldest fresh request stops being fresh.
     pub(super) fn next_turn(&self) -> Option<Instant> {
-        let held = self.free > 0 && !self.ready.is_empty() && self.fresh.len() >= self.window;
-        self.fresh.front().filter(|_| held).map(|(given, _)| *given + FRESH)
+        self.fresh.front().map(|(given, _)| *given + FRESH)
     }
 
     /// A request of `client` is over, in the queue or at a worker.
