@@ -186,6 +186,44 @@ fn an_entity_tag_is_stable_until_the_file_changes_and_tells_nothing() {
 }
 
 #[test]
+fn a_file_from_the_future_was_modified_now() {
+    // RFC 9110 §8.8.2.1: Last-Modified is never later than Date.
+    let node = Node::new();
+    let path = node.file("a", b"content");
+    let date = UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+    File::options().write(true).open(path).unwrap().set_modified(date).unwrap();
+    let server = node.start();
+    let answer = crate::client::get(server.address(), &Token::file("a").target());
+    let date = |name| httpdate::parse_http_date(answer.field(name).unwrap()).unwrap();
+    assert!(date("Last-Modified") <= date("Date"), "{}", answer.raw);
+}
+
+#[test]
+fn pages_of_the_panel_may_read_answers_and_others_may_not() {
+    let node = Node::new()
+        .top_level("remote: https://panel.example/\nallowed_origins: [\"https://shop.example\"]");
+    node.file("a", b"content");
+    let server = node.start();
+    let origins = [
+        ("https://panel.example", true),
+        ("https://shop.example", true),
+        ("http://panel.example", false),
+        ("https://panel.example.evil.test", false),
+        ("null", false),
+    ];
+    for (origin, allowed) in origins {
+        for target in [Token::file("a").target(), Token::file("missing").target()] {
+            let fields = format!("Origin: {origin}\r\n");
+            let answer = Client::connect(server.address()).get_with(&target, &fields);
+            let seen = answer.field("Access-Control-Allow-Origin");
+            assert_eq!(seen, allowed.then_some(origin), "{}", answer.raw);
+            assert_eq!(answer.field("Vary"), Some("Origin"));
+            assert!(answer.field("Access-Control-Allow-Credentials").is_none());
+        }
+    }
+}
+
+#[test]
 fn head_equals_the_head_of_get_and_spends_nothing() {
     for (reuse, ranges) in [("once", "none"), ("resume", "bytes"), ("unlimited", "bytes")] {
         let node = Node::new().winglet(&format!("reuse: {reuse}"));

@@ -24,6 +24,11 @@ fn with_float_dates(mut token: Token) -> Token {
     token
 }
 
+fn with_header(mut token: Token, header: Value) -> Token {
+    token.header = header;
+    token
+}
+
 fn node() -> Node {
     let node = Node::new();
     node.file("a", b"content");
@@ -46,6 +51,9 @@ fn everything_that_a_panel_mints_is_accepted() {
             ("upper case", fresh().with("server_uuid", upper.0.as_str())),
             ("two scopes", fresh().with("scope", "file-download backup-download")),
             ("null scope", fresh().with("scope", Value::Null)),
+            ("bare header", with_header(fresh(), json!({"alg": "HS256"}))),
+            ("full header", with_header(fresh(), json!({"alg": "HS256", "kid": "1", "x": [1]}))),
+            ("other claims", fresh().with("sub", "7").with("nonce", "n").with("aud", "one")),
             ("unknown claims", fresh().with("x", json!({"deep": [1, null, "ü"]}))),
             ("nbf at the skew", fresh().with("nbf", now + 50)),
             ("iat at the skew", fresh().with("iat", now + 50)),
