@@ -33,6 +33,8 @@ pub struct Frame<'a> {
     pub panel: Option<&'a str>,
     /// Lines to add for cross-origin requests, each with its CR LF.
     pub cors: &'a str,
+    /// `Date`
+    pub date: SystemTime,
 }
 
 impl<'a> Frame<'a> {
@@ -46,13 +48,14 @@ impl<'a> Frame<'a> {
             html: head.is_some_and(Head::prefers_html),
             panel,
             cors: "",
+            date: SystemTime::now(),
         }
     }
 
     fn start(&self, status: u16) -> String {
         let mut head = String::with_capacity(640);
         let _ = write!(head, "HTTP/1.1 {status} {}\r\n", reason(status));
-        let _ = write!(head, "Date: {}\r\n", httpdate::fmt_http_date(SystemTime::now()));
+        let _ = write!(head, "Date: {}\r\n", httpdate::fmt_http_date(self.date));
         let _ = write!(head, "X-Request-Id: {}\r\n", self.id);
         if !self.keep_alive {
             head.push_str("Connection: close\r\n");
@@ -101,7 +104,7 @@ pub fn content_head(
         }
     };
     let _ = write!(head, "Accept-Ranges: {}\r\n", if ranges { "bytes" } else { "none" });
-    push_validators(&mut head, found);
+    push_validators(&mut head, frame, found);
     head.push_str("Content-Type: application/octet-stream\r\nCache-Control: private, no-store\r\n");
     head.push_str("X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n");
     head.push_str("X-Accel-Buffering: no\r\n");
@@ -112,7 +115,7 @@ pub fn content_head(
 /// The answer to a request whose preconditions say that the client has the file: 304.
 pub fn not_modified(frame: &Frame<'_>, found: &Found) -> Vec<u8> {
     let mut head = frame.start(304);
-    push_validators(&mut head, found);
+    push_validators(&mut head, frame, found);
     head.push_str("Cache-Control: private, no-store\r\n\r\n");
     head.into_bytes()
 }
@@ -159,9 +162,11 @@ pub fn refusal(frame: &Frame<'_>, refusal: &Refusal) -> Vec<u8> {
     }
 }
 
-fn push_validators(head: &mut String, found: &Found) {
+fn push_validators(head: &mut String, frame: &Frame<'_>, found: &Found) {
     let _ = write!(head, "ETag: {}\r\n", format_tag(found.tag));
     let modified = UNIX_EPOCH + Duration::from_secs(found.modified.min(LAST_HTTP_DATE));
+    // A file from the future was modified now (RFC 9110 §8.8.2.1).
+    let modified = modified.min(frame.date);
     let _ = write!(head, "Last-Modified: {}\r\n", httpdate::fmt_http_date(modified));
 }
 

@@ -327,9 +327,8 @@ impl Replay {
             match end {
                 Some(end) if end > now => self.schedule(end, *key),
                 Some(_) => {
-                    if self.entries.remove(key).is_some() {
-                        self.tracked.fetch_sub(1, Ordering::Relaxed);
-                    }
+                    let removed = usize::from(self.entries.remove(key).is_some());
+                    self.tracked.fetch_sub(removed, Ordering::Relaxed);
                 }
                 None => {}
             }

@@ -1,8 +1,10 @@
 //! Download bodies: exact lengths, never chunked, the same bytes; growing and shrinking files.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::client::{Answer, Client, connect_from};
 use crate::harness::{Node, have, pattern};
@@ -98,6 +100,9 @@ fn a_5_gib_file_arrives_with_every_byte_in_its_place() {
     let mut seen = 0;
     client.each_chunk(length, |offset, chunk| {
         let end = offset + chunk.len() as u64;
+        if !marks.iter().any(|mark| *mark < end && *mark + 6 > offset) {
+            return assert!(zeros[..chunk.len()] == *chunk, "other bytes at {offset}");
+        }
         let mut expected = zeros[..chunk.len()].to_vec();
         for mark in marks {
             for (position, byte) in (mark..).zip(b"marked") {
@@ -165,14 +170,57 @@ fn an_entity_tag_is_stable_until_the_file_changes_and_tells_nothing() {
     server.stop();
     let server = node.start();
     assert_eq!(tag(&server), first, "after a restart");
-    use std::os::unix::fs::MetadataExt;
     let metadata = path.metadata().unwrap();
     let hidden = [metadata.ino(), metadata.mtime() as u64, metadata.mtime_nsec() as u64];
     for value in hidden {
         assert!(!first.contains(&value.to_string()) && !first.contains(&format!("{value:x}")));
     }
     std::fs::write(&path, b"content, changed").unwrap();
-    assert_ne!(tag(&server), first);
+    let second = tag(&server);
+    assert_ne!(second, first);
+    let date = UNIX_EPOCH + Duration::from_secs(784_111_777);
+    File::options().write(true).open(path).unwrap().set_modified(date).unwrap();
+    assert_ne!(tag(&server), second);
+    let answer = crate::client::get(server.address(), &Token::file("a").target());
+    assert_eq!(answer.field("Last-Modified"), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
+}
+
+#[test]
+fn a_file_from_the_future_was_modified_now() {
+    // RFC 9110 §8.8.2.1: Last-Modified is never later than Date.
+    let node = Node::new();
+    let path = node.file("a", b"content");
+    let date = UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+    File::options().write(true).open(path).unwrap().set_modified(date).unwrap();
+    let server = node.start();
+    let answer = crate::client::get(server.address(), &Token::file("a").target());
+    let date = |name| httpdate::parse_http_date(answer.field(name).unwrap()).unwrap();
+    assert!(date("Last-Modified") <= date("Date"), "{}", answer.raw);
+}
+
+#[test]
+fn pages_of_the_panel_may_read_answers_and_others_may_not() {
+    let node = Node::new()
+        .top_level("remote: https://panel.example/\nallowed_origins: [\"https://shop.example\"]");
+    node.file("a", b"content");
+    let server = node.start();
+    let origins = [
+        ("https://panel.example", true),
+        ("https://shop.example", true),
+        ("http://panel.example", false),
+        ("https://panel.example.evil.test", false),
+        ("null", false),
+    ];
+    for (origin, allowed) in origins {
+        for target in [Token::file("a").target(), Token::file("missing").target()] {
+            let fields = format!("Origin: {origin}\r\n");
+            let answer = Client::connect(server.address()).get_with(&target, &fields);
+            let seen = answer.field("Access-Control-Allow-Origin");
+            assert_eq!(seen, allowed.then_some(origin), "{}", answer.raw);
+            assert_eq!(answer.field("Vary"), Some("Origin"));
+            assert!(answer.field("Access-Control-Allow-Credentials").is_none());
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Barrier;
+use std::thread;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType};
@@ -172,7 +174,10 @@ impl Client {
         let mut offset = 0;
         while offset < length {
             let room = piece.len().min(usize::try_from(length - offset).unwrap());
-            let count = self.reader.read(&mut piece[..room]).unwrap();
+            let count = match self.reader.read(&mut piece[..room]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => result.unwrap(),
+            };
             assert!(count > 0, "the body ended after {offset} of {length} bytes");
             see(offset, &piece[..count]);
             offset += count as u64;
@@ -196,4 +201,18 @@ pub fn connect_from(source: &str, to: SocketAddr, receive_buffer: Option<usize>)
 /// One request on a fresh connection.
 pub fn get(address: SocketAddr, target: &str) -> Answer {
     Client::connect(address).get(target)
+}
+
+/// The statuses of `count` requests of one target that are sent at the same moment.
+pub fn at_once(address: SocketAddr, target: &str, count: usize) -> Vec<u16> {
+    let barrier = Barrier::new(count);
+    let ask = || {
+        let mut client = Client::connect(address);
+        barrier.wait();
+        client.get(target).status
+    };
+    thread::scope(|scope| {
+        let runs: Vec<_> = (0..count).map(|_| scope.spawn(ask)).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    })
 }

@@ -1,1 +1,318 @@
-//! The commands check, sign and explain.
+//! The commands beside `serve`, and how `serve` refuses to start.
+
+use std::process::Output;
+
+use crate::client::{Client, connect_from, get};
+use crate::harness::{BACKUP, KEY, Node, OTHER_SERVER, SERVER};
+use crate::mint::{Token, now};
+
+/// A configuration as Wings writes it, down to the keys that Winglet has never heard of.
+const WINGS: &str = r#"
+debug: false
+app_name: Pterodactyl
+uuid: 5f6a7b8c-1234-4abc-9def-001122334455
+token_id: AbCdEfGhIjKlMnOp
+api:
+  host: 0.0.0.0
+  port: 8080
+  ssl: { enabled: false, cert: /etc/letsencrypt/live/n/fullchain.pem, key: /etc/letsencrypt/live/n/privkey.pem }
+  disable_remote_download: false
+  upload_limit: 100
+  trusted_proxies: []
+system:
+  root_directory: /var/lib/pterodactyl
+  log_directory: /var/log/pterodactyl
+  data: volumes
+  archive_directory: /var/lib/pterodactyl/archives
+  backup_directory: backups
+  tmp_directory: /tmp/pterodactyl
+  username: pterodactyl
+  timezone: Europe/Berlin
+  user: { rootless: { enabled: false, container_uid: 0, container_gid: 0 }, uid: 988, gid: 988 }
+  disk_check_interval: 150
+  activity_send_interval: 60
+  activity_send_count: 100
+  check_permissions_on_boot: true
+  enable_log_rotate: true
+  websocket_log_count: 150
+  sftp: { bind_address: 0.0.0.0, bind_port: 2022, read_only: false }
+  crash_detection: { enabled: true, detect_clean_exit_as_crash: true, timeout: 60 }
+  backups: { write_limit: 0, compression_level: best_speed }
+  transfers: { download_limit: 0 }
+  openat_mode: auto
+docker:
+  network: { interface: 172.18.0.1, dns: [1.1.1.1, 1.0.0.1], name: pterodactyl_nw, ispn: false, driver: bridge, network_mode: pterodactyl_nw, is_internal: false, enable_icc: true, network_mtu: 1500, interfaces: { v4: { subnet: 172.18.0.0/16, gateway: 172.18.0.1 }, v6: { subnet: "fdba:17c8:6c94::/64", gateway: "fdba:17c8:6c94::1011" } } }
+  domainname: ""
+  registries: {}
+  tmpfs_size: 100
+  container_pid_limit: 512
+  installer_limits: { memory: 1024, cpu: 100 }
+  overhead: { override: false, default_multiplier: 1.05, multipliers: {} }
+  use_performant_inspect: true
+  userns_mode: ""
+  log_config: { type: local, config: { compress: "false", max-file: "1", max-size: 5m, mode: non-blocking } }
+throttles: { enabled: true, lines: 2000, line_reset_interval: 100 }
+remote: https://panel.example.com
+remote_query: { timeout: 30, boot_servers_per_page: 50 }
+allowed_mounts: [/srv/shared]
+allowed_origins: [https://shop.example.com]
+allow_cors_private_network: false
+ignore_panel_config_updates: false"#;
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn a_real_wings_configuration_passes_and_serves() {
+    let node = Node::new().top_level(WINGS);
+    node.file("a", b"content");
+    node.write_config();
+    let checked = node.run(&["check"]);
+    let text = stdout(&checked);
+    assert!(checked.status.success(), "{text}");
+    assert!(text.contains("config.yml: ok\n"), "{text}");
+    assert!(!text.contains("error") && !text.contains("warning"), "{text}");
+    let server = node.start();
+    assert_eq!(get(server.address(), &Token::file("a").target()).body, b"content");
+}
+
+const BROKEN: &str = r#"
+token: ""
+debug: perhaps
+api:
+  trusted_proxies: [10.0.0.0/40]
+system:
+  data: missing/volumes
+  backup_directory: missing/backups
+winglet:
+  listen: [nowhere]
+  treads: 4
+  max_conections: 5
+  threads: 0
+  reuse: twice
+  resume_window: soon
+  max_tracked_tokens: -1
+  timeouts: { hed: 1s, stall: never }
+"#;
+
+/// The beginning of each line that `check` prints on [`BROKEN`].
+const FINDINGS: [&str; 14] = [
+    "error: token: is empty; ",
+    "error: debug: is the text \"perhaps\"; ",
+    "error: api.trusted_proxies[0]: is the text \"10.0.0.0/40\"; ",
+    "error: system.data: ",
+    "error: system.backup_directory: ",
+    "error: winglet.listen[0]: ",
+    "error: winglet.treads: is an unknown key; the nearest known one is threads",
+    "error: winglet.max_conections: is an unknown key; the nearest known one is max_connections",
+    "error: winglet.threads: is the number 0; ",
+    "error: winglet.reuse: is the text \"twice\"; write one of once, resume, unlimited",
+    "error: winglet.resume_window: is the text \"soon\"; ",
+    "error: winglet.max_tracked_tokens: is the number -1; ",
+    "error: winglet.timeouts.hed: is an unknown key; the nearest known one is head",
+    "error: winglet.timeouts.stall: is the text \"never\"; ",
+];
+
+#[test]
+fn everything_wrong_is_said_at_once() {
+    let node = Node::new();
+    std::fs::write(node.config(), BROKEN).unwrap();
+    let checked = node.run(&["check", "--config", "config.yml"]);
+    assert_eq!(checked.status.code(), Some(1));
+    let mut server = node.launch(&[]);
+    assert_eq!(server.wait().code(), Some(1));
+    for (command, text) in [("check", stdout(&checked)), ("serve", server.log())] {
+        for finding in FINDINGS {
+            let there = text.lines().any(|line| line.starts_with(finding));
+            assert!(there, "{command} does not say {finding:?}:\n{text}");
+        }
+        let errors = text.lines().filter(|line| line.starts_with("error: ")).count();
+        assert_eq!(errors, FINDINGS.len(), "{text}");
+    }
+    assert!(stdout(&checked).ends_with("config.yml: not usable\n"));
+    assert!(server.log().contains("nothing was started"));
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_says_why() {
+    let node = Node::new();
+    for (content, words) in [
+        (None, "cannot be read (no such file or directory)"),
+        (Some("token: [unclosed"), "is not YAML"),
+        (Some("just a text"), "write a configuration"),
+    ] {
+        content.inspect(|content| std::fs::write(node.config(), content).unwrap());
+        for arguments in [&["check"][..], &["serve"], &["explain", "x"]] {
+            let output = node.run(arguments);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+            let text = stdout(&output) + &stderr(&output);
+            assert!(text.contains(words) && text.contains("config.yml"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn one_missing_directory_is_a_warning() {
+    let node = Node::new();
+    std::fs::remove_dir(node.backups()).unwrap();
+    node.write_config();
+    let checked = node.run(&["check"]);
+    let text = stdout(&checked);
+    assert!(checked.status.success(), "{text}");
+    assert!(text.starts_with("warning: system.backup_directory: "), "{text}");
+    assert!(text.contains("/download/backup will answer 404"), "{text}");
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let node = Node::new();
+    let server = node.start();
+    let address = server.address().to_string();
+    let mut second = node.launch(&["--listen", &address]);
+    assert_eq!(second.wait().code(), Some(1), "{}", second.log());
+    let log = second.log();
+    assert!(log.contains(&address) && log.contains("in use"), "{log}");
+    assert_eq!(get(server.address(), "/health").status, 200);
+}
+
+fn sign_file<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["sign", "file", "--server", SERVER, "--path", "a b/é.log"], more].concat()
+}
+
+#[test]
+fn sign_prints_one_url_that_works_and_nothing_else() {
+    let node = Node::new();
+    node.file("a b/é.log", b"content");
+    node.backup(b"content");
+    let server = node.start();
+    let base = server.base();
+    let backup = ["sign", "backup", "--server", SERVER, "--backup", BACKUP, "--base-url", &base];
+    let slash = format!("{base}/");
+    for (arguments, uses) in [
+        (sign_file(&["--base-url", &base]), 1),
+        (sign_file(&["--base-url", &slash, "--expires", "24h"]), 1),
+        (sign_file(&["--base-url", &base, "--no-unique-id"]), 3),
+        (backup.to_vec(), 1),
+    ] {
+        let signed = node.run(&arguments);
+        let (url, said) = (stdout(&signed), stderr(&signed));
+        assert!(signed.status.success() && said.is_empty(), "{said}");
+        assert!(url.ends_with('\n') && url.lines().count() == 1, "{url:?}");
+        let target = url.trim_end().strip_prefix(&base).unwrap();
+        assert!(target.starts_with("/download/"), "{target}");
+        for _ in 0..uses {
+            let answer = get(server.address(), target);
+            assert_eq!((answer.status, answer.body.as_slice()), (200, b"content".as_slice()));
+        }
+    }
+}
+
+#[test]
+fn sign_refuses_what_would_not_work() {
+    let node = Node::new();
+    node.write_config();
+    for (arguments, code, words) in [
+        (sign_file(&["--expires", "25h"]), 1, "longer than winglet.max_token_lifetime"),
+        (sign_file(&["--expires", "0s"]), 2, "valid for a second at least"),
+        (sign_file(&["--expires", "soon"]), 2, "such as 15m or 2h"),
+        (vec!["sign", "file", "--server", "../x", "--path", "a"], 2, "--server <UUID>"),
+        (vec!["sign", "backup", "--server", SERVER], 2, "--backup <UUID>"),
+        (vec!["sign"], 2, "Usage: winglet sign"),
+    ] {
+        let signed = node.run(&arguments);
+        assert_eq!(signed.status.code(), Some(code), "{arguments:?}");
+        assert!(signed.stdout.is_empty(), "{arguments:?}");
+        assert!(stderr(&signed).contains(words), "{}", stderr(&signed));
+    }
+}
+
+/// What `explain` says of a link, which repeats neither its signature nor the key.
+fn explain(node: &Node, link: &str, served: bool) -> String {
+    let output = node.run(&["explain", link]);
+    let text = stdout(&output) + &stderr(&output);
+    assert_eq!(output.status.code(), Some(i32::from(!served)), "{text}");
+    let verdict = if served { "it would be served" } else { "it would be refused: " };
+    assert!(text.lines().last().unwrap().contains(verdict), "{text}");
+    let signature = link.rsplit('.').next().unwrap();
+    assert!(signature.len() < 20 || !text.contains(signature), "{text}");
+    assert!(!text.contains(KEY), "{text}");
+    text
+}
+
+#[test]
+fn explain_says_why_a_link_does_not_work() {
+    let node = Node::new().with_state();
+    node.file("a", b"content");
+    std::os::unix::fs::symlink("/etc/passwd", node.volume().join("out")).unwrap();
+    node.write_config();
+    let at_backup = format!("http://n/download/backup?token={}", Token::file("a").sign());
+    let other = Token::file("a").with("server_uuid", OTHER_SERVER);
+    for (link, words) in [
+        (Token::file("a").with("exp", now() - 5).sign(), "token expired"),
+        (at_backup, "scope does not cover this endpoint"),
+        (Token::file("a").signed_with(b"another key of good length").sign(), "signature is wrong"),
+        (Token::file("a").with("nbf", now() + 500).sign(), "not valid yet: nbf"),
+        (Token::file("a").without("exp").sign(), "token without exp"),
+        (Token::file("missing").sign(), "no such file"),
+        (Token::file("out").sign(), "the path leads outside the volume"),
+        (Token::file("").sign(), "not a regular file"),
+        (other.sign(), "no volume of this server"),
+        ("garbage".into(), "token malformed"),
+        ("http://n/download/file?x=y".into(), "no token in the request"),
+    ] {
+        let text = explain(&node, &link, false);
+        assert!(text.lines().last().unwrap().contains(words), "{words:?} not in:\n{text}");
+    }
+}
+
+#[test]
+fn explain_names_each_backup_layout() {
+    let node = Node::new();
+    node.write_config();
+    let link = format!("https://n:8080{}", Token::backup().target());
+    let text = explain(&node, &link, false);
+    let layouts = [
+        format!("{SERVER}/{BACKUP}.tar.gz"),
+        format!("{BACKUP}.tar.gz"),
+        format!("{SERVER}/backup-{BACKUP}.tar.gz"),
+        format!("backup-{BACKUP}.tar.gz"),
+    ];
+    for layout in &layouts {
+        assert!(text.contains(&format!(" {layout}: not there\n")), "{text}");
+    }
+    std::fs::write(node.backups().join(&layouts[3]), b"archive").unwrap();
+    let text = explain(&node, &link, true);
+    assert!(text.contains(&format!(" {}: there\n", layouts[3])), "{text}");
+    assert!(text.contains(&format!("7 bytes, offered as backup-{BACKUP}.tar.gz")), "{text}");
+}
+
+#[test]
+fn explain_follows_a_link_through_its_life_and_spends_nothing() {
+    let node = Node::new().with_state();
+    node.file("a", b"content");
+    node.sparse("big", 64 << 20);
+    let server = node.start();
+    let (small, big) = (Token::file("a"), Token::file("big"));
+    for _ in 0..3 {
+        assert!(explain(&node, &small.sign(), true).contains("one-time, never used"));
+    }
+    assert_eq!(get(server.address(), &small.target()).status, 200);
+    server.wait_for_log("delivered");
+    let text = explain(&node, &small.sign(), false);
+    assert!(text.contains("spent: its download is complete"), "{text}");
+    let mut slow = Client::over(connect_from("127.0.0.1", server.address(), Some(4096)));
+    slow.request("GET", &big.target(), "");
+    assert_eq!(slow.head().unwrap().status, 200);
+    let text = explain(&node, &big.sign(), true);
+    let length = 64 << 20;
+    for words in ["in progress: 0 of ", &format!(" {length} bytes"), "127.0.0.1", "resumable"] {
+        assert!(text.contains(words), "{words:?} not in:\n{text}");
+    }
+    let plain = Token::file("a").without("unique_id");
+    assert!(explain(&node, &plain.sign(), true).contains("not one-time"));
+}

@@ -1,1 +1,250 @@
-//! What is documented is true: README commands, help, man pages, the sample configuration.
+//! What is documented is true: help, sample configuration, demo, manual, completions.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use clap::CommandFactory;
+use serde_yaml::Value;
+use winglet::cli::Cli;
+
+use crate::client::get;
+use crate::harness::{BACKUP, SERVER, Scratch, Server, have};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_winglet");
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn winglet(arguments: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).current_dir(root()).env_remove("WINGS_TOKEN").output().unwrap()
+}
+
+/// Every subcommand with its words, such as `sign file`, in clap's own order.
+fn subcommands() -> Vec<(Vec<String>, clap::Command)> {
+    fn walk(
+        words: &[String],
+        command: &clap::Command,
+        all: &mut Vec<(Vec<String>, clap::Command)>,
+    ) {
+        for sub in command.get_subcommands() {
+            let words = [words, &[sub.get_name().to_owned()]].concat();
+            walk(&words, sub, all);
+            all.push((words, sub.clone()));
+        }
+    }
+    let mut all = Vec::new();
+    walk(&[], &Cli::command(), &mut all);
+    all
+}
+
+/// Every long option, with those that clap adds.
+fn options() -> BTreeSet<String> {
+    let of = |command: &clap::Command| -> Vec<String> {
+        command.get_arguments().filter_map(|option| option.get_long().map(String::from)).collect()
+    };
+    let mut all: BTreeSet<String> = subcommands().iter().flat_map(|(_, sub)| of(sub)).collect();
+    all.extend(["help".to_owned(), "version".to_owned()]);
+    all
+}
+
+#[test]
+fn help_tells_of_every_subcommand_and_option() {
+    let help = winglet(&["--help"]);
+    assert!(help.status.success() && help.stderr.is_empty());
+    for (words, command) in subcommands() {
+        let arguments: Vec<&str> = words.iter().map(String::as_str).chain(["--help"]).collect();
+        let output = winglet(&arguments);
+        assert!(output.status.success(), "{arguments:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let about = command.get_about().expect("a subcommand says what it does").to_string();
+        assert!(text.starts_with(&about), "{text}");
+        assert!(text.contains(&format!("Usage: winglet {}", words.join(" "))), "{text}");
+        for argument in command.get_arguments() {
+            let long = argument.get_long().map_or_else(String::new, |long| format!("--{long}"));
+            let said = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            assert!(!said.is_empty(), "{words:?} {long}: no help");
+            let first = said.split_whitespace().next().unwrap();
+            assert!(text.contains(&long) && text.contains(first), "{words:?} {long}: {text}");
+        }
+    }
+    let first = subcommands()[0].0[0].clone();
+    assert!(String::from_utf8(help.stdout).unwrap().contains(&first));
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2_and_the_version_is_the_crates() {
+    for arguments in [&[][..], &["server"], &["serve", "--port", "1"], &["explain"]] {
+        let output = winglet(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty());
+    }
+    let version = winglet(&["--version"]);
+    let expected = concat!("winglet ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(String::from_utf8(version.stdout).unwrap(), expected);
+}
+
+#[test]
+fn the_sample_configuration_serves_the_sample_node() {
+    let checked = winglet(&["check"]);
+    assert!(checked.status.success());
+    assert!(!String::from_utf8(checked.stdout).unwrap().contains("warning"));
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--listen", "127.0.0.1:0"]).current_dir(root()).stdin(Stdio::null());
+    command.env_remove("WINGS_TOKEN");
+    let server = Server::spawn(command, read("config.yml"));
+    let base = server.base();
+    let volume = format!("contrib/sample/volumes/{SERVER}");
+    let file = |path| ["sign", "file", "--server", SERVER, "--path", path, "--base-url", &base];
+    let backup = ["sign", "backup", "--server", SERVER, "--backup", BACKUP, "--base-url", &base];
+    for (arguments, path) in [
+        (file("motd.txt"), format!("{volume}/motd.txt")),
+        (file("config/règles du jeu.txt"), format!("{volume}/config/règles du jeu.txt")),
+        (backup, format!("contrib/sample/backups/{SERVER}/{BACKUP}.tar.gz")),
+    ] {
+        let signed = winglet(&arguments);
+        let url = String::from_utf8(signed.stdout).unwrap();
+        let answer = get(server.address(), url.trim_end().strip_prefix(&base).unwrap());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.body == fs::read(root().join(path)).unwrap());
+    }
+}
+
+/// Processes in whose command line `path` stands.
+fn processes_with(path: &Path) -> Vec<PathBuf> {
+    let path = path.to_str().unwrap();
+    let entries = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let mentions = |entry: &PathBuf| {
+        fs::read(entry.join("cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(path))
+    };
+    entries.filter(mentions).collect()
+}
+
+#[test]
+fn the_demo_ends_well_and_leaves_nothing() {
+    if !have("curl") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let demo = Command::new(root().join("contrib/demo.sh"))
+        .arg(BINARY)
+        .env("TMPDIR", scratch.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(demo.stdout).unwrap();
+    let errors = String::from_utf8(demo.stderr).unwrap();
+    assert!(demo.status.success() && errors.is_empty(), "{text}\n{errors}");
+    for words in [
+        "HTTP/1.1 200 OK",
+        "filename*=UTF-8''r%C3%A8gles",
+        "backup.checksum",
+        "(status 401)",
+        "already used",
+        "delivered",
+        "ended with status 0",
+    ] {
+        assert!(text.contains(words), "{words:?} not in:\n{text}");
+    }
+    let tokens = text.split("token=").skip(1).map(|rest| rest.split(['\'', '\n']).next().unwrap());
+    assert!(tokens.into_iter().all(|token| token.len() < 20), "a whole token:\n{text}");
+    assert_eq!(processes_with(scratch.path()), Vec::<PathBuf>::new());
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+}
+
+/// The words that `prefix` stands before in `text`, such as the options of a shell script.
+fn words_after(text: &str, prefix: &str) -> BTreeSet<String> {
+    let word = |rest: &str| -> String {
+        rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect()
+    };
+    text.match_indices(prefix)
+        .map(|(at, _)| word(&text[at + prefix.len()..]))
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+#[test]
+fn manual_and_completions_know_the_command_line_and_nothing_else() {
+    let table = [
+        ("contrib/man/winglet.8", "Fl -"),
+        ("contrib/completions/winglet.bash", "--"),
+        ("contrib/completions/winglet.fish", "-l "),
+        ("contrib/completions/_winglet", "--"),
+    ];
+    for (path, prefix) in table {
+        let text = read(path).replace(" , -", " Fl -");
+        let mut found = words_after(&text, prefix);
+        // The manual also has one-letter options, and fish its local variables.
+        found.retain(|word| {
+            word.len() > 1 && !["commands", "none", "sign", "kind"].contains(&&**word)
+        });
+        let text_words: BTreeSet<&str> = text.split(|c: char| !c.is_alphanumeric()).collect();
+        assert_eq!(found, options(), "{path}");
+        for word in subcommands().iter().flat_map(|(words, _)| words) {
+            assert!(text_words.contains(word.as_str()), "{path}: no {word}");
+        }
+    }
+}
+
+/// The keys of the sample's own section with their values, dotted; those commented out, too.
+fn sample_keys() -> Vec<(String, Option<String>)> {
+    let text = read("config.yml").replace("  # state_directory: ", "  state_directory: ");
+    let sample: Value = serde_yaml::from_str(&text).unwrap();
+    let mut keys = Vec::new();
+    for (key, value) in sample["winglet"].as_mapping().unwrap() {
+        let key = key.as_str().unwrap();
+        match value {
+            Value::Mapping(nested) => {
+                for (inner, value) in nested {
+                    keys.push((format!("{key}.{}", inner.as_str().unwrap()), plain(value)));
+                }
+            }
+            _ => keys.push((key.to_owned(), plain(value))),
+        }
+    }
+    keys
+}
+
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        _ => None,
+    }
+}
+
+#[test]
+fn the_manual_describes_every_key_with_its_default() {
+    let manual = read("contrib/man/winglet.yml.5");
+    let entries: Vec<(&str, &str)> = manual
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Ic "))
+        .map(|entry| entry.split_once(' ').unwrap_or((entry, "")))
+        .collect();
+    let keys = sample_keys();
+    assert!(keys.len() > 20, "{keys:?}");
+    for (key, value) in &keys {
+        let (_, said) = entries
+            .iter()
+            .find(|(name, _)| name == key)
+            .unwrap_or_else(|| panic!("winglet.yml.5 does not describe winglet.{key}"));
+        if let Some(value) = value.as_deref().filter(|_| key != "state_directory") {
+            let default = said.rsplit("default ").next().unwrap().replace("\\(dq", "");
+            assert_eq!(&default, value, "the default of winglet.{key}");
+        }
+    }
+    let wings = ["token", "remote", "allowed_origins", "debug", "api", "system"];
+    for (name, _) in entries {
+        let of_wings = wings.contains(&name.split('.').next().unwrap());
+        assert!(of_wings || keys.iter().any(|(key, _)| key == name), "{name} is no key");
+    }
+}

@@ -110,6 +110,7 @@ impl Node {
 
     /// Runs the server as this user, where the test itself is root. The node's files are made
     /// accessible to it.
+    #[allow(clippy::wrong_self_convention)] // it reads as what it does: a node, as this user
     pub fn as_user(mut self, user: u32) -> Node {
         self.user = Some(user);
         self
@@ -182,9 +183,9 @@ impl Node {
 
     /// A `winglet` command with `arguments`, in the node's directory and environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let binary = env!("CARGO_BIN_EXE_winglet");
+        let binary = self.binary();
         let mut words: Vec<&str> = self.launcher.iter().map(String::as_str).collect();
-        words.push(binary);
+        words.push(&binary);
         words.extend(arguments);
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).current_dir(self.path()).stdin(Stdio::null());
@@ -220,13 +221,23 @@ impl Node {
     pub fn launch(&self, arguments: &[&str]) -> Server {
         let mut all = vec!["serve", "--config", "config.yml"];
         all.extend(arguments);
-        let mut command = self.command(&all);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = Arc::new(Log::default());
-        let (stderr, sink) = (child.stderr.take().unwrap(), Arc::clone(&log));
-        let reader = thread::spawn(move || sink.follow(BufReader::new(stderr)));
-        let config = fs::read_to_string(self.config()).unwrap_or_default();
-        Server { child, log, reader: Some(reader), config, clean: true, dead: false }
+        let command = self.command(&all);
+        Server::over(command, fs::read_to_string(self.config()).unwrap_or_default())
+    }
+
+    /// The binary; a copy of its own for another user, who may not reach the build directory.
+    fn binary(&self) -> String {
+        let built = env!("CARGO_BIN_EXE_winglet");
+        if self.user.is_none() {
+            return built.into();
+        }
+        let copy = self.path().join("winglet");
+        if !copy.exists() {
+            // Not by this process: a child that another test forks meanwhile would hold the copy
+            // open for writing, and running it would fail.
+            assert!(Command::new("cp").arg(built).arg(&copy).status().unwrap().success());
+        }
+        copy.display().to_string()
     }
 }
 
@@ -326,7 +337,9 @@ impl Server {
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 self.dead = true;
-                self.reader.take().map(|reader| reader.join().unwrap());
+                if let Some(reader) = self.reader.take() {
+                    reader.join().unwrap();
+                }
                 return status;
             }
             assert!(Instant::now() < deadline, "the server does not end:\n{}", self.log());
@@ -376,6 +389,21 @@ impl Server {
             assert!(Instant::now() < deadline, "never came: {what}\n{}", self.log());
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Runs a `winglet serve` that no [`Node`] made, and waits until it serves.
+    pub fn spawn(command: Command, config: String) -> Server {
+        let server = Server::over(command, config);
+        server.wait_for_log("listening on ");
+        server
+    }
+
+    fn over(mut command: Command, config: String) -> Server {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Log::default());
+        let (stderr, sink) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        let reader = thread::spawn(move || sink.follow(BufReader::new(stderr)));
+        Server { child, log, reader: Some(reader), config, clean: true, dead: false }
     }
 }
 

@@ -44,6 +44,19 @@ fn status(server: &Server, kept: &mut Client, path: &str) -> u16 {
     first.status
 }
 
+/// Paths that lead nowhere, or outside if anything in the way misreads them.
+#[rustfmt::skip] // a path a line would take a screen
+const HOSTILE_PATHS: [&str; 48] = [
+    "..", ".", "/", "//", "", "./", "/..", "../..", "dir/..", "inside/", "inside/..", "inside/.",
+    "../secret", "../../secret", "/../../secret", "./../../secret", "dir/../../../secret",
+    "dir/../../../../secret", "//../..//secret", "..//..//secret", ".../.../secret",
+    "..\\..\\secret", "\\..\\..\\secret", "dir\\file", "%2e%2e/%2e%2e/secret", "..%2f..%2fsecret",
+    "%252e%252e%252fsecret", "..%c0%af..%c0%afsecret", "\u{ff0e}\u{ff0e}/\u{ff0e}\u{ff0e}/secret",
+    "..;/..;/secret", "inside\0", "\0", "inside\0.png", "../../secret\0", "~/secret", "$HOME", "*",
+    "in?ide", "INSIDE", "inside ", "file:///etc/passwd", "/etc/passwd", "/proc/self/environ",
+    "proc/self/environ", "dir/inside", "dir", "dir/", "inside/inside",
+];
+
 #[test]
 fn no_spelling_leads_outside() {
     let node = node();
@@ -52,62 +65,17 @@ fn no_spelling_leads_outside() {
     let absolute = node.path().join("secret").display().to_string();
     let neighbour = format!("../{}/secret", crate::harness::OTHER_SERVER);
     let up = "../".repeat(40);
-    let long = "a/".repeat(2500);
-    let table = [
-        "..",
-        ".",
-        "/",
-        "//",
-        "",
-        "./",
-        "/..",
-        "../..",
-        "dir/..",
-        "inside/",
-        "inside/..",
-        "inside/.",
-        "../secret",
-        "../../secret",
-        "/../../secret",
-        "./../../secret",
-        "dir/../../../secret",
-        "dir/../../../../secret",
-        "//../..//secret",
-        "..//..//secret",
-        ".../.../secret",
-        "..\\..\\secret",
-        "\\..\\..\\secret",
-        "dir\\file",
-        "%2e%2e/%2e%2e/secret",
-        "..%2f..%2fsecret",
-        "%252e%252e%252fsecret",
-        "..%c0%af..%c0%afsecret",
-        "\u{ff0e}\u{ff0e}/\u{ff0e}\u{ff0e}/secret",
-        "..;/..;/secret",
-        "inside\0",
-        "\0",
-        "inside\0.png",
-        "../../secret\0",
-        "~/secret",
-        "$HOME",
-        "*",
-        "in?ide",
-        "INSIDE",
-        "inside ",
-        "file:///etc/passwd",
-        "/etc/passwd",
-        "/proc/self/environ",
-        "proc/self/environ",
-        &absolute,
+    let made = [
+        absolute.as_str(),
         &neighbour,
         &format!("{up}etc/passwd"),
         &format!("{up}{absolute}"),
         &"a".repeat(256),
         &"a".repeat(5000),
-        &long,
+        &"a/".repeat(2500),
         &format!("{}etc/passwd", "./".repeat(2490)),
     ];
-    for path in table {
+    for path in HOSTILE_PATHS.into_iter().chain(made) {
         assert_eq!(status(&server, &mut kept, path), 404, "{path:?}");
     }
     for path in [
@@ -294,10 +262,10 @@ fn what_cannot_be_read_is_500_and_says_no_more() {
         node = node.as_user(65_534);
     }
     let closed = node.file("closed", SECRET.as_bytes());
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     let shut = node.file("shut/file", SECRET.as_bytes());
     let open_again = Reopened(shut.parent().unwrap().to_owned());
-    fs::set_permissions(&open_again.0, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&open_again.0, fs::Permissions::from_mode(0o000)).unwrap();
     let server = node.start();
     let mut kept = Client::connect(server.address());
     for path in ["closed", "shut/file"] {
@@ -349,53 +317,27 @@ fn offered_name(answer: &Answer) -> String {
     }
 }
 
+/// Names that a server's user may give a file.
+#[rustfmt::skip] // a name a line would take a screen
+const HOSTILE_NAMES: [&str; 34] = [
+    "a b.txt", " lead", "trail ", "quo\"te", "back\\slash", "\"", "\\", "\\\"", "a\nb",
+    "a\r\nX-Evil: 1\r\n\r\nx", "tab\there", "\u{1b}[2J", "\u{7f}", "é.txt", "e\u{301}.txt",
+    "日本語.log", "🎮🗺️.zip", "%41%2e", "a;b=c", "a'b''c", "...", "..a", "-rf", "~", "$(x)", "a:b",
+    "con", "\u{202e}gpj.exe", "<b>&amp;", "+", "#", "?x=y", "x*y", "\u{feff}bom",
+];
+
 #[test]
 fn every_name_is_served_and_offered_exactly() {
-    let names = [
-        "a b.txt",
-        " lead",
-        "trail ",
-        "quo\"te",
-        "back\\slash",
-        "\"",
-        "\\",
-        "\\\"",
-        "a\nb",
-        "a\r\nX-Evil: 1\r\n\r\nx",
-        "tab\there",
-        "\u{1b}[2J",
-        "\u{7f}",
-        "é.txt",
-        "e\u{301}.txt",
-        "日本語.log",
-        "🎮🗺️.zip",
-        "%41%2e",
-        "a;b=c",
-        "a'b''c",
-        "...",
-        "..a",
-        "-rf",
-        "~",
-        "$(x)",
-        "a:b",
-        "con",
-        "\u{202e}gpj.exe",
-        "<b>&amp;",
-        "+",
-        "#",
-        "?x=y",
-        "x*y",
-        "\u{feff}bom",
-        &"n".repeat(255),
-    ];
+    let long = "n".repeat(255);
+    let names = HOSTILE_NAMES.into_iter().chain([long.as_str()]);
     let node = node();
     let content = pattern(2000);
-    for name in names {
+    for name in names.clone() {
         node.file(name, &content);
     }
     let server = node.start();
     let mut kept = Client::connect(server.address());
-    for name in names {
+    for name in names.clone() {
         for path in [name.to_owned(), format!("/{name}"), format!("dir/../{name}")] {
             let answer = kept.get(&Token::file(&path).target());
             assert_eq!(answer.status, 200, "{name:?}: {}", answer.text());
@@ -404,7 +346,7 @@ fn every_name_is_served_and_offered_exactly() {
         }
     }
     drop(kept);
-    let lines = server.wait_for_logs(3 * names.len(), "delivered");
+    let lines = server.wait_for_logs(3 * names.count(), "delivered");
     for line in lines {
         assert!(!line.chars().any(|c| c.is_control() || c == '\u{202e}'), "{line:?}");
     }

@@ -1,11 +1,8 @@
 //! Tokens: what the Panel mints is accepted, everything else refused with its reason in the log.
 
-use std::sync::Barrier;
-use std::thread;
-
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Client, get};
+use crate::client::{Answer, Client, at_once, get};
 use crate::harness::{BACKUP, KEY, Node, OTHER_SERVER, SERVER, Server, pattern};
 use crate::mint::{Token, encode, now};
 
@@ -24,6 +21,11 @@ fn with_float_dates(mut token: Token) -> Token {
     for date in ["iat", "nbf", "exp"] {
         token.claims[date] = json!(token.claims[date].as_f64().unwrap() + 0.482_913);
     }
+    token
+}
+
+fn with_header(mut token: Token, header: Value) -> Token {
+    token.header = header;
     token
 }
 
@@ -49,6 +51,9 @@ fn everything_that_a_panel_mints_is_accepted() {
             ("upper case", fresh().with("server_uuid", upper.0.as_str())),
             ("two scopes", fresh().with("scope", "file-download backup-download")),
             ("null scope", fresh().with("scope", Value::Null)),
+            ("bare header", with_header(fresh(), json!({"alg": "HS256"}))),
+            ("full header", with_header(fresh(), json!({"alg": "HS256", "kid": "1", "x": [1]}))),
+            ("other claims", fresh().with("sub", "7").with("nonce", "n").with("aud", "one")),
             ("unknown claims", fresh().with("x", json!({"deep": [1, null, "ü"]}))),
             ("nbf at the skew", fresh().with("nbf", now + 50)),
             ("iat at the skew", fresh().with("iat", now + 50)),
@@ -278,23 +283,6 @@ fn a_page_without_a_panel_has_no_link_and_others_get_json() {
     }
 }
 
-/// The statuses of `count` requests of one link that are sent at the same moment.
-fn at_once(server: &Server, target: &str, count: usize) -> Vec<u16> {
-    let barrier = Barrier::new(count);
-    thread::scope(|scope| {
-        let runs: Vec<_> = (0..count)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut client = Client::connect(server.address());
-                    barrier.wait();
-                    client.get(target).status
-                })
-            })
-            .collect();
-        runs.into_iter().map(|run| run.join().unwrap()).collect()
-    })
-}
-
 #[test]
 fn of_50_simultaneous_first_uses_exactly_one_is_served() {
     let node = node()
@@ -302,7 +290,7 @@ fn of_50_simultaneous_first_uses_exactly_one_is_served() {
     node.file("big", &pattern(300_000));
     let server = node.start();
     for token in [Token::file("a"), Token::file("big"), Token::backup()] {
-        let mut statuses = at_once(&server, &token.target(), 50);
+        let mut statuses = at_once(server.address(), &token.target(), 50);
         statuses.sort_unstable();
         assert_eq!((statuses[0], statuses[1], statuses[49]), (200, 401, 401), "{statuses:?}");
         let again = get(server.address(), &token.target());
