@@ -118,7 +118,9 @@ impl Acceptor {
         let add = |fd: &dyn AsFd, tag: u64, flags: EventFlags| {
             epoll::add(&epoll, fd.as_fd(), EventData::new_u64(tag), flags)
         };
-        add(&parts.shared.returns.as_ref(), TAG_RETURNS, EventFlags::IN)?;
+        // Edge-triggered: the counter is never read. A worker may write to it when the acceptor is up
+        // already; level-triggered, that late byte would keep the acceptor awake for good.
+        add(&parts.shared.returns.as_ref(), TAG_RETURNS, EventFlags::IN | EventFlags::ET)?;
         add(&parts.private, TAG_PRIVATE, EventFlags::empty())?;
         add(&parts.signals.stop, TAG_STOP, EventFlags::IN)?;
         add(&parts.signals.reload, TAG_RELOAD, EventFlags::IN)?;
