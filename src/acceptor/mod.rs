@@ -14,7 +14,7 @@ mod queue;
 mod settling;
 mod slots;
 
-use std::io;
+use std::io::{self, ErrorKind::WouldBlock};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -241,6 +241,12 @@ impl Acceptor {
 
     fn connection_event(&mut self, index: usize, flags: EventFlags) {
         let Some(slot) = self.slots.get_mut(index) else { return };
+        if flags.contains(EventFlags::OUT)
+            && let Some(connection) = &mut slot.connection
+            && connection.socket.flush().is_err_and(|error| error.kind() != WouldBlock)
+        {
+            return self.close(index);
+        }
         match slot.phase {
             // A request in the queue is watched for a hang-up only.
             Phase::Queued(_) => {
