@@ -147,7 +147,8 @@ impl Handed {
     }
 }
 
-/// The way back to the acceptor: a list, and a descriptor that wakes it.
+/// The way back to the acceptor: a list, and a descriptor that wakes it. The descriptor is to be
+/// watched edge-triggered; nobody reads from it.
 #[derive(Debug)]
 pub struct Returns {
     list: Mutex<Vec<Returned>>,
@@ -191,10 +192,7 @@ impl Returns {
 
     /// The acceptor is up again.
     pub fn awake(&self) {
-        if !self.asleep.swap(false, Ordering::AcqRel) {
-            let mut drain = [0u8; 8];
-            let _ = rustix::io::read(&self.wake, &mut drain);
-        }
+        self.asleep.store(false, Ordering::Release);
     }
 }
 

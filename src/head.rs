@@ -16,6 +16,9 @@ pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// A head may have this many header fields.
 pub const MAX_FIELDS: usize = 100;
 
+/// Empty lines before a request line that are skipped.
+const MAX_EMPTY_LINES: usize = 4;
+
 /// The request method, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -165,14 +168,17 @@ impl From<Refusal> for Screened {
 /// is looked at once however slowly it comes.
 pub fn screen(bytes: &[u8], seen: usize) -> Screened {
     // RFC 9112 §2.2: empty lines before the request line are skipped.
-    let start = bytes.chunks_exact(2).take_while(|pair| *pair == b"\r\n").count() * 2;
+    // Only a few: somebody who drips nothing else must not have them counted again and again.
+    let empty_lines = bytes.chunks_exact(2).take(MAX_EMPTY_LINES);
+    let start = empty_lines.take_while(|pair| *pair == b"\r\n").count() * 2;
     let head = &bytes[start..];
     let seen = seen.saturating_sub(start);
     let end = match find_end(head, seen.saturating_sub(3)) {
         Ok(end) => end,
         Err(refusal) => return refusal.into(),
     };
-    if let Some(line_end) = head.iter().position(|byte| *byte == b'\n')
+    if head[seen..].contains(&b'\n')
+        && let Some(line_end) = head.iter().position(|byte| *byte == b'\n')
         && let Err(refusal) = check_request_line(&head[..line_end + 1])
     {
         return refusal.into();

@@ -21,6 +21,8 @@ use crate::sys;
 const HANDSHAKE_RECORD: u8 = 0x16;
 /// Encrypted bytes that may wait for room in the kernel: four records.
 const BUFFER_LIMIT: usize = 64 * 1024;
+/// Reads from the kernel before others get their turn.
+const READS: usize = 16;
 /// Marks kept before the oldest are compared with what is acknowledged.
 const MAX_MARKS: usize = 256;
 
@@ -30,6 +32,10 @@ pub struct TlsStream {
     stream: TcpStream,
     connection: ServerConnection,
     greeted: bool,
+    /// The client speaks plain HTTP, and has been told so.
+    plain: bool,
+    /// Once everything is out, a FIN follows.
+    closing: bool,
     /// Encrypted bytes handed to the kernel.
     raw_sent: u64,
     /// Content bytes encrypted.
@@ -69,6 +75,8 @@ impl TlsStream {
             stream,
             connection,
             greeted: false,
+            plain: false,
+            closing: false,
             raw_sent: 0,
             plain_sent: 0,
             marks: VecDeque::new(),
@@ -81,8 +89,13 @@ impl TlsStream {
     /// # Errors
     /// `WouldBlock` where nothing is there; `InvalidData` where the client breaks the protocol.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.plain {
+            return (&self.stream).read(buffer);
+        }
         self.greet()?;
-        loop {
+        // A stream of records that hold nothing must not keep the acceptor here: what is left in
+        // the kernel makes the next event.
+        for _ in 0..READS {
             match self.connection.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // Without close_notify the end counts as an end all the same: requests have one
@@ -101,6 +114,10 @@ impl TlsStream {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 _ => {}
             }
+        }
+        match self.connection.reader().read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+            result => result,
         }
     }
 
@@ -152,6 +169,9 @@ impl TlsStream {
             }
             self.marks.push_back((self.raw_sent, self.plain_sent));
         }
+        if std::mem::take(&mut self.closing) {
+            self.stream.shutdown(Shutdown::Write)?;
+        }
         Ok(())
     }
 
@@ -165,25 +185,30 @@ impl TlsStream {
         self.plain_acknowledged
     }
 
-    /// Sends `close_notify` and FIN, so that the client can tell an end from a cut.
+    /// Sends `close_notify` and FIN, so that the client can tell an end from a cut. Where the kernel
+    /// has no room for the first, the second waits for [`TlsStream::flush`] too.
     ///
     /// # Errors
     /// Whatever the connection died of.
     pub fn finish_writing(&mut self) -> io::Result<()> {
+        if self.plain {
+            return self.stream.shutdown(Shutdown::Write);
+        }
         self.connection.send_close_notify();
-        let _ = self.flush();
-        self.stream.shutdown(Shutdown::Write)
+        self.closing = true;
+        self.flush()
     }
 
     /// Writes below TLS what fits.
     pub fn write_raw(&mut self, bytes: &[u8]) {
+        self.plain = true;
         // A client that does not take it now does without.
         let _ = self.stream.write(bytes);
     }
 
     /// Whether encrypted bytes wait for room in the kernel.
     pub fn wants_write(&self) -> bool {
-        self.connection.wants_write()
+        !self.plain && self.connection.wants_write()
     }
 }
 

@@ -115,7 +115,7 @@ impl Acceptor {
         self.slots.set_expiry(index, Some(Instant::now() + LINGER));
         // A watched delivery may not be closed for a newcomer.
         if !watched {
-            self.slots.start_waiting(index);
+            self.start_waiting(index);
         }
         // The client's FIN takes a moment: reading now would find nothing.
         self.arm(index);

@@ -95,8 +95,7 @@ impl Acceptor {
             && self.slots.waiting_of(key) >= self.settings.config.max_waiting_per_address
             && let Some(oldest) = self.slots.longest_waiting_of(key)
         {
-            self.noise.share.warn(now, || format!("{key} has its share; closing its oldest"));
-            self.close(oldest);
+            self.shed_share(key, oldest);
         }
         let Some(socket) = self.open_socket(accepted, tls) else { return };
         let connection = Box::new(Connection { socket, input: Vec::new(), requests: 0 });
@@ -105,7 +104,7 @@ impl Acceptor {
         self.read_input(index);
         if let Some(slot) = self.slots.get(index)
             && matches!(slot.phase, Phase::Head)
-            && slot.settling.is_none()
+            && slot.connection.as_ref().is_some_and(|connection| connection.requests == 0)
         {
             self.slots.start_waiting(index);
             self.slots.set_expiry(index, Some(now + self.settings.config.timeouts.head));
@@ -251,13 +250,21 @@ impl Acceptor {
 
     fn enqueue(&mut self, index: usize, head: Box<Head>) {
         let number = self.slots.number(index);
-        self.slots.stop_waiting(index);
         let Some(slot) = self.slots.get_mut(index) else { return };
         let client =
             slot.peer.client(head.list(Field::XForwardedFor).as_deref(), &self.settings.config);
-        slot.stream_of = client.map(ClientKey::of);
+        let key = client.map(ClientKey::of);
+        // Whoever is over its share of workers waits, but not without end: queued requests are not
+        // closed for newcomers, so that one address could take all connections.
+        if let Some(key) = key
+            && self.queue.blocked_of(key) >= self.settings.config.max_waiting_per_address
+        {
+            return self.refuse_busy(index, &head, Some(key), Busy::ClientShare);
+        }
+        self.slots.stop_waiting(index);
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        slot.stream_of = key;
         slot.phase = Phase::Queued(head);
-        let key = slot.stream_of;
         self.queue.push(number, key);
         self.hand_over_now();
         if self.slots.get(index).is_some_and(|slot| matches!(slot.phase, Phase::Queued(_))) {
@@ -308,11 +315,15 @@ impl Acceptor {
         let key = slot.stream_of.take();
         let Phase::Queued(head) = std::mem::replace(&mut slot.phase, Phase::Head) else { return };
         let busy = if self.queue.remove(number, key) { Busy::ClientShare } else { Busy::Workers };
+        self.refuse_busy(index, &head, key, busy);
+    }
+
+    fn refuse_busy(&mut self, index: usize, head: &Head, key: Option<ClientKey>, busy: Busy) {
         self.noise.busy.warn(Instant::now(), || {
             let client = key.map_or_else(|| "-".to_owned(), |key| key.to_string());
             format!("{client}: {}", Refusal::Busy(busy).cause())
         });
-        self.refuse(index, Some(&head), &Refusal::Busy(busy));
+        self.refuse(index, Some(head), &Refusal::Busy(busy));
     }
 
     pub(super) fn head_deadline(&mut self, index: usize) {

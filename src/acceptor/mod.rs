@@ -14,7 +14,7 @@ mod queue;
 mod settling;
 mod slots;
 
-use std::io;
+use std::io::{self, ErrorKind::WouldBlock};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -31,6 +31,7 @@ use settling::{Look, Settling};
 use slots::{Phase, Slots};
 
 use crate::access::Outcome;
+use crate::address::ClientKey;
 use crate::handover::{After, Returned};
 use crate::pool::Source;
 use crate::refusal::{Busy, Refusal};
@@ -120,7 +121,9 @@ impl Acceptor {
         let add = |fd: &dyn AsFd, tag: u64, flags: EventFlags| {
             epoll::add(&epoll, fd.as_fd(), EventData::new_u64(tag), flags)
         };
-        add(&parts.shared.returns.as_ref(), TAG_RETURNS, EventFlags::IN)?;
+        // Edge-triggered: the counter is never read. A worker may write to it when the acceptor is up
+        // already; level-triggered, that late byte would keep the acceptor awake for good.
+        add(&parts.shared.returns.as_ref(), TAG_RETURNS, EventFlags::IN | EventFlags::ET)?;
         add(&parts.private, TAG_PRIVATE, EventFlags::empty())?;
         add(&parts.signals.stop, TAG_STOP, EventFlags::IN)?;
         add(&parts.signals.reload, TAG_RELOAD, EventFlags::IN)?;
@@ -242,6 +245,12 @@ impl Acceptor {
 
     fn connection_event(&mut self, index: usize, flags: EventFlags) {
         let Some(slot) = self.slots.get_mut(index) else { return };
+        if flags.contains(EventFlags::OUT)
+            && let Some(connection) = &mut slot.connection
+            && connection.socket.flush().is_err_and(|error| error.kind() != WouldBlock)
+        {
+            return self.close(index);
+        }
         match slot.phase {
             // A request in the queue is watched for a hang-up only.
             Phase::Queued(_) => {
@@ -313,20 +322,46 @@ impl Acceptor {
     /// Goes on with a connection whose answer is complete: a watched delivery first, then what the
     /// client has sent already, then what it sends next.
     fn next_request(&mut self, index: usize) {
-        let idle = self.settings.config.timeouts.idle;
         if let Some(connection) = self.slots.get_mut(index).and_then(|s| s.connection.as_mut()) {
             connection.requests += 1;
         }
-        self.slots.set_expiry(index, Some(Instant::now() + idle));
         if let Some(settling) = self.slots.get(index).and_then(|slot| slot.settling.as_ref()) {
             // A request that was sent before its answer could be read says nothing of how it was
             // read: a link waits for the grace.
             let more_input = !settling.is_accounted() && self.has_input(index);
             self.look_at_delivery(index, more_input);
         } else {
-            self.slots.start_waiting(index);
-            self.again.push(self.slots.number(index));
+            self.wait_for_request(index);
         }
+    }
+
+    /// Waits for a further request, of which a part may have come already. The time begins here
+    /// and not with the answer: a slow client may take long to read that.
+    fn wait_for_request(&mut self, index: usize) {
+        let timeouts = &self.settings.config.timeouts;
+        let time = if self.has_input(index) { timeouts.head } else { timeouts.idle };
+        self.slots.set_expiry(index, Some(Instant::now() + time));
+        self.start_waiting(index);
+        self.again.push(self.slots.number(index));
+    }
+
+    /// Puts `index` among the waiting, and closes the oldest of its address where they are more
+    /// than its share: connections come back here without passing [`Acceptor::admit`].
+    fn start_waiting(&mut self, index: usize) {
+        self.slots.start_waiting(index);
+        if let Some(key) = self.slots.get(index).and_then(|slot| slot.share)
+            && self.slots.waiting_of(key) > self.settings.config.max_waiting_per_address
+            && let Some(oldest) = self.slots.longest_waiting_of(key)
+        {
+            self.shed_share(key, oldest);
+        }
+    }
+
+    fn shed_share(&mut self, key: ClientKey, oldest: usize) {
+        self.noise
+            .share
+            .warn(Instant::now(), || format!("{key} has its share; closing its oldest"));
+        self.close(oldest);
     }
 
     /// Looks whether the delivery on `index` has ended, and goes on with the connection if so.
@@ -351,12 +386,10 @@ impl Acceptor {
             self.close(index);
         } else if matches!(slot.phase, Phase::Lingering { .. }) {
             self.slots.set_expiry(index, expiry);
-            self.slots.start_waiting(index);
+            self.start_waiting(index);
             self.discard_input(index);
         } else {
-            self.slots.set_expiry(index, expiry);
-            self.slots.start_waiting(index);
-            self.again.push(self.slots.number(index));
+            self.wait_for_request(index);
         }
     }
 

@@ -67,6 +67,11 @@ impl Queue {
         self.ready.push_back(number);
     }
 
+    /// Requests of `client` that wait because it has its share of workers.
+    pub(super) fn blocked_of(&self, client: ClientKey) -> usize {
+        self.clients.get(&client).map_or(0, |client| client.blocked.len())
+    }
+
     /// The request that a free worker should have now. It counts as given.
     pub(super) fn pop(&mut self, now: Instant) -> Option<u64> {
         self.long(now);

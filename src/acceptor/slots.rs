@@ -47,7 +47,7 @@ pub(super) struct Slot {
     /// The place in the waiting set, while it is in there.
     waiting: Option<u64>,
     /// The address whose share of the waiting set it takes; `None` for proxies.
-    share: Option<ClientKey>,
+    pub(super) share: Option<ClientKey>,
 }
 
 /// All connections.

@@ -1,1 +1,254 @@
-//! Shares of one address and one link, queue deadlines.
+//! Limits: what happens at each of them, to whom, and that nobody else notices.
+
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, connect_from, get};
+use crate::harness::{Node, PATIENCE, Server, pattern};
+use crate::mint::Token;
+
+/// More than fits into the kernel's buffers for a client that does not read.
+const LARGE: usize = 12 << 20;
+
+/// A download from `source` whose head has been read, and nothing more: it holds a worker.
+fn hold(server: &Server, source: &str, target: &str) -> Client {
+    let mut client = Client::connect_from(source, server.address());
+    client.request("GET", target, "");
+    assert_eq!(client.head().unwrap().status, 200);
+    client
+}
+
+fn finish(mut client: Client, content: &[u8]) {
+    assert!(client.read_some(content.len()) == content, "wrong bytes");
+}
+
+#[test]
+fn an_address_has_its_share_of_workers_and_others_theirs() {
+    let node = Node::new().winglet("threads: 32\ntimeouts: { queue: 1s }");
+    let content = pattern(LARGE);
+    node.file("large", &content);
+    node.file("small", b"small");
+    let server = node.start();
+    let held: Vec<Client> =
+        (0..16).map(|_| hold(&server, "127.0.0.1", &Token::file("large").target())).collect();
+    let began = Instant::now();
+    let mut seventeenth = Client::connect(server.address());
+    seventeenth.request("GET", &Token::file("small").target(), "");
+    let mut other = Client::connect_from("127.0.0.2", server.address());
+    assert_eq!(other.get(&Token::file("small").target()).text(), "small");
+    let answer = seventeenth.answer();
+    assert!(began.elapsed() >= Duration::from_millis(900), "it did not wait");
+    assert_eq!(answer.status, 503);
+    assert!(answer.field("Retry-After").is_some(), "{}", answer.raw);
+    assert!(answer.text().contains("your address"), "{}", answer.text());
+    server.wait_for_log("127.0.0.1: queue: max_streams_per_address");
+    // A place in the share is free again once a stream has ended; on the same connection, too.
+    let mut held = held.into_iter();
+    finish(held.next().unwrap(), &content);
+    assert_eq!(seventeenth.get(&Token::file("small").target()).text(), "small");
+    held.for_each(|client| finish(client, &content));
+}
+
+/// What waits for its own address's streams cannot take all connections from the others.
+#[test]
+fn an_address_over_its_share_does_not_fill_the_server() {
+    let node = Node::new().winglet(
+        "threads: 4\nmax_streams_per_address: 1\nmax_connections: 40\n\
+         max_waiting_per_address: 8\ntimeouts: { queue: 20s }",
+    );
+    node.sparse("large", LARGE as u64);
+    node.file("small", b"small");
+    let server = node.start();
+    let _held = hold(&server, "127.0.0.1", &Token::file("large").target());
+    let mut crowd: Vec<Client> = (0..60)
+        .map(|_| {
+            let mut client = Client::connect(server.address());
+            let _ = client.try_send("GET /download/file?token=x HTTP/1.1\r\nHost: n\r\n\r\n");
+            client
+        })
+        .collect();
+    let mut other = Client::connect_from("127.0.0.2", server.address());
+    assert_eq!(other.get(&Token::file("small").target()).text(), "small");
+    // The last of the crowd did not have to wait for its refusal.
+    assert_eq!(crowd.last_mut().unwrap().answer().status, 503);
+}
+
+#[test]
+fn with_every_worker_held_the_next_client_is_told_in_time() {
+    let node = Node::new().winglet("threads: 4\ntimeouts: { queue: 1s, stall: 30s }");
+    let content = pattern(LARGE);
+    node.file("large", &content);
+    let server = node.start();
+    let targets: Vec<String> = (0..4).map(|_| Token::file("large").target()).collect();
+    let held: Vec<Client> =
+        (1..5).map(|n| hold(&server, &format!("127.0.0.{n}"), &targets[n - 1])).collect();
+    let waiting = Token::file("large").target();
+    let mut next = Client::connect_from("127.0.0.9", server.address());
+    let began = Instant::now();
+    let answer = next.get(&waiting);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(answer.status, 503);
+    let seconds: u32 = answer.field("Retry-After").unwrap().parse().unwrap();
+    assert!(seconds > 0);
+    // Whoever asks for health is told all the same.
+    assert_eq!(get(server.address(), "/health").status, 200);
+    server.wait_for_log("queue: no worker became free in time");
+    // The slow ones go on, each to its last byte; then the refused link works.
+    held.into_iter().for_each(|client| finish(client, &content));
+    assert!(next.get(&waiting).body == content);
+}
+
+/// A hang-up in the queue frees its place, and gives nothing to a worker.
+#[test]
+fn whoever_hangs_up_in_the_queue_is_forgotten() {
+    let node = Node::new().winglet("threads: 1\ntimeouts: { queue: 20s }");
+    let content = pattern(LARGE);
+    node.file("large", &content);
+    let server = node.start();
+    let held = hold(&server, "127.0.0.1", &Token::file("large").target());
+    let idle = server.descriptors();
+    for reset in [true, false] {
+        for _ in 0..40 {
+            let mut client = Client::connect_from("127.0.0.2", server.address());
+            client.request("GET", &Token::file("large").target(), "");
+            if reset {
+                client.reset();
+            }
+        }
+    }
+    server.wait_until("the queue is empty", |server| server.descriptors() <= idle);
+    finish(held, &content);
+    let mut client = Client::connect_from("127.0.0.2", server.address());
+    assert!(client.get(&Token::file("large").target()).body == content);
+}
+
+#[test]
+fn heads_and_pauses_have_their_deadlines() {
+    let node = Node::new().winglet("timeouts: { head: 1s, idle: 1s }");
+    node.file("a", b"a");
+    let server = node.start();
+    let address = server.address();
+    // Nothing came: nothing to answer. Half a head came: 408.
+    assert!(Client::connect(address).is_closed());
+    for kept in [false, true] {
+        let mut client = Client::connect(address);
+        if kept {
+            assert_eq!(client.get(&Token::file("a").target()).status, 200);
+        }
+        client.send("GET /health HTTP/1.1\r\nHost:");
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.field("Connection")), (408, Some("close")));
+        assert!(client.is_closed());
+    }
+    for target in ["/health", "/nothing", &Token::file("a").target()] {
+        let mut client = Client::connect(address);
+        client.get(target);
+        assert!(client.is_closed(), "{target}");
+    }
+}
+
+/// Bytes do not lengthen the deadline of a head.
+#[test]
+fn a_head_that_trickles_is_cut_on_time() {
+    let server = Node::new().winglet("timeouts: { head: 1s }").start();
+    let began = Instant::now();
+    let mut client = Client::connect(server.address());
+    client.stream().set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    client.send("GET /health HTTP/1.1\r\nX: ");
+    let answer = loop {
+        let _ = client.try_send("a");
+        match client.try_answer() {
+            Ok(answer) => break answer,
+            Err(_) => assert!(began.elapsed() < PATIENCE, "never cut"),
+        }
+    };
+    assert_eq!(answer.status, 408);
+}
+
+/// Reading an answer slowly is not idling: the next request has all its time.
+#[test]
+fn the_pause_begins_when_the_answer_has_arrived() {
+    let node = Node::new().winglet("timeouts: { head: 1s, idle: 1s, stall: 20s }");
+    let content = pattern(100_000);
+    node.file("a", &content);
+    let server = node.start();
+    let stream = connect_from("127.0.0.1", server.address(), Some(4096));
+    let mut client = Client::over(stream);
+    for pipelined in [false, true] {
+        client.request("GET", &Token::file("a").target(), "");
+        if pipelined {
+            client.request("GET", "/health", "");
+        }
+        client.head().unwrap();
+        // The answer is in the kernel's hands long before the client has it.
+        let read = content.chunks(10_000).all(|chunk| {
+            std::thread::sleep(Duration::from_millis(200));
+            client.read_some(chunk.len()) == chunk
+        });
+        assert!(read);
+        if !pipelined {
+            client.request("GET", "/health", "");
+        }
+        assert_eq!(client.answer().status, 200, "pipelined: {pipelined}");
+    }
+}
+
+#[test]
+fn a_connection_carries_so_many_requests() {
+    let node = Node::new().winglet("max_requests_per_connection: 3");
+    node.file("a", b"a");
+    let server = node.start();
+    for target in ["/health", "/download/file", &Token::file("a").target()] {
+        let mut client = Client::connect(server.address());
+        for number in 1..=3 {
+            let answer = client.get(target);
+            let close = answer.field("Connection") == Some("close");
+            assert_eq!(close, number == 3, "{number}: {}", answer.raw);
+        }
+        assert!(client.is_closed());
+    }
+}
+
+/// What a client controls cannot break a line of the log or speak to a terminal.
+#[test]
+fn a_log_line_stays_a_log_line() {
+    let node = Node::new();
+    let server = node.start();
+    let forged =
+        "x\n2026-01-01T00:00:00Z FATAL forged\r\n\u{1b}[2J\u{1b}]0;title\u{7}\u{202e}\u{9b}31m";
+    let tokens = [Token::file(forged), Token::file("a").with("server_uuid", forged)];
+    let encoded = "%0a2026-01-01T00:00:00Z%20FATAL%20forged%1b[2J";
+    for token in tokens.iter().map(Token::sign).chain([encoded.to_owned()]) {
+        let agent = format!("User-Agent: {encoded}\r\nReferer: \u{9b}31m\u{202e}\r\n");
+        let mut client = Client::connect(server.address());
+        let target = format!("/download/file?token={token}&{encoded}");
+        assert!(client.get_with(&target, &agent).status >= 400);
+        assert_eq!(client.get_with(&format!("/{encoded}"), &agent).status, 404);
+        client.send(format!("GET / HTTP/1.1\r\nX: \u{1b}[2J{forged}\r\n\r\n"));
+        assert_eq!(client.answer().status, 400);
+    }
+    server.wait_for_log("forged");
+    let log = server.log();
+    for line in log.lines() {
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert!(humantime::parse_rfc3339(time).is_ok(), "{line:?}");
+        assert!(["INFO ", "WARN "].iter().any(|level| rest.starts_with(level)), "{line:?}");
+        assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line:?}");
+    }
+}
+
+#[test]
+fn an_attack_is_a_few_lines_of_log() {
+    let node = Node::new().winglet("max_connections: 20\nmax_waiting_per_address: 4");
+    let server = node.start();
+    let before = server.log().lines().count();
+    for number in 0..2000 {
+        let source = format!("127.0.0.{}", number % 20 + 1);
+        let mut client = Client::over(connect_from(&source, server.address(), None));
+        let bytes = ["\u{16}\r\n\r\n", "GET / HTTP/1.1\r\nHost: n\r\n\r\n", "G"][number % 3];
+        let _ = client.try_send(bytes);
+    }
+    assert_eq!(get(server.address(), "/health").status, 200);
+    // Each kind of event has five lines in ten seconds, and the attack may take some of those.
+    let lines = server.log().lines().count() - before;
+    assert!(lines < 200, "{lines} lines:\n{}", server.log());
+}

@@ -1,0 +1,20 @@
+//! The configuration: any file is either understood or refused with findings, never a crash.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let file = std::env::temp_dir().join(format!("winglet-fuzz-{}.yml", std::process::id()));
+    std::fs::write(&file, bytes).unwrap();
+    let listen = ["127.0.0.1:0".to_owned()];
+    for listen in [&[][..], &listen[..]] {
+        let (config, findings) = winglet::config::load(&file, listen, &|_| None);
+        assert_eq!(config.is_none(), findings.has_errors());
+        let shown: String = findings.iter().map(ToString::to_string).collect();
+        assert!(!shown.contains(['\u{1b}', '\0']), "{shown:?}");
+        if let Some(config) = config {
+            assert!(!config.listen.is_empty() && config.threads > 0 && config.max_connections > 0);
+        }
+    }
+    std::fs::remove_file(&file).unwrap();
+});

@@ -1,0 +1,46 @@
+//! Head screening: whatever passes is sound, and how the bytes are cut into pieces makes no
+//! difference.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use winglet::head::{Field, MAX_HEAD_BYTES, Screened, screen};
+
+/// What a verdict says, in a form that can be compared.
+fn verdict(screened: &Screened) -> String {
+    match screened {
+        Screened::Incomplete => "incomplete".into(),
+        Screened::Ready(head, length) => format!("{length} {head:?}"),
+        Screened::Refused(head, refusal) => format!("{head:?} {refusal:?}"),
+    }
+}
+
+/// Screens `bytes` as they come in steps of `size`, up to the first verdict.
+fn dripped(bytes: &[u8], size: usize) -> (Screened, usize) {
+    let mut seen = 0;
+    while seen < bytes.len() {
+        let come = (seen + size).min(bytes.len());
+        match screen(&bytes[..come], seen) {
+            Screened::Incomplete => seen = come,
+            verdict => return (verdict, come),
+        }
+    }
+    (Screened::Incomplete, seen)
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Screened::Ready(head, length) = screen(bytes, 0) {
+        assert!(length <= bytes.len() && length <= MAX_HEAD_BYTES);
+        assert!(head.target.starts_with('/') || head.target == "*");
+        assert!(head.target.bytes().all(|byte| (0x21..=0x7e).contains(&byte)));
+        for field in [Field::Accept, Field::Range, Field::XForwardedFor, Field::Origin] {
+            let list = head.list(field).unwrap_or_default();
+            assert!(!list.contains(['\r', '\n', '\0']));
+        }
+        assert!(bytes[..length].ends_with(b"\r\n\r\n"));
+    }
+    for size in [1, 2, 3, 5, 16, 61] {
+        // A verdict on a part is the verdict on that part, dripped or not.
+        let (piecemeal, come) = dripped(bytes, size);
+        assert_eq!(verdict(&piecemeal), verdict(&screen(&bytes[..come], 0)));
+    }
+});
