@@ -86,6 +86,8 @@ winglet: non-standard-file-perm 0640 != 0644 [etc/winglet/config.yml]
 winglet: initial-upload-closes-no-bugs [*]
 # daemon-reload and is-active, where systemd runs; the rest goes through its helpers.
 winglet: maintainer-script-calls-systemctl [*]
+# A translation of libyaml to Rust (the crate unsafe-libyaml): Debian has no such library to link.
+winglet: embedded-library libyaml [usr/bin/winglet]
 OVERRIDES
 
 # What the binary needs: asked of dpkg-shlibdeps where there is one, none for a static binary.

@@ -2,7 +2,8 @@
 # Builds the Debian package, checks it with lintian, and in a root of its own installs it, uses it,
 # upgrades it over an edited configuration, removes and purges it.
 # usage: contrib/test/deb.sh [BINARY]     as root; the root is a fresh debootstrap where a mirror
-# can be reached, else an overlay over this host's own files
+# can be reached, else (or with WINGLET_TEST_OVERLAY=1, in a tenth of the time) an overlay over this
+# host's own files
 set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -59,7 +60,7 @@ mkdir -p "$root"
 mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 2>/dev/null | head -n 1)
 # shellcheck source=/dev/null
 codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-if command -v debootstrap >/dev/null && [ -n "$mirror" ] && [ -n "$codename" ] &&
+if [ -z "${WINGLET_TEST_OVERLAY:-}" ] && command -v debootstrap >/dev/null && [ -n "$mirror" ] && [ -n "$codename" ] &&
     debootstrap --variant=minbase "$codename" "$root" "$mirror" >"$work/debootstrap" 2>&1; then
     kind='a fresh debootstrap'
 else
