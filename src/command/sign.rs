@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use super::load;
 use crate::cli::{Sign, SignOptions};
+use crate::clock::Clock;
 use crate::config::{Config, Listen};
 use crate::error::StartError;
-use crate::token::Endpoint;
+use crate::token::{Endpoint, Verifier};
 use crate::uuid::Uuid;
 
 /// Prints one signed URL.
@@ -42,6 +43,10 @@ pub fn sign(what: &Sign) -> Result<bool, StartError> {
         )));
     }
     let token = token(&config, payload, options.expires)?;
+    // A link that this very configuration refuses is no help to anybody.
+    if let Err(fault) = Verifier::new(&config).verify(&token, endpoint, Clock::System.unix()) {
+        return Err(StartError::new(format!("the link would be refused: {}", fault.cause())));
+    }
     let base = options.base_url.clone().unwrap_or_else(|| default_base(&config));
     println!("{}/download/{}?token={token}", base.trim_end_matches('/'), endpoint.name());
     Ok(true)

@@ -50,7 +50,8 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+/// As humantime counts one, so that `1year` is within it and a message can name it.
+const YEAR: Duration = Duration::from_secs(31_557_600);
 
 /// Reads and resolves the configuration file at `path`.
 ///

@@ -170,7 +170,7 @@ impl Client {
 
     /// Reads `length` bytes of a body without keeping them: `see` gets each piece and its offset.
     pub fn each_chunk(&mut self, length: u64, mut see: impl FnMut(u64, &[u8])) {
-        let mut piece = vec![0; 1 << 20];
+        let mut piece = vec![0; 256 << 10];
         let mut offset = 0;
         while offset < length {
             let room = piece.len().min(usize::try_from(length - offset).unwrap());

@@ -112,7 +112,7 @@ const FINDINGS: [&str; 14] = [
     "error: winglet.max_conections: is an unknown key; the nearest known one is max_connections",
     "error: winglet.threads: is the number 0; ",
     "error: winglet.reuse: is the text \"twice\"; write one of once, resume, unlimited",
-    "error: winglet.resume_window: is the text \"soon\"; ",
+    "error: winglet.resume_window: is the text \"soon\"; write a duration from 1s to 1year, such",
     "error: winglet.max_tracked_tokens: is the number -1; ",
     "error: winglet.timeouts.hed: is an unknown key; the nearest known one is head",
     "error: winglet.timeouts.stall: is the text \"never\"; ",
@@ -216,7 +216,10 @@ fn sign_prints_one_url_that_works_and_nothing_else() {
 fn sign_refuses_what_would_not_work() {
     let node = Node::new();
     node.write_config();
+    let long = "a".repeat(9000);
+    let too_long = vec!["sign", "file", "--server", SERVER, "--path", &long];
     for (arguments, code, words) in [
+        (too_long, 1, "the link would be refused: token longer than 8192 bytes"),
         (sign_file(&["--expires", "25h"]), 1, "longer than winglet.max_token_lifetime"),
         (sign_file(&["--expires", "0s"]), 2, "valid for a second at least"),
         (sign_file(&["--expires", "soon"]), 2, "such as 15m or 2h"),
