@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 use env_logger::{Builder, Target};
 use log::LevelFilter;
 
+use crate::access::escape;
+
 /// Bytes of log that may wait to be written.
 const MAX_WAITING: usize = 1 << 20;
 /// Lines are gathered for this long, so that a busy server does not wake a thread a line.
@@ -62,6 +64,12 @@ pub fn start(debug: bool) -> io::Result<Log> {
         .try_init()
         .map_err(io::Error::other)?;
     set_debug(debug);
+    // A panic's text may hold what a client sent.
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        let name = thread.name().unwrap_or("?");
+        log::error!("thread {name}: {}", escape(&panic.to_string()));
+    }));
     Ok(Log { buffer })
 }
 

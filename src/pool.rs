@@ -208,7 +208,10 @@ fn handle(shared: &Shared, request: Request) {
     let Some(exchange) = number.and_then(|number| shared.handed.take(number)) else { return };
     // What a panic unwinds through is dropped: the connection closes and reports itself lost, and
     // a link's stream counts as broken. Nothing shared is left half changed.
-    let outcome = catch_unwind(AssertUnwindSafe(|| download::serve(shared, exchange, &url)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        assert!(!shared.take_panic(), "provoked by a test");
+        download::serve(shared, exchange, &url);
+    }));
     if outcome.is_err() {
         log::error!("a worker panicked; its request was dropped and the worker goes on");
     }

@@ -60,6 +60,7 @@ pub struct Shared {
     pub settled: Settled,
     ids: Ids,
     sabotage: AtomicBool,
+    panic: AtomicBool,
 }
 
 impl Shared {
@@ -77,6 +78,7 @@ impl Shared {
             settled: Settled::default(),
             ids: Ids::new(),
             sabotage: AtomicBool::new(false),
+            panic: AtomicBool::new(false),
         })
     }
 
@@ -101,6 +103,18 @@ impl Shared {
     #[doc(hidden)]
     pub fn take_sabotage(&self) -> bool {
         self.sabotage.load(Ordering::Relaxed) && self.sabotage.swap(false, Ordering::AcqRel)
+    }
+
+    /// Makes the next worker panic, for the test that sees the pool survive it.
+    #[doc(hidden)]
+    pub fn provoke_panic(&self) {
+        self.panic.store(true, Ordering::Release);
+    }
+
+    /// Whether a worker is to panic; asking clears it.
+    #[doc(hidden)]
+    pub fn take_panic(&self) -> bool {
+        self.panic.load(Ordering::Relaxed) && self.panic.swap(false, Ordering::AcqRel)
     }
 
     /// A new `X-Request-Id`.

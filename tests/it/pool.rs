@@ -262,3 +262,22 @@ fn a_download_in_progress_outlives_the_private_socket() {
     assert_eq!(get(running.address, &Token::file("small").target()).status, 200);
     running.stop();
 }
+
+#[test]
+fn a_panic_costs_one_request_and_no_worker() {
+    let node = node("timeouts: { stall: 10m, queue: 1s }\nmin_rate: 0");
+    let running = Running::start(&node);
+    for _ in 0..6 {
+        let token = Token::file("small");
+        running.shared.provoke_panic();
+        let mut client = Client::connect(running.address);
+        client.request("GET", &token.target(), "");
+        assert!(client.is_closed(), "no answer, and no waiting for one");
+        // Its link was not spent by that.
+        assert_eq!(get(running.address, &token.target()).body, b"content");
+    }
+    let busy = [occupy(running.address), occupy(running.address)];
+    check_lost(&get(running.address, &Token::file("small").target()));
+    drop(busy);
+    running.stop();
+}
