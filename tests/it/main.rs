@@ -8,11 +8,13 @@
 mod client;
 mod harness;
 mod mint;
+mod proxy;
 
 mod backups;
 mod bodies;
 mod clients;
 mod commands;
+mod delivery;
 mod documents;
 mod exhaustion;
 mod grants;
