@@ -9,6 +9,7 @@ use crate::config::{self, Config, Findings};
 use crate::error::StartError;
 use crate::logging;
 use crate::notify::{Notifier, PidFile};
+use crate::replay::Replay;
 use crate::sandbox::{self, Allowed, Sandbox};
 use crate::server::{self, Opened, Server};
 use crate::signals::Signals;
@@ -59,7 +60,7 @@ fn confine(config: &Config, options: &Serve) -> Result<Option<Sandbox>, StartErr
     }
     if let Some(directory) = &config.state_directory {
         // It must exist to be allowed; the journal says what is wrong if it cannot.
-        let _ = std::fs::create_dir_all(directory);
+        let _ = Replay::make_directory(directory);
     }
     let base = server::private_base(config);
     let pid_file = options.pid_file.as_deref().and_then(|path| std::path::absolute(path).ok());

@@ -63,10 +63,7 @@ impl Journal {
                 directory.display()
             ))
         };
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
+        make_directory(directory)
             .map_err(|error| problem("cannot create the directory", &error))?;
         let lock = private(OpenOptions::new().write(true).create(true))
             .open(directory.join("lock"))
@@ -149,6 +146,11 @@ impl Journal {
         // A panic while holding it leaves at worst a torn line, which readers skip.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes the state directory where it is missing, for the server alone.
+pub(super) fn make_directory(directory: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
 const CURRENT: &str = "journal";

@@ -207,6 +207,14 @@ impl Replay {
         Ok(replay)
     }
 
+    /// Makes the state directory where it is missing, for the server alone (mode 0700).
+    ///
+    /// # Errors
+    /// Whatever mkdir(2) returns.
+    pub fn make_directory(directory: &Path) -> std::io::Result<()> {
+        journal::make_directory(directory)
+    }
+
     /// Links that are tracked now.
     pub fn tracked(&self) -> usize {
         self.tracked.load(Ordering::Relaxed)
@@ -326,11 +334,10 @@ impl Replay {
             });
             match end {
                 Some(end) if end > now => self.schedule(end, *key),
-                Some(_) => {
-                    let removed = usize::from(self.entries.remove(key).is_some());
-                    self.tracked.fetch_sub(removed, Ordering::Relaxed);
+                Some(_) if self.entries.remove(key).is_some() => {
+                    self.tracked.fetch_sub(1, Ordering::Relaxed);
                 }
-                None => {}
+                Some(_) | None => {}
             }
         }
         due.len()

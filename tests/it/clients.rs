@@ -1,1 +1,339 @@
-//! Real download clients, interrupted and resumed.
+//! Real clients with one `resume` link each: whole in the end, and the link spent.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::{Client as Connection, get};
+use crate::harness::{Node, PATIENCE, Scratch, Server, have, pattern};
+use crate::mint::Token;
+use crate::proxy::Proxy;
+
+const MIB: usize = 1 << 20;
+
+/// Where a client downloads `file` to.
+pub struct Download(Scratch);
+
+impl Download {
+    /// An empty directory.
+    pub fn new() -> Download {
+        Download(Scratch::new())
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The file in it.
+    pub fn path(&self) -> PathBuf {
+        self.0.path().join("file")
+    }
+
+    /// What arrived.
+    pub fn content(&self) -> Vec<u8> {
+        fs::read(self.path()).unwrap()
+    }
+
+    /// Starts a client.
+    pub fn start(&self, command: &mut Command) -> Client {
+        let quiet = command.current_dir(self.directory()).stdin(Stdio::null());
+        // A group of its own, since a browser is many processes.
+        Client(quiet.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap())
+    }
+
+    /// Runs a client that must succeed.
+    pub fn run(&self, command: &mut Command) {
+        let output = command.current_dir(self.directory()).stdin(Stdio::null()).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
+    }
+
+    /// Waits until the file takes that much space, and says how much.
+    pub fn wait_for_bytes(&self, bytes: usize) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let there = fs::metadata(self.path()).map_or(0, |data| data.blocks() * 512);
+            if there >= bytes as u64 {
+                return there;
+            }
+            assert!(Instant::now() < deadline, "{there} bytes have come");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A running client; killed when it goes out of scope.
+pub struct Client(Child);
+
+impl Client {
+    /// Waits for its end.
+    pub fn wait(&mut self) -> std::io::Result<std::process::ExitStatus> {
+        self.0.wait()
+    }
+
+    /// Kills it and everything that it started.
+    pub fn kill(&mut self) {
+        let group = format!("-{}", self.0.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// curl that writes into `download`.
+pub fn curl(download: &Download) -> Command {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--fail", "--output"]).arg(download.path());
+    command
+}
+
+/// A node with `file` of `length` bytes, its content, and a link to it.
+fn node(length: usize) -> (Node, Vec<u8>, String) {
+    let node = Node::new();
+    let content = pattern(length);
+    node.file("file", &content);
+    (node, content, Token::file("file").target())
+}
+
+/// The download is whole, and its link is spent.
+fn assert_spent(server: &Server, download: &Download, content: &[u8], target: &str) {
+    assert!(download.content() == content, "the file differs");
+    server.wait_for_log(&format!("link={0}/{0}", content.len()));
+    let again = get(server.address(), target);
+    assert_eq!((again.status, again.text().contains("already used")), (401, true));
+}
+
+#[test]
+fn curl_killed_at_a_third_and_continued() {
+    if !have("curl") {
+        return;
+    }
+    let (node, content, target) = node(16 * MIB);
+    let node = node.winglet("rate_limit: 16");
+    let server = node.start();
+    let download = Download::new();
+    let mut first = download.start(curl(&download).arg(server.base() + &target));
+    download.wait_for_bytes(content.len() * 3 / 10);
+    first.kill();
+    server.wait_for_log("interrupted");
+    download.run(curl(&download).args(["-C", "-"]).arg(server.base() + &target));
+    assert_spent(&server, &download, &content, &target);
+}
+
+#[test]
+fn curl_that_retries_from_the_start() {
+    if !have("curl") {
+        return;
+    }
+    let (node, content, target) = node(4 * MIB);
+    let server = node.start();
+    let download = Download::new();
+    let proxy = Proxy::start(server.address(), vec![MIB, 3 * MIB, 100_000]);
+    let retry = ["--retry", "5", "--retry-all-errors", "--retry-delay", "0"];
+    download.run(curl(&download).args(retry).arg(proxy.base() + &target));
+    assert_eq!(proxy.cut(), 3);
+    assert_spent(&server, &download, &content, &target);
+}
+
+#[test]
+fn ten_interruptions_in_a_row() {
+    if !have("curl") {
+        return;
+    }
+    let (node, content, target) = node(8 * MIB);
+    let node = node.with_state();
+    let server = node.start();
+    let download = Download::new();
+    // Anywhere, twice before the first byte and in the head, too.
+    let mut seed = u64::from(std::process::id());
+    let mut random = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) as usize % below
+    };
+    let cuts: Vec<usize> =
+        (0..10).map(|i| if i < 2 { 1 + random(600) } else { random(MIB) + 1 }).collect();
+    println!("cuts: {cuts:?}");
+    let proxy = Proxy::start(server.address(), cuts);
+    for _ in 0..10 {
+        let mut client =
+            download.start(curl(&download).args(["-C", "-"]).arg(proxy.base() + &target));
+        assert!(!client.wait().unwrap().success());
+    }
+    assert_eq!(proxy.cut(), 10);
+    download.run(curl(&download).args(["-C", "-"]).arg(proxy.base() + &target));
+    assert_spent(&server, &download, &content, &target);
+}
+
+#[test]
+fn wget_continues() {
+    if !have("wget") {
+        return;
+    }
+    let (node, content, target) = node(8 * MIB);
+    let server = node.start();
+    let download = Download::new();
+    let wget = |address: String| {
+        let mut command = Command::new("wget");
+        command.args(["--quiet", "--continue", "--tries=1", "--no-hsts", "--output-document"]);
+        command.arg(download.path()).arg(address);
+        command
+    };
+    let proxy = Proxy::start(server.address(), vec![content.len() * 3 / 10]);
+    assert!(!download.start(&mut wget(proxy.base() + &target)).wait().unwrap().success());
+    download.run(&mut wget(proxy.base() + &target));
+    assert_spent(&server, &download, &content, &target);
+}
+
+#[test]
+fn wget_that_retries_by_itself() {
+    if !have("wget") {
+        return;
+    }
+    let (node, content, target) = node(8 * MIB);
+    let server = node.start();
+    let download = Download::new();
+    let proxy = Proxy::start(server.address(), vec![MIB, MIB, MIB]);
+    let mut wget = Command::new("wget");
+    wget.args(["--quiet", "--tries=10", "--waitretry=0", "--no-hsts", "--output-document"]);
+    download.run(wget.arg(download.path()).arg(proxy.base() + &target));
+    assert_eq!(proxy.cut(), 3);
+    assert_spent(&server, &download, &content, &target);
+}
+
+fn aria2c(download: &Download) -> Command {
+    let mut command = Command::new("aria2c");
+    command.args(["-x8", "-s8", "--min-split-size=1M", "--quiet", "--file-allocation=none"]);
+    command.args(["--retry-wait=0", "--max-tries=20", "--no-conf", "--out=file", "--dir"]);
+    command.arg(download.directory());
+    command
+}
+
+#[test]
+fn aria2c_in_eight_parts() {
+    if !have("aria2c") {
+        return;
+    }
+    let (node, content, target) = node(32 * MIB);
+    let server = node.start();
+    let download = Download::new();
+    download.run(aria2c(&download).arg(server.base() + &target));
+    assert_spent(&server, &download, &content, &target);
+}
+
+#[test]
+fn aria2c_in_eight_parts_that_are_cut() {
+    if !have("aria2c") {
+        return;
+    }
+    let (node, content, target) = node(32 * MIB);
+    let node = node.winglet("rate_limit: 16");
+    let server = node.start();
+    let download = Download::new();
+    let cuts = vec![2 * MIB, 100_000, MIB, 700_000, 300, MIB, 2 * MIB, 50_000];
+    let proxy = Proxy::start(server.address(), cuts);
+    download.run(aria2c(&download).arg(proxy.base() + &target));
+    assert!(proxy.cut() > 0);
+    assert_spent(&server, &download, &content, &target);
+}
+
+#[test]
+fn aria2c_killed_and_continued() {
+    if !have("aria2c") {
+        return;
+    }
+    let (node, content, target) = node(32 * MIB);
+    let node = node.winglet("rate_limit: 2");
+    let server = node.start();
+    let download = Download::new();
+    let url = server.base() + &target;
+    let mut first = download.start(aria2c(&download).arg("--auto-save-interval=1").arg(&url));
+    download.wait_for_bytes(content.len() / 4);
+    // In order, so that it notes what it has.
+    let ended = Command::new("kill").arg("-INT").arg(first.0.id().to_string()).status();
+    assert!(ended.unwrap().success());
+    first.wait().unwrap();
+    server.wait_for_logs(1, "interrupted");
+    download.run(aria2c(&download).arg("--continue").arg(&url));
+    assert!(download.content() == content, "the file differs");
+    // It opens with a request for all of the file, which takes back what it could have proved of
+    // the first part. So the link may stay open, for this client and within its budget.
+    assert_eq!(Connection::connect_from("127.0.0.2", server.address()).get(&target).status, 401);
+}
+
+/// Headless Chromium that downloads `url` into `download`.
+fn chromium(download: &Download, profile: &Scratch, url: &str) -> Command {
+    let preferences = format!(
+        r#"{{"download":{{"default_directory":"{}","prompt_for_download":false}}}}"#,
+        download.directory().display()
+    );
+    fs::create_dir_all(profile.path().join("Default")).unwrap();
+    fs::write(profile.path().join("Default/Preferences"), preferences).unwrap();
+    let mut command = Command::new("chromium");
+    command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"]);
+    command.args(["--disable-background-networking", "--disable-component-update"]);
+    command.args(["--disable-sync", "--disable-dev-shm-usage", "--disable-extensions"]);
+    command.arg(format!("--user-data-dir={}", profile.path().display())).arg(url);
+    command.env("HOME", profile.path());
+    command
+}
+
+/// Waits for a file of that length in the browser's directory, under its final name.
+fn wait_for_browser(download: &Download, length: usize) {
+    let deadline = Instant::now() + 2 * PATIENCE;
+    while fs::metadata(download.path()).map_or(0, |data| data.len()) != length as u64 {
+        let there: Vec<_> = fs::read_dir(download.directory())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert!(Instant::now() < deadline, "the browser has {there:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn chromium_downloads() {
+    if !have("chromium") {
+        return;
+    }
+    let (node, content, target) = node(16 * MIB);
+    let server = node.start();
+    let (download, profile) = (Download::new(), Scratch::new());
+    let mut browser =
+        download.start(&mut chromium(&download, &profile, &(server.base() + &target)));
+    wait_for_browser(&download, content.len());
+    browser.kill();
+    assert_spent(&server, &download, &content, &target);
+}
+
+#[test]
+fn chromium_that_was_cut_and_asked_again() {
+    if !have("chromium") {
+        return;
+    }
+    let (node, content, target) = node(16 * MIB);
+    let server = node.start();
+    let (download, profile) = (Download::new(), Scratch::new());
+    let proxy = Proxy::start(server.address(), vec![5 * MIB]);
+    let url = proxy.base() + &target;
+    let mut browser = download.start(&mut chromium(&download, &profile, &url));
+    server.wait_for_log("interrupted");
+    browser.kill();
+    // Without a person it does not resume; clicking the link again has to work.
+    let profile = Scratch::new();
+    let mut browser = download.start(&mut chromium(&download, &profile, &url));
+    wait_for_browser(&download, content.len());
+    browser.kill();
+    assert_eq!(proxy.cut(), 1);
+    assert_spent(&server, &download, &content, &target);
+}

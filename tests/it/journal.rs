@@ -1,1 +1,300 @@
-//! The journal on disk: torn, garbled, full, locked, killed.
+//! The journal as an operator meets it: crashes, damage, full disks, two servers.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::client::{Client, get};
+use crate::harness::{Node, Server, is_root, pattern};
+use crate::mint::Token;
+
+/// Rounds of the crash test, unless `WINGLET_CRASH_ROUNDS` says otherwise.
+const CRASH_ROUNDS: usize = 30;
+const LOADERS: usize = 3;
+
+/// A link of its own to one of the numbered files. The log tells them apart by the file's name.
+fn link(number: usize) -> String {
+    Token::file(&format!("f/{number}")).target()
+}
+
+/// Downloads links from `numbers` until the server is gone; returns them with their numbers.
+fn load(address: SocketAddr, first: usize, stop: &AtomicBool) -> Vec<(usize, String)> {
+    let mut links = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let number = first + links.len() * LOADERS;
+        let target = link(number);
+        links.push((number, target.clone()));
+        let Ok(stream) = std::net::TcpStream::connect(address) else { break };
+        let mut client = Client::over(stream);
+        let request = format!("GET {target} HTTP/1.1\r\nHost: node\r\n\r\n");
+        if client.try_send(request).is_err() || client.try_answer().is_err() {
+            break;
+        }
+    }
+    links
+}
+
+/// The numbers of the files that the log calls delivered.
+fn delivered(log: &str) -> Vec<usize> {
+    log.lines()
+        .filter(|line| line.ends_with(" delivered"))
+        .map(|line| {
+            let name = line.split("file=\"f/").nth(1).unwrap();
+            name.split('"').next().unwrap().parse().unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn no_crash_revives_a_delivered_link() {
+    let rounds = std::env::var("WINGLET_CRASH_ROUNDS");
+    let rounds = rounds.map_or(CRASH_ROUNDS, |rounds| rounds.parse().unwrap());
+    let node = Node::new().with_state();
+    let content = pattern(2000);
+    fs::create_dir_all(node.volume().join("f")).unwrap();
+    let base = node.file("content", &content);
+    let (mut made, mut next, mut checked) = (0, 0, 0);
+    let mut links: HashMap<usize, String> = HashMap::new();
+    let mut seed = 1u64;
+    for round in 0..rounds {
+        while made < next + 4000 {
+            fs::hard_link(&base, node.volume().join(format!("f/{made}"))).unwrap();
+            made += 1;
+        }
+        let mut server = node.start();
+        // Everything that the last run reported is refused by this one.
+        for target in links.values() {
+            let again = get(server.address(), target);
+            assert_eq!(again.status, 401, "round {round}: {}", again.raw);
+            checked += 1;
+        }
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let moment = Duration::from_micros((seed >> 33) % 60_000);
+        let (stop, address) = (AtomicBool::new(false), server.address());
+        let used: HashMap<usize, String> = thread::scope(|scope| {
+            let stop = &stop;
+            let loaders: Vec<_> = (0..LOADERS)
+                .map(|loader| scope.spawn(move || load(address, next + loader, stop)))
+                .collect();
+            thread::sleep(moment);
+            server.kill();
+            stop.store(true, Ordering::Relaxed);
+            loaders.into_iter().flat_map(|loader| loader.join().unwrap()).collect()
+        });
+        next = used.keys().max().map_or(next, |last| last + 1);
+        links = delivered(&server.log())
+            .into_iter()
+            .filter_map(|number| used.get(&number).map(|target| (number, target.clone())))
+            .collect();
+    }
+    println!("{rounds} crashes, {checked} delivered links tried again");
+    assert!(checked > rounds, "hardly any load: {checked}");
+}
+
+fn node() -> (Node, Vec<u8>) {
+    let node = Node::new().with_state();
+    let content = pattern(1000);
+    node.file("file", &content);
+    (node, content)
+}
+
+/// Uses a link up and stops the server in order; returns the link.
+fn spend(node: &Node) -> String {
+    let target = Token::file("file").target();
+    let mut server = node.start();
+    assert_eq!(get(server.address(), &target).status, 200);
+    server.wait_for_log("delivered");
+    server.stop();
+    target
+}
+
+/// The server does not start, and says why.
+fn assert_refuses(node: &Node, why: &str) {
+    let mut server = node.launch(&[]);
+    server.may_log_errors();
+    assert_eq!(server.wait().code(), Some(1), "{}", server.log());
+    let log = server.log();
+    assert!(log.contains("state_directory") && log.contains(why), "{log}");
+}
+
+#[test]
+fn the_files_are_private() {
+    let (node, _) = node();
+    spend(&node);
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(node.state()), 0o700);
+    for name in ["journal", "lock"] {
+        assert_eq!(mode(node.state().join(name)), 0o600, "{name}");
+    }
+    let journal = fs::read_to_string(node.state().join("journal")).unwrap();
+    assert!(journal.starts_with("winglet-journal 1\n"), "{journal}");
+    assert!(!journal.contains("file") && !journal.contains('\0'), "{journal}");
+}
+
+#[test]
+fn damage_costs_no_good_record() {
+    let (node, _) = node();
+    let target = spend(&node);
+    let path = node.state().join("journal");
+    let content = fs::read_to_string(&path).unwrap();
+    let torn =
+        &content[content.rfind("\n").map_or(0, |end| content[..end].rfind('\n').unwrap() + 1)..];
+    let cases = [
+        format!("{content}{}", &torn[..torn.len() / 2]),
+        format!("{content}garbage\nmore \u{1} of it\n"),
+        content.replacen('\n', "\n0123 not a record\n", 1),
+    ];
+    for case in cases {
+        fs::write(&path, case).unwrap();
+        let mut server = node.start();
+        assert!(server.log().contains("unreadable lines"), "{}", server.log());
+        assert_eq!(get(server.address(), &target).status, 401);
+        server.stop();
+    }
+}
+
+#[test]
+fn what_cannot_be_read_stops_the_start() {
+    let (node, _) = node();
+    let target = spend(&node);
+    let path = node.state().join("journal");
+    let content = fs::read(&path).unwrap();
+    for bad in ["", "winglet-journal 2\nnew\n", "hello\n", "\u{0}\u{0}\u{0}"] {
+        fs::write(&path, bad).unwrap();
+        assert_refuses(&node, "move it away");
+        let check = node.run(&["check", "--config", "config.yml"]);
+        assert_eq!(check.status.code(), Some(1), "{bad:?}");
+    }
+    fs::write(&path, content).unwrap();
+    let server = node.start();
+    assert_eq!(get(server.address(), &target).status, 401);
+}
+
+#[test]
+fn a_journal_of_another_user_stops_the_start() {
+    if !is_root() {
+        return;
+    }
+    let (node, _) = node();
+    let node = node.as_user(65_534);
+    spend(&node);
+    let path = node.state().join("journal");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    assert_refuses(&node, "cannot read");
+}
+
+#[test]
+fn two_servers_cannot_share_a_directory() {
+    let (node, _) = node();
+    let mut first = node.start();
+    assert_refuses(&node, "in use by another server");
+    first.kill();
+    // The lock of a dead server is none.
+    let mut second = node.start();
+    second.stop();
+}
+
+/// Downloads `count` links of their own.
+fn spend_many(server: &Server, count: usize) -> Vec<String> {
+    let before = server.log().matches(" delivered").count();
+    let mut client = Client::connect(server.address());
+    let targets: Vec<String> = (0..count).map(|_| Token::file("file").target()).collect();
+    for target in &targets {
+        assert_eq!(client.get(target).status, 200);
+    }
+    drop(client);
+    server.wait_for_logs(before + count, " delivered");
+    targets
+}
+
+#[test]
+fn a_full_disk_is_reported_once_and_served_on() {
+    let (node, _) = node();
+    // No file grows past this: the journal's writes fail, as on a full disk.
+    let limit = ["prlimit", "--fsize=4096:4096", "sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
+    let node = node.through(&limit);
+    let mut server = node.start();
+    server.may_log_errors();
+    let targets = spend_many(&server, 60);
+    server.wait_for_log("cannot write the journal");
+    for target in &targets {
+        assert_eq!(get(server.address(), target).status, 401, "in memory it is remembered");
+    }
+    assert_eq!(server.log().matches(" ERROR ").count(), 1, "{}", server.log());
+    server.stop();
+}
+
+/// A small file system of its own, unmounted in the end.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn mount(at: std::path::PathBuf) -> Option<Small> {
+        fs::create_dir_all(&at).unwrap();
+        let options = ["-t", "tmpfs", "-o", "size=64k,mode=0700", "winglet-test"];
+        let mounted = Command::new("mount").args(options).arg(&at).output().unwrap();
+        if !mounted.status.success() {
+            eprintln!("skipped: mount is not allowed here");
+            return None;
+        }
+        Some(Small(at))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_has_room_again_gets_everything() {
+    if !is_root() {
+        return;
+    }
+    let (node, _) = node();
+    let Some(small) = Small::mount(node.state()) else { return };
+    let mut server = node.start();
+    server.may_log_errors();
+    let early = spend_many(&server, 5);
+    let ballast = small.0.join("ballast");
+    let _ = fs::write(&ballast, vec![0; 1 << 20]);
+    let late = spend_many(&server, 40);
+    server.wait_for_log("cannot write the journal");
+    assert_eq!(get(server.address(), &late[39]).status, 401);
+    fs::remove_file(&ballast).unwrap();
+    server.wait_for_log("written again and complete");
+    server.kill();
+    let server = node.start();
+    for target in early.iter().chain(&late) {
+        assert_eq!(get(server.address(), target).status, 401);
+    }
+}
+
+#[test]
+fn explain_reads_what_the_server_writes() {
+    let (node, _) = node();
+    let mut server = node.start();
+    let token = Token::file("file");
+    let says = |text: &str| {
+        let output = node.run(&["explain", &token.target(), "--config", "config.yml"]);
+        let output = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.contains(text), "{text}:\n{output}");
+    };
+    says("never used");
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.get_with(&token.target(), "Range: bytes=0-399\r\n").status, 206);
+    drop(client);
+    server.wait_for_log("delivered");
+    says("in progress: 400 of 1000 bytes");
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.get_with(&token.target(), "Range: bytes=400-\r\n").status, 206);
+    drop(client);
+    server.wait_for_log("link=1000/1000");
+    says("spent");
+    server.stop();
+}

@@ -9,11 +9,13 @@ mod client;
 mod crowd;
 mod harness;
 mod mint;
+mod proxy;
 
 mod backups;
 mod bodies;
 mod clients;
 mod commands;
+mod delivery;
 mod documents;
 mod exhaustion;
 mod grants;

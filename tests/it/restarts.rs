@@ -1,1 +1,144 @@
-//! Restarts in the middle of downloads.
+//! Downloads over a restart of the server, in order and by a crash.
+
+use std::process::Command;
+
+use crate::client::{Client, get};
+use crate::clients::{Download, curl};
+use crate::harness::{Node, have, pattern};
+use crate::mint::Token;
+
+const LENGTH: usize = 24 << 20;
+
+/// A node that a download of a few seconds can be interrupted on.
+fn node() -> (Node, Vec<u8>) {
+    let node = Node::new().with_state().winglet("rate_limit: 8\ntimeouts: { drain: 0s }");
+    let content = pattern(LENGTH);
+    node.file("file", &content);
+    (node, content)
+}
+
+/// Starts a curl, stops the server in the middle by `stop`, and continues on the next one.
+fn curl_over_a_restart(stop: impl Fn(&mut crate::harness::Server)) {
+    if !have("curl") {
+        return;
+    }
+    let (node, content) = node();
+    let token = Token::file("file");
+    let download = Download::new();
+    let mut server = node.start();
+    let mut first = download.start(curl(&download).arg(server.base() + &token.target()));
+    let cut = download.wait_for_bytes(LENGTH / 3);
+    stop(&mut server);
+    assert!(!first.wait().unwrap().success(), "curl does not notice");
+    assert!(cut < LENGTH as u64, "it was over before the restart");
+    let server = node.start();
+    let address = server.address();
+    assert_eq!(Client::connect_from("127.0.0.2", address).get(&token.target()).status, 401);
+    download.run(curl(&download).args(["-C", "-"]).arg(server.base() + &token.target()));
+    assert!(download.content() == content);
+    server.wait_for_log(&format!("link={LENGTH}/{LENGTH}"));
+    assert_eq!(get(address, &token.target()).status, 401);
+}
+
+#[test]
+fn curl_over_sigterm() {
+    curl_over_a_restart(|server| {
+        server.stop();
+    });
+}
+
+#[test]
+fn curl_over_a_crash() {
+    curl_over_a_restart(|server| server.kill());
+}
+
+#[test]
+fn aria2c_over_a_crash() {
+    if !have("aria2c") {
+        return;
+    }
+    let (node, content) = node();
+    let token = Token::file("file");
+    let download = Download::new();
+    let mut server = node.start();
+    let aria2c = |address: String| {
+        let mut command = Command::new("aria2c");
+        command.args(["-x8", "-s8", "-k1M", "-q", "--auto-save-interval=0", "--max-tries=1"]);
+        command.args(["--file-allocation=none", "--allow-overwrite=false", "-o", "file", "-d"]);
+        command.arg(download.directory()).arg(address + &token.target());
+        command
+    };
+    let mut first = download.start(&mut aria2c(server.base()));
+    server.wait_until("eight streams", |server| server.descriptors() > 24);
+    download.wait_for_bytes(LENGTH / 4);
+    server.kill();
+    assert!(!first.wait().unwrap().success(), "aria2c does not notice");
+    let server = node.start();
+    // What only might have arrived must not spend the link while a part is still missing.
+    download.run(aria2c(server.base()).arg("-c"));
+    assert!(download.content() == content);
+    let mut stranger = Client::connect_from("127.0.0.2", server.address());
+    assert_eq!(stranger.get(&token.target()).status, 401);
+}
+
+#[test]
+fn a_spent_link_stays_spent_and_an_open_one_bound() {
+    let node = Node::new().with_state();
+    let content = pattern(1000);
+    node.file("file", &content);
+    let (spent, open) = (Token::file("file").target(), Token::file("file").target());
+    let mut server = node.start();
+    assert_eq!(get(server.address(), &spent).body, content);
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.get_with(&open, "Range: bytes=0-399\r\n").body, content[..400]);
+    drop(client);
+    server.wait_for_logs(2, "delivered");
+    for kill in [true, false, true] {
+        if kill {
+            server.kill()
+        } else {
+            server.stop()
+        }
+        server = node.start();
+        assert_eq!(get(server.address(), &spent).status, 401);
+        let mut stranger = Client::connect_from("127.0.0.2", server.address());
+        assert_eq!(stranger.get(&open).status, 401);
+    }
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.get_with(&open, "Range: bytes=400-\r\n").body, content[400..]);
+    drop(client);
+    server.wait_for_log("link=1000/1000");
+    assert_eq!(get(server.address(), &open).status, 401);
+}
+
+#[test]
+fn changing_reuse_revives_nothing() {
+    let node = Node::new().with_state();
+    let content = pattern(1000);
+    node.file("file", &content);
+    let (spent, open, once) =
+        (Token::file("file").target(), Token::file("file").target(), Token::file("file").target());
+    let mut server = node.start();
+    assert_eq!(get(server.address(), &spent).body, content);
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.get_with(&open, "Range: bytes=0-399\r\n").status, 206);
+    drop(client);
+    server.wait_for_logs(2, "delivered");
+    server.kill();
+
+    let config = std::fs::read_to_string(node.config()).unwrap();
+    std::fs::write(node.config(), format!("{config}  reuse: once\n")).unwrap();
+    let mut server = node.start_with(&[]);
+    for target in [&spent, &open] {
+        assert_eq!(get(server.address(), target).status, 401);
+    }
+    let answer = Client::connect(server.address()).get_with(&once, "Range: bytes=0-9\r\n");
+    assert_eq!((answer.status, answer.field("Accept-Ranges")), (200, Some("none")));
+    assert_eq!(get(server.address(), &once).status, 401);
+    server.kill();
+
+    let server = node.start();
+    for target in [&spent, &once] {
+        assert_eq!(get(server.address(), target).status, 401);
+    }
+}

@@ -1,0 +1,128 @@
+//! A TCP proxy that cuts connections where a test says so.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::harness::PATIENCE;
+
+/// A proxy in front of a server. Its connections end with it.
+pub struct Proxy {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    cut: Arc<AtomicUsize>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Starts a proxy to `to` that resets its connection number `i` after `cuts[i]` bytes of
+    /// answers, on both sides; later connections are left alone.
+    pub fn start(to: SocketAddr, cuts: Vec<usize>) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, cut) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&cut));
+        let acceptor = thread::spawn(move || {
+            let mut relays = Vec::new();
+            for (index, client) in listener.incoming().enumerate() {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                let limit = cuts.get(index).copied();
+                let (stopped, count) = (Arc::clone(&stopped), Arc::clone(&count));
+                relays.push(thread::spawn(move || {
+                    let (Ok(client), Ok(server)) = (client, TcpStream::connect(to)) else { return };
+                    if relay(&client, &server, limit, &stopped) {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let zero = Some(Duration::ZERO);
+                    let _ = rustix::net::sockopt::set_socket_linger(&client, zero);
+                    let _ = rustix::net::sockopt::set_socket_linger(&server, zero);
+                }));
+            }
+            relays.into_iter().for_each(|relay| relay.join().unwrap());
+        });
+        Proxy { address, stop, cut, acceptor: Some(acceptor) }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://ADDR:PORT`
+    pub fn base(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Connections that were cut so far.
+    pub fn cut(&self) -> usize {
+        self.cut.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
+        self.acceptor.take().map(JoinHandle::join);
+    }
+}
+
+/// Relays until both sides have finished, one is gone, or `limit` bytes came back: then `true`.
+fn relay(
+    mut client: &TcpStream,
+    mut server: &TcpStream,
+    limit: Option<usize>,
+    stop: &AtomicBool,
+) -> bool {
+    let mut buffer = [0; 16 * 1024];
+    let (mut client_open, mut server_open) = (true, true);
+    let mut left = limit.unwrap_or(usize::MAX);
+    client.set_write_timeout(Some(PATIENCE)).unwrap();
+    while (client_open || server_open) && !stop.load(Ordering::Relaxed) {
+        if ready(client, client_open) {
+            match client.read(&mut buffer) {
+                Ok(0) => {
+                    client_open = false;
+                    let _ = server.shutdown(Shutdown::Write);
+                }
+                Ok(count) if server.write_all(&buffer[..count]).is_ok() => {}
+                _ => return false,
+            }
+        }
+        if ready(server, server_open) {
+            match server.read(&mut buffer) {
+                Ok(0) => {
+                    server_open = false;
+                    let _ = client.shutdown(Shutdown::Write);
+                }
+                Ok(count) => {
+                    let passed = count.min(left);
+                    left -= passed;
+                    if client.write_all(&buffer[..passed]).is_err() {
+                        return false;
+                    }
+                    if left == 0 {
+                        return true;
+                    }
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+    false
+}
+
+/// Whether `socket` can be read, after a short wait.
+fn ready(socket: &TcpStream, open: bool) -> bool {
+    let mut poll = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN)];
+    let wait = Timespec { tv_sec: 0, tv_nsec: if open { 200_000 } else { 0 } };
+    open && rustix::event::poll(&mut poll, Some(&wait)).is_ok_and(|count| count > 0)
+}
