@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::access::{Bytes, Entry, Outcome};
 use crate::address::ClientKey;
-use crate::body;
+use crate::body::{self, Broken};
 use crate::config::Reuse;
 use crate::cors;
 use crate::handover::{After, Exchange, Settlement};
@@ -170,6 +170,9 @@ impl Serving<'_> {
                 self.exchange.finish(after, Some(Box::new(settlement)));
             }
             Err(broken) => {
+                if matches!(broken, Broken::Stalled | Broken::TooSlow) {
+                    socket.reset_at_close();
+                }
                 let outcome = Outcome::Interrupted(broken.to_string());
                 let record = settlement.end(sent, acknowledged, outcome);
                 // A worker may wait for the disk: it records on the spot.

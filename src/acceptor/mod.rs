@@ -376,7 +376,7 @@ impl Acceptor {
         let Some(slot) = self.slots.get(index) else { return };
         let expiry = slot.expiry;
         if !delivered {
-            self.close(index);
+            self.close_with_reset(index);
         } else if matches!(slot.phase, Phase::Lingering { .. }) {
             self.slots.set_expiry(index, expiry);
             self.start_waiting(index);
@@ -440,6 +440,14 @@ impl Acceptor {
         if self.accept_again.is_some() {
             self.resume_accepting();
         }
+    }
+
+    /// Closes a connection whose client does not take what it was sent.
+    fn close_with_reset(&mut self, index: usize) {
+        if let Some(connection) = self.slots.get(index).and_then(|slot| slot.connection.as_ref()) {
+            connection.socket.reset_at_close();
+        }
+        self.close(index);
     }
 
     fn stop(&mut self) {
