@@ -113,7 +113,7 @@ impl Soak<'_> {
             2 => vec![b'a'; 300_000],
             3 => get("/download/file?token=x").repeat(200).into_bytes(),
             4 => get("/health").repeat(1000).into_bytes(),
-            5 => get(&large)[..50].as_bytes().to_vec(),
+            5 => get(&large).as_bytes()[..50].to_vec(),
             6 => get(&large).into_bytes(),
             7 => [get(&large), get(&large)].concat().into_bytes(),
             _ => get(&Token::file("1000").target()).repeat(3).into_bytes(),
