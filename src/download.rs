@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::access::{Bytes, Entry, Outcome};
 use crate::address::ClientKey;
-use crate::body;
+use crate::body::{self, Broken};
 use crate::config::Reuse;
 use crate::cors;
 use crate::handover::{After, Exchange, Settlement};
@@ -168,9 +168,13 @@ impl Serving<'_> {
                 self.exchange.finish(after, Some(Box::new(settlement)));
             }
             Err(broken) => {
-                let socket = self.exchange.socket();
-                let (sent, acknowledged) = socket
-                    .map_or((0, 0), |socket| (socket.sent(), socket.acknowledged().unwrap_or(0)));
+                let stuck = matches!(broken, Broken::Stalled | Broken::TooSlow);
+                let (sent, acknowledged) = self.exchange.socket().map_or((0, 0), |socket| {
+                    if stuck {
+                        socket.reset_at_close();
+                    }
+                    (socket.sent(), socket.acknowledged().unwrap_or(0))
+                });
                 let sent = sent.saturating_sub(content_start);
                 let acknowledged = acknowledged.saturating_sub(content_start);
                 let outcome = Outcome::Interrupted(broken.to_string());

@@ -18,11 +18,14 @@ use crate::pool::{self, Source};
 use crate::replay::Replay;
 use crate::shared::{Settings, Shared};
 use crate::signals::Signals;
+use crate::sys;
 #[cfg(feature = "tls")]
 use crate::tls::Certificates;
 
 /// The housekeeper looks after expiry and certificates this often.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Free memory goes back to the kernel this often.
+const TRIMMING: Duration = Duration::from_secs(10);
 /// The acceptor's stack in bytes.
 const STACK: usize = 512 * 1024;
 /// The longest path that a Unix socket address holds, less what we append to the directory.
@@ -176,6 +179,7 @@ impl Server {
         notifier: &Notifier,
     ) -> io::Result<()> {
         let mut looked = Instant::now();
+        let mut trimmed = looked;
         loop {
             for record in self.shared.settled.take(HOUSEKEEPING) {
                 record.write();
@@ -188,6 +192,10 @@ impl Server {
             if looked.elapsed() >= HOUSEKEEPING {
                 looked = Instant::now();
                 self.look_after();
+            }
+            if trimmed.elapsed() >= TRIMMING {
+                trimmed = Instant::now();
+                sys::return_free_memory();
             }
             if self.acceptor.is_finished() || self.shared.settled.is_closed() {
                 break;

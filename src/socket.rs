@@ -147,6 +147,13 @@ impl Socket {
         };
     }
 
+    /// Makes closing a reset: what the kernel still holds of the answer is thrown away. Without it
+    /// a client that was cut for standing still would keep megabytes of the kernel's memory for
+    /// minutes, and could read on.
+    pub fn reset_at_close(&self) {
+        let _ = rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO));
+    }
+
     /// Whether TLS waits for room in the kernel's buffer.
     pub fn wants_write(&self) -> bool {
         match &self.wire {

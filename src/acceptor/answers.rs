@@ -94,7 +94,7 @@ impl Acceptor {
         let Some(connection) = &mut slot.connection else { return };
         slot.phase = Phase::Head;
         if !connection.socket.write_at_once(answer) {
-            self.close(index);
+            self.close_with_reset(index);
         } else if keep {
             self.next_request(index);
         } else {

@@ -382,7 +382,9 @@ impl Acceptor {
         self.end_delivery(index, outcome);
         let Some(slot) = self.slots.get(index) else { return };
         let expiry = slot.expiry;
-        if !delivered || (fin && matches!(slot.phase, Phase::Lingering { .. })) {
+        if !delivered {
+            self.close_with_reset(index);
+        } else if fin && matches!(slot.phase, Phase::Lingering { .. }) {
             self.close(index);
         } else if matches!(slot.phase, Phase::Lingering { .. }) {
             self.slots.set_expiry(index, expiry);
@@ -447,6 +449,14 @@ impl Acceptor {
         if self.accept_again.is_some() {
             self.resume_accepting();
         }
+    }
+
+    /// Closes a connection whose client does not take what it was sent.
+    fn close_with_reset(&mut self, index: usize) {
+        if let Some(connection) = self.slots.get(index).and_then(|slot| slot.connection.as_ref()) {
+            connection.socket.reset_at_close();
+        }
+        self.close(index);
     }
 
     fn stop(&mut self) {

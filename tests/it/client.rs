@@ -6,7 +6,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::harness::PATIENCE;
 
@@ -189,7 +189,9 @@ impl Client {
 pub fn connect_from(source: &str, to: SocketAddr, receive_buffer: Option<usize>) -> TcpStream {
     let source: IpAddr = source.parse().unwrap();
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = rustix::net::socket(family, SocketType::STREAM, None).unwrap();
+    // Not for servers that other tests start meanwhile.
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None).unwrap();
     if let Some(bytes) = receive_buffer {
         rustix::net::sockopt::set_socket_recv_buffer_size(&socket, bytes).unwrap();
     }

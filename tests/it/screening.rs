@@ -164,6 +164,7 @@ fn request_lines_of_every_kind() {
         (b"GET /health HTTP/1.1\rHost: node\r\r".to_vec(), 400),
         (b"\nGET /health HTTP/1.1\r\nHost: node\r\n\r\n".to_vec(), 400),
         (b"\r\nGET /health HTTP/1.1\r\nHost: node\r\n\r\n".to_vec(), 200),
+        (b"\r\n\r\n\r\n\r\n\r\nGET /health HTTP/1.1\r\nHost: node\r\n\r\n".to_vec(), 400),
         (b"GET /health HTTP/1.1\r\n\r\n".to_vec(), 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), 505),
         (hello, 400),
