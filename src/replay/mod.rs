@@ -4,9 +4,11 @@
 //! goes to the journal is formatted there and written after. The table is bounded, and nothing
 //! live is ever evicted: full, it turns new links away.
 
+mod entry;
 mod grant;
 mod journal;
 mod record;
+mod stream;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -18,16 +20,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 
+use entry::Entry;
+pub use entry::{Request, Rules, Standing, Subject};
 pub use grant::{Ending, MAX_STREAMS};
-use grant::{Grant, HEAD_CHARGE};
 use journal::Journal;
+pub use stream::{Finished, Progress, Stream};
 
-use crate::address::ClientKey;
 use crate::config::Reuse;
 use crate::error::StartError;
 use crate::refusal::{Busy, Refusal};
-use crate::storage::EntityTag;
-use crate::token::{Resource, TokenFault, Used};
+use crate::token::{Resource, TokenFault};
 
 /// The hash of a link's `unique_id`.
 pub type Key = [u8; 16];
@@ -42,116 +44,6 @@ const RUNNING_KEPT: u64 = 60;
 const EXPIRE_AT_ONCE: usize = 512;
 /// Entries copied between two writes of a compaction.
 const COPY_AT_ONCE: usize = 1024;
-
-/// The rules of the configuration that the table goes by.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// How often a link may be used.
-    pub reuse: Reuse,
-    /// Seconds after its first use in which a link may be resumed.
-    pub window: u64,
-    /// Bind a link to the client that used it first.
-    pub bind: bool,
-}
-
-/// Somebody wants to use a link.
-#[derive(Clone, Copy, Debug)]
-pub struct Request {
-    /// Which link.
-    pub key: Key,
-    /// The hash of what it opens.
-    pub resource: [u8; 16],
-    /// Who asks, where that is known.
-    pub client: Option<ClientKey>,
-    /// The token's `exp`.
-    pub expires: u64,
-    /// `exp` has passed.
-    pub expired: bool,
-}
-
-/// The file that a link is used for, as it is now.
-#[derive(Clone, Copy, Debug)]
-pub struct Subject {
-    /// Its entity tag.
-    pub tag: EntityTag,
-    /// Its length in bytes.
-    pub length: u64,
-}
-
-/// What is known about a link, for `explain`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Never used.
-    Unused,
-    /// Used, and not spent.
-    Open {
-        /// The client that it is bound to.
-        client: Option<ClientKey>,
-        /// First use, seconds since the epoch.
-        opened: u64,
-        /// Bytes known to be delivered, and the file's length.
-        delivered: (u64, u64),
-        /// Bytes paid for, and how many may be.
-        charged: (u64, u64),
-    },
-    /// Its download is complete.
-    Spent,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
-    sequence: u64,
-    /// The token's `exp`.
-    expires: u64,
-    resource: [u8; 16],
-    spent: bool,
-    state: State,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
-    /// Nothing more to account for.
-    Closed,
-    /// In use, or spent with streams that still run.
-    Open(Box<Grant>),
-}
-
-impl Entry {
-    /// When the entry can go, in seconds since the epoch.
-    fn removable_at(&self, window: u64) -> u64 {
-        let last_use = match &self.state {
-            State::Open(grant) if !self.spent => {
-                self.expires.max(grant.opened.saturating_add(window))
-            }
-            _ => self.expires,
-        };
-        last_use.saturating_add(AFTERLIFE)
-    }
-
-    /// Whether streams of this link are running.
-    fn is_running(&self) -> bool {
-        matches!(&self.state, State::Open(grant) if grant.streams() > 0)
-    }
-
-    /// Whether `request` may go on with this link at `now`.
-    fn admits(&self, request: &Request, rules: &Rules, now: u64) -> Result<(), Used> {
-        if self.resource != request.resource {
-            return Err(Used::OtherResource);
-        }
-        match &self.state {
-            State::Open(grant) if !self.spent && rules.reuse == Reuse::Resume => {
-                if rules.bind && grant.client.is_some() && grant.client != request.client {
-                    return Err(Used::OtherAddress);
-                }
-                if now >= grant.opened.saturating_add(rules.window) {
-                    return Err(Used::WindowOver);
-                }
-                Ok(())
-            }
-            _ => Err(Used::Spent),
-        }
-    }
-}
 
 /// The table.
 #[derive(Debug)]
@@ -382,168 +274,6 @@ impl Replay {
         if let (Some(journal), Some(line)) = (&self.journal, line) {
             journal.append(&line);
         }
-    }
-}
-
-impl Entry {
-    fn fresh(request: &Request, rules: &Rules, now: u64, subject: &Subject) -> Entry {
-        let client = request.client.filter(|_| rules.bind);
-        let state = match rules.reuse {
-            Reuse::Resume => {
-                State::Open(Box::new(Grant::open(now, client, subject.tag, subject.length)))
-            }
-            _ => State::Closed,
-        };
-        Entry {
-            sequence: 1,
-            expires: request.expires,
-            resource: request.resource,
-            spent: matches!(state, State::Closed),
-            state,
-        }
-    }
-
-    /// Starts a stream over `span` and reserves its first step: its number and the bytes reserved.
-    fn start_stream(
-        &mut self,
-        subject: &Subject,
-        span: &Range<u64>,
-    ) -> Result<(u32, u64), Refusal> {
-        let State::Open(grant) = &mut self.state else {
-            return Err(Refusal::Token(TokenFault::Used(Used::Spent)));
-        };
-        let length = span.end - span.start;
-        if grant.streams() >= MAX_STREAMS {
-            return Err(Refusal::Busy(Busy::LinkShare));
-        }
-        if !grant.can_pay(length.saturating_add(HEAD_CHARGE)) {
-            return Err(Refusal::Token(TokenFault::Used(Used::BudgetSpent)));
-        }
-        grant.see_file(subject.tag, subject.length);
-        let number = grant.start(span);
-        let first = length.min(STEP_BYTES);
-        // Cannot fail: `can_pay` covered it.
-        grant.reserve(number, first);
-        self.sequence += 1;
-        Ok((number, first))
-    }
-
-    fn standing(&self) -> Standing {
-        match &self.state {
-            State::Open(grant) if !self.spent => Standing::Open {
-                client: grant.client,
-                opened: grant.opened,
-                delivered: (grant.delivered.total(), grant.length),
-                charged: (grant.charged, grant.budget()),
-            },
-            _ => Standing::Spent,
-        }
-    }
-}
-
-/// One stream of a claimed link. Dropped without [`Stream::finish`], it counts as broken with
-/// nothing acknowledged.
-#[derive(Debug)]
-pub struct Stream {
-    replay: Arc<Replay>,
-    key: Key,
-    number: u32,
-    reserved: u64,
-    length: u64,
-    ended: bool,
-}
-
-/// How far a link has come at the end of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes of the file delivered so far.
-    pub delivered: u64,
-    /// The file's length.
-    pub length: u64,
-    /// The link is spent.
-    pub spent: bool,
-}
-
-impl Stream {
-    /// Makes sure that at least one byte beyond `sent` may be sent, and says up to where. `None`
-    /// where the link's budget is used up.
-    pub fn reserve(&mut self, sent: u64) -> Option<u64> {
-        if sent < self.reserved || self.reserved >= self.length {
-            return Some(self.reserved);
-        }
-        let step = (self.length - self.reserved).min(STEP_BYTES);
-        let line = {
-            let mut entry = self.replay.entries.get_mut(&self.key)?;
-            let State::Open(grant) = &mut entry.state else { return None };
-            if !grant.reserve(self.number, step) {
-                return None;
-            }
-            entry.sequence += 1;
-            self.replay.line(&self.key, &entry)
-        };
-        self.replay.write(line);
-        self.reserved += step;
-        Some(self.reserved)
-    }
-
-    /// Ends the stream in memory, at once. What is returned still has to go to the journal.
-    pub fn finish(mut self, ending: &Ending) -> Finished {
-        self.ended = true;
-        let (progress, line) = self.end(ending);
-        Finished { replay: Arc::clone(&self.replay), line, progress }
-    }
-
-    fn end(&self, ending: &Ending) -> (Option<Progress>, Option<String>) {
-        let Some(mut entry) = self.replay.entries.get_mut(&self.key) else { return (None, None) };
-        let State::Open(grant) = &mut entry.state else { return (None, None) };
-        let whole = grant.finish(self.number, ending);
-        let progress = Progress {
-            delivered: grant.delivered.total(),
-            length: grant.length,
-            spent: whole || entry.spent,
-        };
-        let State::Open(grant) = &entry.state else { return (None, None) };
-        let idle = grant.streams() == 0;
-        let newly_spent = progress.spent && !entry.spent;
-        entry.spent = progress.spent;
-        if entry.spent && idle {
-            entry.state = State::Closed;
-        }
-        entry.sequence += 1;
-        let line = self.replay.line(&self.key, &entry);
-        let expires = entry.expires;
-        drop(entry);
-        if newly_spent {
-            self.replay.schedule(expires.saturating_add(AFTERLIFE), self.key);
-        }
-        (Some(progress), line)
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        if !self.ended {
-            let ending = Ending { sent: self.reserved, acknowledged: 0, orderly: false };
-            let (_, line) = self.end(&ending);
-            self.replay.write(line);
-        }
-    }
-}
-
-/// A stream that has ended in memory and not yet in the journal.
-#[derive(Debug)]
-#[must_use = "the journal does not know of it yet"]
-pub struct Finished {
-    replay: Arc<Replay>,
-    line: Option<String>,
-    progress: Option<Progress>,
-}
-
-impl Finished {
-    /// Writes the end to the journal. Until this has returned, nothing may be reported delivered.
-    pub fn record(self) -> Option<Progress> {
-        self.replay.write(self.line);
-        self.progress
     }
 }
 

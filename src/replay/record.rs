@@ -6,8 +6,9 @@
 
 use std::fmt::Write as _;
 
+use super::Key;
+use super::entry::{Entry, State};
 use super::grant::Grant;
-use super::{Entry, Key, State};
 use crate::address::ClientKey;
 use crate::spans::{Doubts, Spans};
 

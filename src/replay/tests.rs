@@ -6,7 +6,10 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::address::ClientKey;
 use crate::clock::Clock;
+use crate::config::Reuse;
+use crate::token::Used;
 
 const NOW: u64 = 1_800_000_000;
 const LENGTH: u64 = 1000;
