@@ -101,6 +101,11 @@ impl Doubts {
         Some(self.0.remove(index))
     }
 
+    /// The ranges, in ascending order of their beginnings.
+    pub fn iter(&self) -> impl Iterator<Item = &Range<u64>> {
+        self.0.iter()
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.0 = Vec::new();

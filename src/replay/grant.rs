@@ -148,6 +148,9 @@ impl Grant {
             part,
             successor: None,
         };
+        // Parts of which the client holds a beginning: it will go on with them, and leave this
+        // stream where they begin.
+        self.doubtful.iter().for_each(|doubt| stream.see(doubt.start, doubt.start));
         for other in self.in_flight.iter_mut().filter(|other| other.tag == self.tag) {
             other.see(part, start);
             stream.see(other.part, other.span.start);
@@ -292,6 +295,16 @@ mod tests {
             !grant.finish(numbers[1], &Ending { sent: 300, acknowledged: 300, orderly: false })
         );
         assert!(stream(&mut grant, 300, 600, true));
+    }
+
+    #[test]
+    fn a_stream_is_left_where_a_broken_part_begins() {
+        let mut grant = grant();
+        assert!(!stream(&mut grant, 500, 800, false));
+        let number = grant.start(&(0..LENGTH));
+        assert!(grant.reserve(number, LENGTH));
+        assert!(!grant.finish(number, &Ending { sent: 600, acknowledged: 600, orderly: false }));
+        assert!(stream(&mut grant, 700, LENGTH, true));
     }
 
     #[test]
