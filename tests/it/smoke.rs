@@ -11,13 +11,14 @@ fn a_file_and_a_backup_arrive_whole_and_once() {
     node.file("logs/latest.log", &file);
     node.backup(&backup);
     let server = node.start();
-    for (token, content) in [(Token::file("logs/latest.log"), &file), (Token::backup(), &backup)] {
+    let links = [(Token::file("logs/latest.log"), &file), (Token::backup(), &backup)];
+    for (count, (token, content)) in (1..).zip(links) {
         let mut client = Client::connect(server.address());
         let answer = client.get(&token.target());
         assert_eq!(answer.status, 200, "{}", answer.raw);
         assert!(answer.body == *content);
         drop(client);
-        server.wait_for_logs(1, "delivered");
+        server.wait_for_logs(count, "delivered");
         let again = get(server.address(), &token.target());
         assert_eq!((again.status, again.text().contains("already used")), (401, true));
     }
