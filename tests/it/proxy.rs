@@ -1,10 +1,11 @@
 //! A TCP proxy that cuts connections where a test says so.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -21,24 +22,25 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy to `to` that resets its connection number `i` after `cuts[i]` bytes of
-    /// answers, on both sides; later connections are left alone.
+    /// Starts a proxy to `to` that resets connections after `cuts[i]` bytes of answers, on both
+    /// sides: those that carry answers, in the order in which they begin. Later ones are left alone.
     pub fn start(to: SocketAddr, cuts: Vec<usize>) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, cut) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&cut));
+        let cuts = Arc::new(Mutex::new(VecDeque::from(cuts)));
         let acceptor = thread::spawn(move || {
             let mut relays = Vec::new();
-            for (index, client) in listener.incoming().enumerate() {
+            for client in listener.incoming() {
                 if stopped.load(Ordering::Relaxed) {
                     break;
                 }
-                let limit = cuts.get(index).copied();
                 let (stopped, count) = (Arc::clone(&stopped), Arc::clone(&count));
+                let cuts = Arc::clone(&cuts);
                 relays.push(thread::spawn(move || {
                     let (Ok(client), Ok(server)) = (client, TcpStream::connect(to)) else { return };
-                    if relay(&client, &server, limit, &stopped) {
+                    if relay(&client, &server, &cuts, &stopped) {
                         count.fetch_add(1, Ordering::Relaxed);
                     }
                     let zero = Some(Duration::ZERO);
@@ -75,16 +77,16 @@ impl Drop for Proxy {
     }
 }
 
-/// Relays until both sides have finished, one is gone, or `limit` bytes came back: then `true`.
+/// Relays until both sides have finished, one is gone, or its cut has come: then `true`.
 fn relay(
     mut client: &TcpStream,
     mut server: &TcpStream,
-    limit: Option<usize>,
+    cuts: &Mutex<VecDeque<usize>>,
     stop: &AtomicBool,
 ) -> bool {
     let mut buffer = [0; 16 * 1024];
     let (mut client_open, mut server_open) = (true, true);
-    let mut left = limit.unwrap_or(usize::MAX);
+    let mut limit = None;
     client.set_write_timeout(Some(PATIENCE)).unwrap();
     while (client_open || server_open) && !stop.load(Ordering::Relaxed) {
         if ready(client, client_open) {
@@ -104,12 +106,14 @@ fn relay(
                     let _ = client.shutdown(Shutdown::Write);
                 }
                 Ok(count) => {
-                    let passed = count.min(left);
-                    left -= passed;
+                    let next = || cuts.lock().unwrap().pop_front().unwrap_or(usize::MAX);
+                    let left: &mut usize = limit.get_or_insert_with(next);
+                    let passed = count.min(*left);
+                    *left -= passed;
                     if client.write_all(&buffer[..passed]).is_err() {
                         return false;
                     }
-                    if left == 0 {
+                    if *left == 0 {
                         return true;
                     }
                 }
