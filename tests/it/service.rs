@@ -139,3 +139,22 @@ fn the_systemd_unit_is_sound_and_tight() {
     eprintln!("exposure of the systemd unit: {score}");
     assert!(score.parse::<f64>().unwrap() <= EXPOSURE, "{table}");
 }
+
+#[test]
+fn manuals_completions_and_log_rotation_parse() {
+    for command in [
+        &["mandoc", "-T", "lint", "-W", "warning", "man/winglet.8", "man/winglet.yml.5"][..],
+        &["bash", "-n", "completions/winglet.bash"],
+        &["zsh", "-n", "completions/_winglet"],
+        &["fish", "-n", "completions/winglet.fish"],
+        &["logrotate", "--debug", "--state", "/dev/null", "logrotate/winglet"],
+    ] {
+        if !have(command[0]) {
+            continue;
+        }
+        let mut run = Command::new(command[0]);
+        let output = run.args(&command[1..]).current_dir(root().join("contrib")).output().unwrap();
+        let said = said(&output);
+        assert!(output.status.success() && !said.contains("error:"), "{command:?}:\n{said}");
+    }
+}
