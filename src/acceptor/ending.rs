@@ -16,7 +16,6 @@ impl Acceptor {
         if !self.parts.signals.take_stop() || self.draining.is_some() {
             return;
         }
-        log::info!("stopping: downloads in progress may end");
         // Whoever connected before now has been promised an answer.
         for index in 0..self.parts.listeners.len() {
             self.accept_from(index);
@@ -30,6 +29,7 @@ impl Acceptor {
         }
         // Closing the listeners refuses new connections at once.
         self.parts.listeners.clear();
+        log::info!("stopping: downloads in progress may end");
         for index in self.slots.indexes() {
             let Some(slot) = self.slots.get(index) else { continue };
             match slot.phase {
