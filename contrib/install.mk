@@ -50,7 +50,8 @@ install: ## install to PREFIX (/usr/local), below DESTDIR
 	@echo "Installed. Once on this host: adduser --system --group --no-create-home winglet"
 	@echo "Then put the node's token into $(SYSCONFDIR)/winglet/config.yml and start the service:"
 	@echo "  systemd   systemctl daemon-reload && systemctl enable --now winglet"
-	@echo "  others    scripts and how to use them in $(PREFIX)/share/doc/winglet/service"
+	@echo "  others    $(PREFIX)/share/doc/winglet/service: sysv/winglet, openrc/winglet, runit/run;"
+	@echo "            the first lines of each say where it goes"
 
 uninstall: ## remove what install put there; an edited configuration stays
 	rm -f $(bindir)/winglet $(mandir)/man8/winglet.8 $(mandir)/man5/winglet.yml.5

@@ -57,13 +57,13 @@ impl Allowed {
         // The directory, not the file: editors replace a file by another of its name.
         allowed.read.extend(parent(&config.file));
         for file in config.secret_files() {
-            // A certificate is reached through certbot's `live/` link and lies in its `archive/`.
+            // A certificate, for one, is reached through certbot's `live/` link and lies in its `archive/`.
             allowed.read.extend(parent(&file));
             allowed.read.extend(file.canonicalize().ok().as_deref().and_then(parent));
         }
-        match &config.state_directory {
-            Some(directory) => allowed.write.push(directory.clone()),
-            None => allowed.bind.push(base.to_owned()),
+        allowed.write.extend(config.state_directory.clone());
+        if config.state_directory.as_deref() != Some(base) {
+            allowed.bind.push(base.to_owned());
         }
         allowed.remove.extend(pid_file.and_then(parent));
         allowed.remove.extend(config.listen.iter().filter_map(|listen| match listen {

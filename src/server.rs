@@ -180,6 +180,7 @@ impl Server {
     ) -> io::Result<()> {
         let mut looked = Instant::now();
         let mut trimmed = looked;
+        let mut told = false;
         loop {
             for record in self.shared.settled.take(HOUSEKEEPING) {
                 record.write();
@@ -188,6 +189,10 @@ impl Server {
                 notifier.reloading();
                 self.reload(read());
                 notifier.ready();
+            }
+            if self.shared.is_stopping() && !told {
+                told = true;
+                notifier.stopping();
             }
             if looked.elapsed() >= HOUSEKEEPING {
                 looked = Instant::now();
@@ -201,7 +206,6 @@ impl Server {
                 break;
             }
         }
-        notifier.stopping();
         for record in self.shared.settled.take(Duration::ZERO) {
             record.write();
         }

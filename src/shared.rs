@@ -58,6 +58,7 @@ pub struct Shared {
     pub returns: Arc<Returns>,
     /// Streams that have ended and are still to be recorded.
     pub settled: Settled,
+    stopping: AtomicBool,
     ids: Ids,
     sabotage: AtomicBool,
     panic: AtomicBool,
@@ -76,6 +77,7 @@ impl Shared {
             handed: Handed::default(),
             returns: Arc::new(Returns::new()?),
             settled: Settled::default(),
+            stopping: AtomicBool::new(false),
             ids: Ids::new(),
             sabotage: AtomicBool::new(false),
             panic: AtomicBool::new(false),
@@ -90,6 +92,17 @@ impl Shared {
     /// Puts other settings in force.
     pub fn replace(&self, settings: Settings) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
+    /// The server drains from here on.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.settled.call();
+    }
+
+    /// Whether the server drains.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 
     /// Makes the acceptor end its private socket to tiny_http, for the test that sees it rebuilt.

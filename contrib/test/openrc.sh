@@ -38,7 +38,7 @@ server=1f1d6f0a-3a5c-4bfb-9a9c-2a5c9d1f0002
 # The files of the test must be on no overlay of their own: one tmpfs for everything.
 mount -t tmpfs tmpfs "$work" || exit 1
 chmod 0755 "$work"
-mkdir -p "$work/upper" "$work/scratch" "$work/volumes/$server" "$work/backups" "$work/state" "$work/bin"
+mkdir -p "$work/upper" "$work/scratch" "$work/volumes/$server" "$work/backups" "$work/bin"
 mount -t overlay overlay -o "lowerdir=/etc,upperdir=$work/upper,workdir=$work/scratch" /etc ||
     { echo 'skip - the service for real: no overlay file system here'; exit 0; }
 mount -t tmpfs tmpfs /run || exit 1
@@ -82,7 +82,6 @@ CONFIG
 head -c 300000 /dev/urandom >"$work/volumes/$server/world.zip"
 chmod 0600 "$work/volumes/$server/world.zip"
 chmod 0700 "$work/volumes" "$work/backups"
-chown nobody:nogroup "$work/state"
 install -m 0755 "$here/../openrc/winglet" /etc/init.d/winglet
 install -m 0644 "$here/../openrc/winglet.confd" /etc/conf.d/winglet
 # The test has no network service to depend on.
@@ -91,6 +90,7 @@ WINGLET_DAEMON=$work/bin/winglet
 WINGLET_CONFIG=$conf
 WINGLET_USER=nobody
 WINGLET_GROUP=nogroup
+WINGLET_STATEDIR=$work/state
 WINGLET_LOG=$work/log/winglet.log
 WINGLET_START_TIMEOUT=10
 rc_need="!net"

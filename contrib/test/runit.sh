@@ -76,16 +76,16 @@ winglet:
 CONFIG
 }
 
-mkdir -p "$work/volumes/$server" "$work/backups" "$work/state" "$work/service"
+mkdir -p "$work/volumes/$server" "$work/backups" "$work/service"
 head -c 8000000 /dev/urandom >"$work/volumes/$server/world.zip"
 cat >"$work/defaults" <<DEFAULTS
 WINGLET_DAEMON=$binary
 WINGLET_CONFIG=$work/config.yml
 WINGLET_SVLOG_DIR=$work/log
+WINGLET_STATEDIR=$work/state
 DEFAULTS
 if [ "$(id -u)" -eq 0 ]; then
     printf 'WINGLET_USER=nobody\nWINGLET_GROUP=nogroup\n' >>"$work/defaults"
-    chown nobody:nogroup "$work/state"
     chmod 0700 "$work/volumes" "$work/backups"
     chmod 0600 "$work/volumes/$server/world.zip"
 fi

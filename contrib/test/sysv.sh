@@ -62,13 +62,14 @@ done
 [ -x "$binary" ] || { echo "not ok - $binary is not there"; exit 1; }
 ln -s "$binary" "$work/winglet"
 
-mkdir -p "$work/volumes/$server" "$work/backups" "$work/state"
+mkdir -p "$work/volumes/$server" "$work/backups"
 head -c 8000000 /dev/urandom >"$work/volumes/$server/world.zip"
 cat >"$work/defaults" <<DEFAULTS
 WINGLET_DAEMON=$work/winglet
 WINGLET_CONFIG=$work/config.yml
 WINGLET_PIDFILE=$work/winglet.pid
 WINGLET_RUNDIR=$work/run
+WINGLET_STATEDIR=$work/state
 WINGLET_LOG=$work/log/winglet.log
 WINGLET_START_TIMEOUT=15
 WINGLET_STOP_TIMEOUT=30
@@ -77,7 +78,6 @@ root=no
 if [ "$(id -u)" -eq 0 ]; then
     root=yes
     printf 'WINGLET_USER=nobody\nWINGLET_GROUP=nogroup\n' >>"$work/defaults"
-    chown nobody:nogroup "$work/state"
     # As Wings leaves them: backups and volumes that the service's user has no permission for.
     chmod 0700 "$work/volumes" "$work/backups" "$work/volumes/$server"
     chmod 0600 "$work/volumes/$server/world.zip"

@@ -151,9 +151,16 @@ fn passed(
         .map(|offset| {
             let tls = names.next() == Some("tls") || config.listen.iter().all(Listen::is_tls);
             let number = FIRST_PASSED + offset;
-            sys::adopt_descriptor(number).and_then(|fd| adopt(fd, tls)).map_err(|error| {
-                StartError::new(format!("LISTEN_FDS: descriptor {number}: {error}"))
-            })
+            let listener = sys::adopt_descriptor(number).and_then(|fd| adopt(fd, tls));
+            match listener {
+                // Without a certificate every connection would be closed in silence.
+                Ok(listener) if listener.tls && config.tls.is_none() => Err(StartError::new(
+                    "LISTEN_FDNAMES: a socket is named tls, and winglet.listen names no TLS address; add one (tls:ADDR:PORT), so that api.ssl counts",
+                )),
+                listener => listener.map_err(|error| {
+                    StartError::new(format!("LISTEN_FDS: descriptor {number}: {error}"))
+                }),
+            }
         })
         .collect()
 }
@@ -163,13 +170,11 @@ fn adopt(fd: OwnedFd, tls: bool) -> io::Result<Listener> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening socket"));
     }
     rustix::io::ioctl_fionbio(&fd, true)?;
-    let kind = if sockopt::socket_domain(&fd)? == AddressFamily::UNIX {
-        Kind::Unix(UnixListener::from(fd))
-    } else {
-        let _ = sys::set_notsent_lowat(fd.as_fd(), NOTSENT_LOWAT);
-        Kind::Tcp(TcpListener::from(fd))
-    };
-    Ok(Listener { kind, tls, path: None })
+    if sockopt::socket_domain(&fd)? == AddressFamily::UNIX {
+        return Ok(Listener { kind: Kind::Unix(UnixListener::from(fd)), tls: false, path: None });
+    }
+    let _ = sys::set_notsent_lowat(fd.as_fd(), NOTSENT_LOWAT);
+    Ok(Listener { kind: Kind::Tcp(TcpListener::from(fd)), tls, path: None })
 }
 
 fn bind(listen: &Listen, config: &Config) -> Result<Listener, StartError> {

@@ -6,6 +6,7 @@
 //! bounded, where a hang-up is noticed and a deadline is answered.
 
 mod answers;
+mod ending;
 mod intake;
 mod listeners;
 mod noise;
@@ -457,23 +458,6 @@ impl Acceptor {
             connection.socket.reset_at_close();
         }
         self.close(index);
-    }
-
-    fn stop(&mut self) {
-        if self.parts.signals.take_stop() && self.draining.is_none() {
-            log::info!("stopping: downloads in progress may end");
-            self.draining = Some(Instant::now());
-            // Closing the listeners refuses new connections at once.
-            self.parts.listeners.clear();
-            for index in self.slots.indexes() {
-                let Some(slot) = self.slots.get(index) else { continue };
-                match slot.phase {
-                    Phase::Head if slot.settling.is_none() => self.close(index),
-                    Phase::Head => self.linger(index),
-                    _ => {}
-                }
-            }
-        }
     }
 
     /// Gives free workers the oldest requests.

@@ -64,6 +64,8 @@ pub struct Config {
     pub file: PathBuf,
     /// The key of the tokens' signatures: at least [`defaults::MIN_TOKEN_BYTES`] long.
     pub token: String,
+    /// Where the token was read from, if it has a file of its own.
+    pub token_file: Option<PathBuf>,
     /// The Panel's URL without a trailing slash, where one is set.
     pub remote: Option<String>,
     /// Origins beside `remote` that may read answers from a page's script; `*` allows every one.
@@ -121,9 +123,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Certificate and key: files that a reload reads again.
+    /// Token, certificate and key: files beside the configuration that a reload reads again.
     pub fn secret_files(&self) -> Vec<PathBuf> {
-        self.tls.iter().flat_map(|tls| [tls.certificate.clone(), tls.key.clone()]).collect()
+        let tls = self.tls.iter().flat_map(|tls| [&tls.certificate, &tls.key]);
+        tls.chain(&self.token_file).cloned().collect()
     }
 
     /// Whether `address` is a proxy whose `X-Forwarded-For` is believed.

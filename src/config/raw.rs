@@ -127,9 +127,9 @@ struct Source<'a> {
 impl Source<'_> {
     fn resolve(&self, file: &Path, findings: &mut Findings) -> Config {
         self.unknown_keys(findings);
-        let token = self.token().unwrap_or_else(|message| {
+        let (token, token_file) = self.token().unwrap_or_else(|message| {
             findings.error("token", message);
-            String::new()
+            Default::default()
         });
         let remote = self.remote(findings);
         let allowed_origins = self.root.strings("allowed_origins", findings).into_iter();
@@ -145,6 +145,7 @@ impl Source<'_> {
         let config = Config {
             file: file.to_owned(),
             token,
+            token_file,
             remote,
             allowed_origins: allowed_origins.map(|(_, origin)| without_slash(&origin)).collect(),
             debug: self.root.bool("debug", false, findings),
@@ -200,8 +201,9 @@ impl Source<'_> {
         timeouts.unknown_keys(TIMEOUT_KEYS, &[], findings);
     }
 
-    /// The tokens' key, from wherever it stands. No message repeats any part of it.
-    fn token(&self) -> Result<String, String> {
+    /// The tokens' key, from wherever it stands, and the file that holds it if it has one of its
+    /// own. No message repeats any part of the key.
+    fn token(&self) -> Result<(String, Option<PathBuf>), String> {
         let remedy = "copy the whole of `token` from the node's Configuration tab in the Panel";
         let written = match (self.environment)("WINGS_TOKEN").filter(|token| !token.is_empty()) {
             Some(token) => token,
@@ -212,9 +214,9 @@ impl Source<'_> {
             },
         };
         let mut token = expand(&written, self.environment)?;
-        if let Some(path) = token.strip_prefix("file://") {
-            let path = self.base.join(path);
-            let text = fs::read_to_string(&path).map_err(|error| {
+        let file = token.strip_prefix("file://").map(|path| self.base.join(path));
+        if let Some(path) = &file {
+            let text = fs::read_to_string(path).map_err(|error| {
                 format!(
                     "names the file {}, which cannot be read: {}",
                     path.display(),
@@ -229,7 +231,7 @@ impl Source<'_> {
                 "has {length} bytes and needs at least {}; {remedy}",
                 defaults::MIN_TOKEN_BYTES
             )),
-            _ => Ok(token),
+            _ => Ok((token, file)),
         }
     }
 
