@@ -68,7 +68,10 @@ fn check_certificate(config: &Config, findings: &mut config::Findings) -> Option
     let report = match crate::tls::Certificates::check(files) {
         Ok(report) => report,
         Err(error) => {
-            findings.error("api.ssl", error.to_string());
+            // It begins with the key.
+            let error = error.to_string();
+            let (key, message) = error.split_once(": ").unwrap_or(("api.ssl", &error));
+            findings.error(key, message);
             return None;
         }
     };

@@ -5,6 +5,8 @@
 #![allow(unreachable_pub)] // one crate, nothing of which anybody else reaches
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test fails by panicking
 
+#[cfg(feature = "tls")]
+mod certs;
 mod client;
 mod crowd;
 mod harness;
@@ -35,4 +37,6 @@ mod smoke;
 mod soak;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tls")]
+mod tls_deliveries;
 mod tokens;
