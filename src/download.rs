@@ -207,12 +207,22 @@ impl Serving<'_> {
         if let Refusal::Storage(cause) = refusal {
             log::warn!("request {}: {cause}", self.entry.id);
         }
-        self.finish(&answer, &Outcome::Refused(refusal.cause()));
+        let unsigned = matches!(refusal, Refusal::Token(fault) if fault.is_unsigned());
+        if unsigned && !self.shared.logs_unsigned() {
+            self.send_off(&answer);
+        } else {
+            self.finish(&answer, &Outcome::Refused(refusal.cause()));
+        }
     }
 
-    fn finish(mut self, answer: &[u8], outcome: &Outcome) {
-        let taken = self.exchange.socket().is_some_and(|socket| socket.write_at_once(answer));
+    fn finish(self, answer: &[u8], outcome: &Outcome) {
         self.entry.log(&Bytes::default(), outcome);
+        self.send_off(answer);
+    }
+
+    /// Writes an answer without content, which a client takes at once or not at all.
+    fn send_off(mut self, answer: &[u8]) {
+        let taken = self.exchange.socket().is_some_and(|socket| socket.write_at_once(answer));
         let after = if taken { after(&self.exchange) } else { After::Abort };
         self.exchange.finish(after, None);
     }

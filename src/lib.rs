@@ -19,6 +19,7 @@ pub mod handover;
 pub mod head;
 pub mod limits;
 pub mod logging;
+pub mod noise;
 pub mod notify;
 pub mod pool;
 pub mod range;

@@ -1,12 +1,14 @@
 //! What the acceptor, the pool and the housekeeper share.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use crate::body::Pace;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::handover::{Handed, Returns};
+use crate::noise::Noise;
 use crate::replay::{Replay, Rules};
 use crate::settle::Settled;
 use crate::storage::Storage;
@@ -44,6 +46,9 @@ impl Settings {
     }
 }
 
+/// Lines in ten seconds about tokens that nobody signed: enough to see that a key is wrong.
+const UNSIGNED: u32 = 200;
+
 /// Shared by all threads.
 #[derive(Debug)]
 pub struct Shared {
@@ -60,6 +65,7 @@ pub struct Shared {
     pub settled: Settled,
     stopping: AtomicBool,
     ids: Ids,
+    unsigned: Mutex<Noise>,
     sabotage: AtomicBool,
     panic: AtomicBool,
 }
@@ -79,6 +85,7 @@ impl Shared {
             settled: Settled::default(),
             stopping: AtomicBool::new(false),
             ids: Ids::new(),
+            unsigned: Mutex::new(Noise::new("requests without a signed token", UNSIGNED)),
             sabotage: AtomicBool::new(false),
             panic: AtomicBool::new(false),
         })
@@ -103,6 +110,12 @@ impl Shared {
     /// Whether the server drains.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether a request whose token nobody signed may have its line in the log now: strangers can
+    /// send any number of them.
+    pub fn logs_unsigned(&self) -> bool {
+        self.unsigned.lock().unwrap_or_else(PoisonError::into_inner).allows(Instant::now())
     }
 
     /// Makes the acceptor end its private socket to tiny_http, for the test that sees it rebuilt.

@@ -140,6 +140,18 @@ impl TokenFault {
         }
     }
 
+    /// Whether the token is not known to come from the Panel: anybody can send such a one.
+    pub fn is_unsigned(&self) -> bool {
+        matches!(
+            self,
+            TokenFault::Missing
+                | TokenFault::TooLong
+                | TokenFault::Malformed
+                | TokenFault::Algorithm
+                | TokenFault::Signature
+        )
+    }
+
     /// What the log and `explain` say.
     pub fn cause(&self) -> String {
         match self {

@@ -111,7 +111,7 @@ impl Acceptor {
         connection.input = Vec::new();
         connection.socket.finish_writing();
         slot.phase = Phase::Lingering { left: LINGER_BYTES };
-        let watched = slot.settling.is_some();
+        let watched = slot.settling.as_ref().is_some_and(|settling| settling.is_accounted());
         self.slots.set_expiry(index, Some(Instant::now() + LINGER));
         // A watched delivery may not be closed for a newcomer.
         if !watched {

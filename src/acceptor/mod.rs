@@ -6,10 +6,10 @@
 //! bounded, where a hang-up is noticed and a deadline is answered.
 
 mod answers;
+mod deliveries;
 mod ending;
 mod intake;
 mod listeners;
-mod noise;
 mod private;
 mod queue;
 mod settling;
@@ -25,15 +25,12 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 pub use listeners::{Listener, open as listen};
-use noise::Noise;
 pub use private::PrivateSocket;
 use queue::Queue;
-use settling::{Look, Settling};
 use slots::{Phase, Slots};
 
 use crate::access::Outcome;
-use crate::address::ClientKey;
-use crate::handover::{After, Returned};
+use crate::noise::Noise;
 use crate::pool::Source;
 use crate::refusal::{Busy, Refusal};
 use crate::shared::{Settings, Shared};
@@ -47,6 +44,9 @@ const ACCEPTS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes read from a connection at once: a head fits.
 const SCRATCH: usize = 16 * 1024;
+
+/// Lines of one kind that strangers can cause in ten seconds.
+const LINES: u32 = 5;
 
 /// Tags of what is not a connection; a connection's number has the highest bit clear.
 const TAG_RETURNS: u64 = 1 << 63;
@@ -147,11 +147,11 @@ impl Acceptor {
             again: Vec::new(),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             noise: Noises {
-                evicted: Noise::new("max_connections"),
-                share: Noise::new("max_waiting_per_address"),
-                descriptors: Noise::new("descriptors"),
-                busy: Noise::new("queue"),
-                refused: Noise::new("refused requests"),
+                evicted: Noise::new("max_connections", LINES),
+                share: Noise::new("max_waiting_per_address", LINES),
+                descriptors: Noise::new("descriptors", LINES),
+                busy: Noise::new("queue", LINES),
+                refused: Noise::new("refused requests", LINES),
             },
             parts,
         })
@@ -295,112 +295,6 @@ impl Acceptor {
         if self.parts.shared.take_sabotage() {
             self.parts.private.sabotage();
         }
-    }
-
-    fn handle_return(&mut self, returned: Returned) {
-        self.queue.worker_is_free(returned.number);
-        let Some(index) = self.slots.find(returned.number) else { return };
-        self.busy -= 1;
-        let Some(slot) = self.slots.get_mut(index) else { return };
-        self.queue.end(slot.stream_of.take());
-        let Some((connection, after)) = returned.connection else {
-            slot.phase = Phase::Head;
-            self.close(index);
-            return;
-        };
-        slot.connection = Some(connection);
-        slot.phase = Phase::Head;
-        slot.settling = returned.settlement.map(|settlement| {
-            Box::new(Settling::new(*settlement, &self.settings.pace, Instant::now()))
-        });
-        match after {
-            After::Abort => self.close(index),
-            After::KeepAlive if self.draining.is_none() => self.next_request(index),
-            After::KeepAlive | After::Close => self.linger(index),
-        }
-    }
-
-    /// Goes on with a connection whose answer is complete: a watched delivery first, then what the
-    /// client has sent already, then what it sends next.
-    fn next_request(&mut self, index: usize) {
-        if let Some(connection) = self.slots.get_mut(index).and_then(|s| s.connection.as_mut()) {
-            connection.requests += 1;
-        }
-        if let Some(settling) = self.slots.get(index).and_then(|slot| slot.settling.as_ref()) {
-            // A request that was sent before its answer could be read says nothing of how it was
-            // read: a link waits for the grace.
-            let more_input = !settling.is_accounted() && self.has_input(index);
-            self.look_at_delivery(index, more_input);
-        } else {
-            self.wait_for_request(index);
-        }
-    }
-
-    /// Waits for a further request, of which a part may have come already. The time begins here
-    /// and not with the answer: a slow client may take long to read that.
-    fn wait_for_request(&mut self, index: usize) {
-        let timeouts = &self.settings.config.timeouts;
-        let time = if self.has_input(index) { timeouts.head } else { timeouts.idle };
-        self.slots.set_expiry(index, Some(Instant::now() + time));
-        self.start_waiting(index);
-        self.again.push(self.slots.number(index));
-    }
-
-    /// Puts `index` among the waiting, and closes the oldest of its address where they are more
-    /// than its share: connections come back here without passing [`Acceptor::admit`].
-    fn start_waiting(&mut self, index: usize) {
-        self.slots.start_waiting(index);
-        if let Some(key) = self.slots.get(index).and_then(|slot| slot.share)
-            && self.slots.waiting_of(key) > self.settings.config.max_waiting_per_address
-            && let Some(oldest) = self.slots.longest_waiting_of(key)
-        {
-            self.shed_share(key, oldest);
-        }
-    }
-
-    fn shed_share(&mut self, key: ClientKey, oldest: usize) {
-        self.noise
-            .share
-            .warn(Instant::now(), || format!("{key} has its share; closing its oldest"));
-        self.close(oldest);
-    }
-
-    /// Looks whether the delivery on `index` has ended, and goes on with the connection if so.
-    fn look_at_delivery(&mut self, index: usize, more_input: bool) {
-        let Some(slot) = self.slots.get_mut(index) else { return };
-        let (Some(settling), Some(connection)) = (&mut slot.settling, &mut slot.connection) else {
-            return;
-        };
-        let fin = settling.has_fin();
-        let look = settling.look(&mut connection.socket, Instant::now(), more_input);
-        let Look::Ended(outcome) = look else {
-            let expiry = slot.expiry;
-            self.slots.set_expiry(index, expiry);
-            self.arm(index);
-            return;
-        };
-        let delivered = outcome == Outcome::Delivered;
-        self.end_delivery(index, outcome);
-        let Some(slot) = self.slots.get(index) else { return };
-        let expiry = slot.expiry;
-        if !delivered {
-            self.close_with_reset(index);
-        } else if fin && matches!(slot.phase, Phase::Lingering { .. }) {
-            self.close(index);
-        } else if matches!(slot.phase, Phase::Lingering { .. }) {
-            self.slots.set_expiry(index, expiry);
-            self.start_waiting(index);
-            self.discard_input(index);
-        } else {
-            self.wait_for_request(index);
-        }
-    }
-
-    fn end_delivery(&mut self, index: usize, outcome: Outcome) {
-        let Some(slot) = self.slots.get_mut(index) else { return };
-        let Some(settling) = slot.settling.take() else { return };
-        let socket = slot.connection.as_mut().map(|connection| &mut connection.socket);
-        self.parts.shared.settled.push(settling.end(socket, outcome));
     }
 
     /// Arms the epoll set for what `index` waits for. One-shot: after an event it is silent until

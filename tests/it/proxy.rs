@@ -53,11 +53,6 @@ impl Proxy {
         Proxy { address, stop, cut, acceptor: Some(acceptor) }
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// `http://ADDR:PORT`
     pub fn base(&self) -> String {
         format!("http://{}", self.address)

@@ -4,25 +4,26 @@ use std::time::{Duration, Instant};
 
 /// One kind of event: a few lines in each period, then a count.
 #[derive(Debug)]
-pub(super) struct Noise {
+pub struct Noise {
     what: &'static str,
+    /// Lines in one period.
+    most: u32,
     period_start: Option<Instant>,
     lines: u32,
     suppressed: u64,
 }
 
-/// Lines of one kind in one period.
-const LINES: u32 = 5;
 /// The length of a period.
 const PERIOD: Duration = Duration::from_secs(10);
 
 impl Noise {
-    pub(super) fn new(what: &'static str) -> Noise {
-        Noise { what, period_start: None, lines: 0, suppressed: 0 }
+    /// Events of the kind `what`, of which `most` may be logged in ten seconds.
+    pub fn new(what: &'static str, most: u32) -> Noise {
+        Noise { what, most, period_start: None, lines: 0, suppressed: 0 }
     }
 
     /// Whether a line may be written at `now`.
-    pub(super) fn allows(&mut self, now: Instant) -> bool {
+    pub fn allows(&mut self, now: Instant) -> bool {
         if self.period_start.is_none_or(|start| now.duration_since(start) >= PERIOD) {
             if self.suppressed > 0 {
                 log::warn!("{}: {} more lines like that were left out", self.what, self.suppressed);
@@ -32,14 +33,14 @@ impl Noise {
             self.suppressed = 0;
         }
         self.lines += 1;
-        if self.lines > LINES {
+        if self.lines > self.most {
             self.suppressed += 1;
         }
-        self.lines <= LINES
+        self.lines <= self.most
     }
 
     /// Writes a warning, if it may be written at `now`.
-    pub(super) fn warn(&mut self, now: Instant, message: impl FnOnce() -> String) {
+    pub fn warn(&mut self, now: Instant, message: impl FnOnce() -> String) {
         if self.allows(now) {
             log::warn!("{}: {}", self.what, message());
         }
@@ -53,10 +54,10 @@ mod tests {
     #[test]
     fn a_flood_is_a_few_lines_a_period() {
         let start = Instant::now();
-        let mut noise = Noise::new("test");
+        let mut noise = Noise::new("test", 5);
         let allowed = |noise: &mut Noise, at| (0..1000).filter(|_| noise.allows(at)).count();
-        assert_eq!(allowed(&mut noise, start), LINES as usize);
+        assert_eq!(allowed(&mut noise, start), 5);
         assert_eq!(allowed(&mut noise, start + PERIOD / 2), 0);
-        assert_eq!(allowed(&mut noise, start + PERIOD), LINES as usize);
+        assert_eq!(allowed(&mut noise, start + PERIOD), 5);
     }
 }
