@@ -1,0 +1,214 @@
+"""Makes a table in Markdown and a picture in SVG out of what bench.py measured."""
+
+import platform
+import re
+import statistics
+import subprocess
+from html import escape
+
+from servers import CORES
+
+ORDER = ["Winglet", "Winglet with state_directory", "nginx", "lighttpd", "Caddy"]
+# Light and dark backgrounds: every colour is told apart on both.
+STYLE = """
+    text { font: 13px system-ui, sans-serif; fill: #24292f }
+    .title { font-weight: 600; font-size: 14px }
+    .number, .note { fill: #57606a; font-size: 12px }
+    .spread { stroke: #24292f; stroke-width: 1.5 }
+    .ours { fill: #1f6feb } .other { fill: #a5b1bd }
+    @media (prefers-color-scheme: dark) {
+        text { fill: #e6edf3 } .number, .note { fill: #9aa4af }
+        .spread { stroke: #e6edf3 } .ours { fill: #58a6ff } .other { fill: #57626d }
+    }
+"""
+
+
+def figure(value):
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def spread(values):
+    """Median, and between which values all rounds lie."""
+    text = figure(statistics.median(values))
+    return text if len(values) < 2 else f"{text} ({figure(min(values))}–{figure(max(values))})"
+
+
+def rows(measure):
+    return [name for name in ORDER if name in measure]
+
+
+def ratios(measure, key):
+    """Winglet's value divided by each other's of the same round, as medians."""
+    ours = measure.get("Winglet", {}).get(key, [])
+    return {
+        name: statistics.median([a / b for a, b in zip(ours, values[key]) if b])
+        for name, values in measure.items()
+        if name != "Winglet" and ours and any(values.get(key, []))
+    }
+
+
+def table(measure, columns, compare):
+    """One row for a server; `columns` are keys with headings."""
+    lines = ["| | " + " | ".join(columns.values()) + " | " + compare[1] + " |"]
+    lines.append("| --- |" + " ---: |" * (len(columns) + 1))
+    by = ratios(measure, compare[0])
+    for name in rows(measure):
+        cells = [spread(measure[name][key]) if key in measure[name] else "" for key in columns]
+        ratio = f"{by[name]:.2f}" if name in by else ""
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {ratio} |")
+    return "\n".join(lines)
+
+
+def machine():
+    model, memory = platform.machine(), 0
+    with open("/proc/cpuinfo") as cpuinfo:
+        for line in cpuinfo:
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+    with open("/proc/meminfo") as meminfo:
+        memory = int(meminfo.readline().split()[1]) / 2**20
+    kernel = ".".join(platform.release().split("-")[0].split(".")[:2])
+    return f"{CORES} cores ({model}), {memory:.0f} GiB of memory, Linux {kernel}"
+
+
+def versions(bench):
+    found = []
+    for kind in bench.kinds[1:]:
+        found.append(kind.version().replace("/", " "))
+    for tool in ("curl", "wrk"):
+        output = subprocess.run([tool, "--version"], capture_output=True, text=True)
+        number = re.search(r"\d+\.\d+(\.\d+)?", output.stdout + output.stderr)
+        found.append(f"{tool} {number.group()}")
+    return ", ".join(found)
+
+
+DOWNLOADS = {
+    "wall": "seconds", "rate": "MiB/s", "cpu": "CPU s per GiB", "peak": "peak RSS, MiB",
+    "sockets": "kernel's sockets, MiB",
+}
+MANY = DOWNLOADS | {"fairness": "fastest to slowest"}
+REQUESTS = {
+    "rate": "requests/s", "cpu": "CPU µs a request", "p50": "p50, ms", "p99": "p99, ms",
+    "peak": "peak RSS, MiB",
+}
+STARTS = {"first": "first byte, ms", "rss": "idle RSS, MiB", "pss": "idle PSS, MiB", "binary": "binary, MiB"}
+WALL, RATE = ("wall", "Winglet's time by its"), ("rate", "Winglet's rate by its")
+
+
+def markdown(bench, load):
+    results = bench.results
+    large = f"{bench.large / 2**30:g} GiB"
+    sections = [
+        ("one", f"One download of {large}", DOWNLOADS, WALL),
+        ("one TLS", f"One download of {large}, TLS", DOWNLOADS, WALL),
+        ("many32", "32 downloads of 64 MiB at once", MANY, WALL),
+        ("many64", "64 downloads of 64 MiB at once", MANY, WALL),
+        ("many32 TLS", "32 downloads of 64 MiB at once, TLS", MANY, WALL),
+        ("new", "Files of 4 KiB, a new connection each", REQUESTS, RATE),
+        ("kept", "Files of 4 KiB, kept-alive connections", REQUESTS, RATE),
+        ("new TLS", "Files of 4 KiB, a new TLS connection each", REQUESTS, RATE),
+        ("kept TLS", "Files of 4 KiB, kept-alive TLS connections", REQUESTS, RATE),
+        ("start", "Start and idle", STARTS, ("first", "Winglet's first byte by its")),
+        ("start TLS", "Start and idle, TLS", STARTS, ("first", "Winglet's first byte by its")),
+    ]
+    parts = [
+        "# Results\n",
+        f"Measured by `make bench` on {machine()}; {versions(bench)}. Clients and servers share the"
+        f" cores. The load average before was {load:.1f}. Medians of rounds, in parentheses the least and"
+        " the most; the last column compares neighbouring runs of each round and is the figure to go by"
+        " on a machine whose speed changes. Winglet verifies and spends a token for each request; the"
+        " others check nothing.\n",
+        "![Throughput, cost and memory beside nginx, lighttpd and Caddy](results.svg)\n",
+    ]
+    if bench.skipped:
+        parts.append(f"Skipped: {', '.join(bench.skipped)}.\n")
+    for key, title, columns, compare in sections:
+        if key in results:
+            parts.append(f"## {title}\n\n{table(results[key], columns, compare)}\n")
+    parts += [growth(results), claims(results)]
+    return "\n".join(part for part in parts if part)
+
+
+def growth(results):
+    if "growth" not in results:
+        return ""
+    lines = [
+        "## Growth with downloads and idle connections\n",
+        "| idle connections | downloads of 64 MiB | MiB/s | peak RSS, MiB | requests/s beside, new connections |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for key, values in results["growth"].items():
+        idle, count = key.split("/")
+        small = spread(values["small_rate"]) if "small_rate" in values else ""
+        lines.append(f"| {int(idle):,} | {count} | {spread(values['rate'])} | {spread(values['peak'])} | {small} |")
+    return "\n".join(lines) + "\n"
+
+
+def claims(results):
+    if "claims" not in results:
+        return ""
+    lines = [
+        "## Growth with remembered links\n",
+        "| links remembered before | claims/s, kept-alive | CPU µs a claim | p99, ms | RSS after, MiB |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for tracked, values in results["claims"].items():
+        cells = [spread(values[key]) for key in ("rate", "cpu", "p99", "rss")]
+        lines.append(f"| {int(tracked):,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+PANELS = [
+    ("one", "cpu", "One large download: CPU seconds per GiB"),
+    ("many64", "rate", "64 downloads at once: MiB/s"),
+    ("new", "rate", "4 KiB, new connections: requests/s"),
+    ("kept", "rate", "4 KiB, kept alive: requests/s"),
+    ("one TLS", "rate", "One large download, TLS: MiB/s"),
+    ("start", "rss", "Idle: resident MiB"),
+]
+WIDTH, HEIGHT, BAR, LEFT = 430, 150, 22, 84
+
+
+def panel(measure, key, title):
+    values = {name: measure[name][key] for name in rows(measure) if "with" not in name}
+    most = max(max(rounds) for rounds in values.values()) or 1
+    scale = (WIDTH - LEFT - 90) / most
+    lines = [f'<text class="title" x="0" y="14">{escape(title)}</text>']
+    for number, (name, rounds) in enumerate(values.items()):
+        y = 26 + number * (BAR + 6)
+        median = statistics.median(rounds)
+        kind = "ours" if name == "Winglet" else "other"
+        middle = y + BAR / 2
+        low, high = LEFT + min(rounds) * scale, LEFT + max(rounds) * scale
+        lines += [
+            f'<text x="{LEFT - 8}" y="{middle + 4.5}" text-anchor="end">{escape(name)}</text>',
+            f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{median * scale:.1f}" height="{BAR}" rx="2"/>',
+            f'<line class="spread" x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>',
+            f'<text class="number" x="{high + 8:.1f}" y="{middle + 4}">{figure(median)}</text>',
+        ]
+    return lines
+
+
+def svg(bench):
+    found = [(bench.results[m], key, title) for m, key, title in PANELS if m in bench.results]
+    width, height = 2 * WIDTH + 60, (len(found) + 1) // 2 * HEIGHT + 40
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
+        ' aria-label="Winglet beside nginx, lighttpd and Caddy">',
+        f"<style>{STYLE}</style>",
+    ]
+    for number, (measure, key, title) in enumerate(found):
+        x, y = 20 + number % 2 * (WIDTH + 20), 12 + number // 2 * HEIGHT
+        lines.append(f'<g transform="translate({x} {y})">')
+        lines += panel(measure, key, title)
+        lines.append("</g>")
+    note = "Medians; lines from the least to the most of all rounds. Only Winglet checks a token for each request."
+    lines.append(f'<text class="note" x="20" y="{height - 12}">{escape(note)}</text>')
+    lines.append("</svg>\n")
+    return "\n".join(lines)
+
+
+def write(bench, load):
+    return markdown(bench, load), svg(bench)
