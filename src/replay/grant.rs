@@ -3,8 +3,8 @@
 //! Pure bookkeeping without clocks, locks or I/O. Three kinds of bytes are told apart:
 //!
 //! - *delivered*: a stream that ended in order carried them;
-//! - *doubtful*: a broken stream carried them as far as the client's TCP, which may have thrown
-//!   them away unread. They count once the client shows that it has them, by resuming behind them;
+//! - *doubtful*: a broken stream sent them, and the client may have thrown them away unread, or
+//!   never got them. They count once the client shows that it has them, by resuming behind them;
 //! - *in flight*: a stream that still runs may carry them. To the journal they are doubtful
 //!   already, since a crash leaves no time to say more.
 
@@ -60,6 +60,14 @@ struct InFlight {
 }
 
 impl InFlight {
+    /// Where the doubt about `sent` bytes ends: before the end of what was asked for. Who goes on
+    /// from exactly there may well be fetching the next segment, and says nothing about this one.
+    fn doubt_end(&self, sent: u64) -> u64 {
+        let reserved = self.span.end - self.span.start;
+        let end = self.span.start.saturating_add(sent.min(reserved));
+        end.min(self.wanted_end.saturating_sub(1)).max(self.span.start)
+    }
+
     /// Learns of another stream at the same time, over the part of the file from `part` on, of
     /// which it fetches what lies behind `start`.
     fn see(&mut self, part: u64, start: u64) {
@@ -194,7 +202,10 @@ impl Grant {
             // streams of other times say nothing about this one.
             let taken_over = stream.successor.filter(|place| *place <= end).unwrap_or(start);
             self.delivered.insert(start..taken_over);
-            self.doubtful.insert(taken_over..end);
+            // As far as it was sent, not only acknowledged: a reset that overtakes the last
+            // acknowledgements, or a TLS record that is acknowledged in part, must not leave a gap
+            // before the place that the client goes on from.
+            self.doubtful.insert(taken_over..stream.doubt_end(ending.sent));
         }
         // An empty file is covered from the start: only an orderly end delivers it.
         self.delivered.covers(self.length) && (ending.orderly || self.length > 0)
@@ -204,7 +215,8 @@ impl Grant {
     pub(super) fn doubtful_after_a_crash(&self) -> Doubts {
         let mut doubtful = self.doubtful.clone();
         for stream in self.in_flight.iter().filter(|stream| stream.tag == self.tag) {
-            doubtful.insert(stream.span.clone());
+            let reserved = stream.span.end - stream.span.start;
+            doubtful.insert(stream.span.start..stream.doubt_end(reserved));
         }
         doubtful
     }
@@ -245,6 +257,15 @@ mod tests {
         let mut grant = grant();
         assert!(!stream(&mut grant, 0, 400, false));
         assert!(stream(&mut grant, 300, LENGTH, true));
+    }
+
+    #[test]
+    fn a_client_may_hold_more_than_it_had_time_to_acknowledge() {
+        let mut grant = grant();
+        let number = grant.start(&(0..LENGTH));
+        assert!(grant.reserve(number, LENGTH));
+        assert!(!grant.finish(number, &Ending { sent: 500, acknowledged: 300, orderly: false }));
+        assert!(stream(&mut grant, 400, LENGTH, true));
     }
 
     #[test]
