@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use tiny_http::{Request, Server};
@@ -138,16 +138,16 @@ impl Source {
     /// Lets as many threads pull as the processors can keep busy, and one more for each of `long`
     /// requests, which have been at a thread for a while.
     pub fn set_long(&self, long: usize) {
-        self.turnstile.set_limit(pullers() + long);
+        self.turnstile.set_limit(*PULLERS + long);
     }
 }
 
 /// The generation that no server has.
 const CLOSED: u64 = u64::MAX;
 
-fn pullers() -> usize {
-    thread::available_parallelism().map_or(2, usize::from) + 1
-}
+/// Threads that pull at a time: asked for once, since the answer is read from files.
+static PULLERS: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(2, usize::from) + 1);
 
 fn unblock(server: Option<&Server>, workers: usize) {
     let Some(server) = server else { return };

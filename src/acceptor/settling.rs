@@ -81,6 +81,9 @@ impl Settling {
     /// Looks at what has been acknowledged on `socket`. `more_input`: the client has begun its
     /// next request.
     pub(super) fn look(&mut self, socket: &mut Socket, now: Instant, more_input: bool) -> Look {
+        if self.whole_since.is_some() {
+            return self.look_at_end(socket, now, more_input);
+        }
         let acknowledged = match socket.acknowledged() {
             Ok(acknowledged) => acknowledged,
             Err(error) => return Look::Ended(Outcome::Interrupted(error.kind().to_string())),
@@ -102,24 +105,29 @@ impl Settling {
 
     fn look_at_end(&mut self, socket: &Socket, now: Instant, more_input: bool) -> Look {
         let since = *self.whole_since.get_or_insert(now);
-        if socket.died() {
-            return Look::Ended(Outcome::Interrupted("client reset with unread data".into()));
-        }
         // A FIN that came before the last acknowledgement says only that the client sends no more:
         // whether it reads everything, the grace tells.
-        if more_input || (self.fin && !self.early_fin) || now >= since + GRACE {
-            return Look::Ended(Outcome::Delivered);
+        if !more_input && (!self.fin || self.early_fin) && now < since + GRACE {
+            self.next = since + GRACE;
+            return Look::Whole;
         }
-        self.next = since + GRACE;
-        Look::Whole
+        Look::Ended(if socket.died() {
+            Outcome::Interrupted("client reset with unread data".into())
+        } else {
+            Outcome::Delivered
+        })
     }
 
     /// Ends the stream: in memory at once, in the journal and log by the record.
     pub(super) fn end(self, socket: Option<&mut Socket>, outcome: Outcome) -> Record {
         let content = self.settlement.content;
         let start = self.settlement.content_start;
-        let acknowledged = socket.and_then(|socket| socket.acknowledged().ok()).unwrap_or(0);
-        let acknowledged = acknowledged.saturating_sub(start).min(content);
+        let acknowledged = if outcome == Outcome::Delivered {
+            content
+        } else {
+            let acknowledged = socket.and_then(|socket| socket.acknowledged().ok()).unwrap_or(0);
+            acknowledged.saturating_sub(start).min(content)
+        };
         self.settlement.end(content, acknowledged, outcome)
     }
 }
