@@ -280,7 +280,10 @@ fn parse(bytes: &[u8]) -> Parsed {
     let keep_alive = if http10 { survey.keep_alive } else { !survey.close };
     let head = Box::new(Head { method, route, target, http10, keep_alive, fields });
     let refusal = if !implemented { Some(Refusal::NotImplemented) } else { survey.refusal(&head) };
-    Ok(refusal.map_or(Ok(head.clone()), |refusal| Err((head, refusal))))
+    Ok(match refusal {
+        None => Ok(head),
+        Some(refusal) => Err((head, refusal)),
+    })
 }
 
 fn parse_method(name: &str) -> (Method, bool) {
