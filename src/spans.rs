@@ -27,10 +27,7 @@ impl Spans {
             merged.end = merged.end.max(self.0[after - 1].end);
         }
         self.0.splice(first..after, [merged]);
-        if self.0.len() > MAX_FRAGMENTS {
-            let shortest = (0..self.0.len()).min_by_key(|&i| self.0[i].end - self.0[i].start);
-            self.0.remove(shortest.unwrap_or(0));
-        }
+        forget_shortest(&mut self.0);
     }
 
     /// The fragments, in ascending order.
@@ -87,10 +84,7 @@ impl Doubts {
             Some(doubt) if doubt.start == range.start => doubt.end = doubt.end.max(range.end),
             _ => self.0.insert(index, range),
         }
-        if self.0.len() > MAX_FRAGMENTS {
-            let shortest = (0..self.0.len()).min_by_key(|&i| self.0[i].end - self.0[i].start);
-            self.0.remove(shortest.unwrap_or(0));
-        }
+        forget_shortest(&mut self.0);
     }
 
     /// Takes out the range that `position` goes on from, its end included; of several, the one
@@ -123,6 +117,13 @@ impl Doubts {
 impl fmt::Display for Doubts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_list(f, &self.0)
+    }
+}
+
+fn forget_shortest(list: &mut Vec<Range<u64>>) {
+    if list.len() > MAX_FRAGMENTS {
+        let shortest = (0..list.len()).min_by_key(|&i| list[i].end - list[i].start);
+        list.remove(shortest.unwrap_or(0));
     }
 }
 

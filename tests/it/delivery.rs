@@ -12,7 +12,7 @@ use crate::mint::Token;
 const MIB: usize = 1 << 20;
 
 /// A node with `file` of `length` bytes, and its content.
-fn node(length: usize) -> (Node, Vec<u8>) {
+pub fn node(length: usize) -> (Node, Vec<u8>) {
     let node = Node::new();
     let content = pattern(length);
     node.file("file", &content);
@@ -20,7 +20,7 @@ fn node(length: usize) -> (Node, Vec<u8>) {
 }
 
 /// Waits until `count` streams have ended, one way or the other.
-fn ended(server: &Server, count: usize) -> Vec<String> {
+pub fn ended(server: &Server, count: usize) -> Vec<String> {
     server.wait_for_logs(count, " bytes=")
 }
 

@@ -5,23 +5,11 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::{Client, get};
-use crate::harness::{Node, Server, pattern};
+use crate::delivery::{ended, node};
+use crate::harness::Node;
 use crate::mint::{Token, now};
 
 const MIB: usize = 1 << 20;
-
-/// A node with `file` of `length` bytes, and its content.
-fn node(length: usize) -> (Node, Vec<u8>) {
-    let node = Node::new();
-    let content = pattern(length);
-    node.file("file", &content);
-    (node, content)
-}
-
-/// Waits until `count` streams have ended, one way or the other.
-fn ended(server: &Server, count: usize) -> Vec<String> {
-    server.wait_for_logs(count, " bytes=")
-}
 
 /// The status of a `GET` on a connection of its own, from `source`.
 fn status_from(source: &str, address: SocketAddr, target: &str) -> u16 {
