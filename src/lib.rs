@@ -1,41 +1,23 @@
 //! Winglet: hands out single files and backups from a game-panel node to whoever holds a signed
 //! link, once.
 //!
-//! `ARCHITECTURE.md` is the map. A request's way: [`acceptor`] → [`pool`] → [`download`] →
-//! ([`token`], [`replay`], [`storage`], [`range`]) → [`response`] and [`body`], and back.
+//! `ARCHITECTURE.md` is the map. A request's way: [`acceptor`] → [`pool`] → [`download`] ([`link`],
+//! [`replay`], [`http`]) → [`delivery`], and back.
 
 pub mod acceptor;
-pub mod access;
-pub mod address;
-pub mod body;
 pub mod cli;
 pub mod clock;
-pub mod command;
 pub mod config;
-pub mod cors;
+pub mod delivery;
 pub mod download;
 pub mod error;
-pub mod handover;
-pub mod head;
-pub mod limits;
+pub mod http;
+pub mod link;
 pub mod logging;
-pub mod noise;
-pub mod notify;
+pub mod net;
 pub mod pool;
-pub mod range;
-pub mod refusal;
+pub mod process;
 pub mod replay;
-pub mod response;
-pub mod sandbox;
 pub mod server;
-pub mod settle;
 pub mod shared;
-pub mod signals;
-pub mod socket;
-pub mod spans;
-pub mod storage;
 pub mod sys;
-#[cfg(feature = "tls")]
-pub mod tls;
-pub mod token;
-pub mod uuid;

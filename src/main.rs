@@ -3,16 +3,16 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use winglet::cli::{Cli, Command};
-use winglet::command;
+use winglet::cli;
+use winglet::cli::args::{Cli, Command};
 
 fn main() -> ExitCode {
     winglet::sys::tame_allocator();
     let result = match Cli::parse().command {
-        Command::Serve(options) => command::serve(&options),
-        Command::Check(options) => command::check(&options),
-        Command::Sign(what) => command::sign(&what),
-        Command::Explain(options) => command::explain(&options),
+        Command::Serve(options) => cli::serve(&options),
+        Command::Check(options) => cli::check(&options),
+        Command::Sign(what) => cli::sign(&what),
+        Command::Explain(options) => cli::explain(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

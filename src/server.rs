@@ -7,20 +7,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::acceptor::{self, Acceptor, Listener, Parts, PrivateSocket};
+use crate::acceptor::{Acceptor, Parts};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::error::StartError;
-use crate::limits;
 use crate::logging;
-use crate::notify::Notifier;
+use crate::net::listener::{self, Listener};
+#[cfg(feature = "tls")]
+use crate::net::tls::Certificates;
+use crate::pool::private::PrivateSocket;
 use crate::pool::{self, Source};
+use crate::process::descriptors as limits;
+use crate::process::notify::Notifier;
+use crate::process::signals::Signals;
 use crate::replay::Replay;
 use crate::shared::{Settings, Shared};
-use crate::signals::Signals;
 use crate::sys;
-#[cfg(feature = "tls")]
-use crate::tls::Certificates;
 
 /// The housekeeper looks after expiry and certificates this often.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
@@ -49,7 +51,7 @@ impl Opened {
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Opened, StartError> {
         Ok(Opened {
-            listeners: acceptor::listen(config, environment)?,
+            listeners: listener::open(config, environment)?,
             #[cfg(feature = "tls")]
             tls: config.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new),
         })
@@ -143,7 +145,7 @@ impl Server {
             .stack_size(STACK)
             .spawn(move || {
                 let result = acceptor.run();
-                end.settled.close();
+                end.records.close();
                 result
             })
             .map_err(system)?;
@@ -173,7 +175,7 @@ impl Server {
     ///
     /// # Errors
     /// What the acceptor died of.
-    pub fn keep_house(
+    pub fn run_housekeeping(
         self,
         read: &dyn Fn() -> (Option<Config>, config::Findings),
         notifier: &Notifier,
@@ -182,7 +184,7 @@ impl Server {
         let mut trimmed = looked;
         let mut told = false;
         loop {
-            for record in self.shared.settled.take(HOUSEKEEPING) {
+            for record in self.shared.records.take(HOUSEKEEPING) {
                 record.write();
             }
             if self.reload.swap(false, Ordering::AcqRel) {
@@ -202,11 +204,11 @@ impl Server {
                 trimmed = Instant::now();
                 sys::return_free_memory();
             }
-            if self.acceptor.is_finished() || self.shared.settled.is_closed() {
+            if self.acceptor.is_finished() || self.shared.records.is_closed() {
                 break;
             }
         }
-        for record in self.shared.settled.take(Duration::ZERO) {
+        for record in self.shared.records.take(Duration::ZERO) {
             record.write();
         }
         self.acceptor.join().unwrap_or_else(|_| Err(io::Error::other("the acceptor panicked")))

@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use crate::body::Pace;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::handover::{Handed, Returns};
-use crate::noise::Noise;
+use crate::delivery::record::Records;
+use crate::download::body::Pace;
+use crate::link::storage::Storage;
+use crate::link::token::Verifier;
+use crate::logging::throttle::LogThrottle;
+use crate::pool::exchange::{Handed, Returns};
 use crate::replay::{Replay, Rules};
-use crate::settle::Settled;
-use crate::storage::Storage;
-use crate::token::Verifier;
 
 /// A configuration and what follows from it. Replaced as a whole by a reload.
 #[derive(Debug)]
@@ -62,10 +62,10 @@ pub struct Shared {
     /// Connections on their way back to the acceptor.
     pub returns: Arc<Returns>,
     /// Streams that have ended and are still to be recorded.
-    pub settled: Settled,
+    pub records: Records,
     stopping: AtomicBool,
     ids: Ids,
-    unsigned: Mutex<Noise>,
+    unsigned: Mutex<LogThrottle>,
     sabotage: AtomicBool,
     panic: AtomicBool,
 }
@@ -82,10 +82,10 @@ impl Shared {
             clock,
             handed: Handed::default(),
             returns: Arc::new(Returns::new()?),
-            settled: Settled::default(),
+            records: Records::default(),
             stopping: AtomicBool::new(false),
             ids: Ids::new(),
-            unsigned: Mutex::new(Noise::new("requests without a signed token", UNSIGNED)),
+            unsigned: Mutex::new(LogThrottle::new("requests without a signed token", UNSIGNED)),
             sabotage: AtomicBool::new(false),
             panic: AtomicBool::new(false),
         })
@@ -104,7 +104,7 @@ impl Shared {
     /// The server drains from here on.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.settled.call();
+        self.records.call();
     }
 
     /// Whether the server drains.

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use winglet::head::{Field, MAX_HEAD_BYTES, Screened, screen};
+use winglet::http::head::{Field, MAX_HEAD_BYTES, Screened, screen};
 
 /// What a verdict says, in a form that can be compared.
 fn verdict(screened: &Screened) -> String {

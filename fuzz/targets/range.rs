@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use winglet::range::{Conditions, Selection, Validators, select};
+use winglet::http::range::{Conditions, Selection, Validators, select};
 
 fuzz_target!(|input: (u64, u64, u64, Vec<Option<&str>>)| {
     let (tag, modified, length, fields) = input;

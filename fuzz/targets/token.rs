@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use ct_codecs::{Base64UrlSafeNoPadding, Encoder};
 use libfuzzer_sys::fuzz_target;
-use winglet::token::{Endpoint, Verifier};
+use winglet::link::token::{Endpoint, Verifier};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 const NOW: u64 = 1_700_000_000;

@@ -5,12 +5,12 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::Acceptor;
-use super::slots::Phase;
-use crate::access::{Bytes, Entry, Outcome};
-use crate::cors;
-use crate::head::{Field, Head, Method};
-use crate::refusal::Refusal;
-use crate::response::{self, Frame};
+use super::connections::Phase;
+use crate::http::cors;
+use crate::http::head::{Field, Head, Method};
+use crate::http::refusal::Refusal;
+use crate::http::response::{self, ResponseContext};
+use crate::logging::access::{Bytes, Entry, Outcome};
 
 /// How long a client may take to hang up after its last answer.
 const LINGER: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ impl Acceptor {
         let settings = self.settings.clone();
         let id = self.parts.shared.next_id();
         let cors = head.map(|head| cors::lines(head, &settings.config)).unwrap_or_default();
-        let mut frame = Frame::of(head, &id, settings.config.remote.as_deref());
+        let mut frame = ResponseContext::of(head, &id, settings.config.remote.as_deref());
         frame.keep_alive = keep;
         frame.cors = &cors;
         let answer = response::refusal(&frame, refusal);
@@ -48,7 +48,7 @@ impl Acceptor {
 
     pub(super) fn answer_health(&mut self, index: usize, head: &Head) {
         let id = self.parts.shared.next_id();
-        let mut frame = Frame::of(Some(head), &id, None);
+        let mut frame = ResponseContext::of(Some(head), &id, None);
         frame.keep_alive = head.keep_alive && self.may_keep(index);
         let answer = response::health(&frame);
         let keep = frame.keep_alive;
@@ -58,7 +58,7 @@ impl Acceptor {
     pub(super) fn answer_options(&mut self, index: usize, head: &Head) {
         let id = self.parts.shared.next_id();
         let cors = cors::lines(head, &self.settings.config);
-        let mut frame = Frame::of(Some(head), &id, None);
+        let mut frame = ResponseContext::of(Some(head), &id, None);
         frame.keep_alive = head.keep_alive && self.may_keep(index);
         frame.cors = &cors;
         let answer = response::options(&frame);
@@ -71,7 +71,7 @@ impl Acceptor {
     pub(super) fn refuse_plain(&mut self, index: usize) {
         let id = self.parts.shared.next_id();
         let refusal = Refusal::Malformed("this port speaks HTTPS: use https:// in the address");
-        let answer = response::refusal(&Frame::of(None, &id, None), &refusal);
+        let answer = response::refusal(&ResponseContext::of(None, &id, None), &refusal);
         self.log_refusal(index, None, &refusal, id);
         if let Some(connection) = self.slots.get_mut(index).and_then(|s| s.connection.as_mut()) {
             connection.socket.write_raw(&answer);
@@ -111,7 +111,7 @@ impl Acceptor {
         connection.input = Vec::new();
         connection.socket.finish_writing();
         slot.phase = Phase::Lingering { left: LINGER_BYTES };
-        let watched = slot.settling.as_ref().is_some_and(|settling| settling.is_accounted());
+        let watched = slot.watch.as_ref().is_some_and(|watch| watch.is_accounted());
         self.slots.set_expiry(index, Some(Instant::now() + LINGER));
         // A watched delivery may not be closed for a newcomer.
         if !watched {
@@ -128,9 +128,9 @@ impl Acceptor {
             let Some(connection) = &mut slot.connection else { return };
             let Phase::Lingering { left } = &mut slot.phase else { return };
             match connection.socket.read(&mut self.scratch) {
-                Ok(0) => match &mut slot.settling {
-                    Some(settling) if !settling.has_fin() => {
-                        settling.saw_fin();
+                Ok(0) => match &mut slot.watch {
+                    Some(watch) if !watch.has_fin() => {
+                        watch.saw_fin();
                         return self.look_at_delivery(index, false);
                     }
                     // The look will end it.
@@ -138,7 +138,7 @@ impl Acceptor {
                     None => return self.close(index),
                 },
                 Ok(count) if count <= *left => *left -= count,
-                Ok(_) if slot.settling.is_some() => return,
+                Ok(_) if slot.watch.is_some() => return,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.arm(index),
                 Ok(_) | Err(_) => return self.close(index),
             }

@@ -4,11 +4,11 @@
 use std::time::Instant;
 
 use super::Acceptor;
-use super::settling::{Look, Settling};
-use super::slots::Phase;
-use crate::access::Outcome;
-use crate::address::ClientKey;
-use crate::handover::{After, Returned};
+use super::connections::Phase;
+use crate::delivery::watch::{DeliveryWatch, Look};
+use crate::logging::access::Outcome;
+use crate::net::address::ClientKey;
+use crate::pool::exchange::{After, Returned};
 
 impl Acceptor {
     pub(super) fn handle_return(&mut self, returned: Returned) {
@@ -24,8 +24,8 @@ impl Acceptor {
         };
         slot.connection = Some(connection);
         slot.phase = Phase::Head;
-        slot.settling = returned.settlement.map(|settlement| {
-            Box::new(Settling::new(*settlement, &self.settings.pace, Instant::now()))
+        slot.watch = returned.delivery.map(|delivery| {
+            Box::new(DeliveryWatch::new(*delivery, &self.settings.pace, Instant::now()))
         });
         match after {
             After::Abort => self.close(index),
@@ -40,8 +40,8 @@ impl Acceptor {
         if let Some(connection) = self.slots.get_mut(index).and_then(|s| s.connection.as_mut()) {
             connection.requests += 1;
         }
-        if let Some(settling) = self.slots.get(index).and_then(|slot| slot.settling.as_ref()) {
-            let accounted = settling.is_accounted();
+        if let Some(watch) = self.slots.get(index).and_then(|slot| slot.watch.as_ref()) {
+            let accounted = watch.is_accounted();
             // A request that was sent before its answer could be read says nothing of how it was
             // read: a link waits for the grace.
             let more_input = !accounted && self.has_input(index);
@@ -88,11 +88,11 @@ impl Acceptor {
     /// Looks whether the delivery on `index` has ended, and goes on with the connection if so.
     pub(super) fn look_at_delivery(&mut self, index: usize, more_input: bool) {
         let Some(slot) = self.slots.get_mut(index) else { return };
-        let (Some(settling), Some(connection)) = (&mut slot.settling, &mut slot.connection) else {
+        let (Some(watch), Some(connection)) = (&mut slot.watch, &mut slot.connection) else {
             return;
         };
-        let fin = settling.has_fin();
-        let look = settling.look(&mut connection.socket, Instant::now(), more_input);
+        let fin = watch.has_fin();
+        let look = watch.look(&mut connection.socket, Instant::now(), more_input);
         let Look::Ended(outcome) = look else {
             let expiry = slot.expiry;
             self.slots.set_expiry(index, expiry);
@@ -118,8 +118,8 @@ impl Acceptor {
 
     pub(super) fn end_delivery(&mut self, index: usize, outcome: Outcome) {
         let Some(slot) = self.slots.get_mut(index) else { return };
-        let Some(settling) = slot.settling.take() else { return };
+        let Some(watch) = slot.watch.take() else { return };
         let socket = slot.connection.as_mut().map(|connection| &mut connection.socket);
-        self.parts.shared.settled.push(settling.end(socket, outcome));
+        self.parts.shared.records.push(watch.end(socket, outcome));
     }
 }

@@ -6,14 +6,14 @@ use std::time::Instant;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
-use super::listeners::Accepted;
-use super::slots::Phase;
+use super::connections::Phase;
 use super::{ACCEPT_PAUSE, ACCEPTS, Acceptor, TAG_LISTENERS};
-use crate::address::{ClientKey, Peer};
-use crate::handover::{Connection, Exchange};
-use crate::head::{Field, Head, Method, Route, Screened, screen};
-use crate::refusal::{Busy, Refusal};
-use crate::socket::Socket;
+use crate::http::head::{Field, Head, Method, Route, Screened, screen};
+use crate::http::refusal::{Busy, Refusal};
+use crate::net::address::{ClientKey, Peer};
+use crate::net::listener::Accepted;
+use crate::net::socket::Socket;
+use crate::pool::exchange::{Connection, Exchange};
 
 impl Acceptor {
     pub(super) fn accept_from(&mut self, listener: usize) {
@@ -118,7 +118,7 @@ impl Acceptor {
         }
         let Accepted::Tcp(stream) = accepted else { return None };
         let certificates = self.parts.tls.as_ref()?;
-        Some(Socket::tls(crate::tls::TlsStream::new(stream, certificates).ok()?))
+        Some(Socket::tls(crate::net::tls::TlsStream::new(stream, certificates).ok()?))
     }
 
     #[cfg(not(feature = "tls"))]
@@ -159,7 +159,7 @@ impl Acceptor {
                     let Some(slot) = self.slots.get_mut(index) else { return };
                     let Some(connection) = &mut slot.connection else { return };
                     connection.input.extend_from_slice(&self.scratch[..count]);
-                    if slot.settling.is_some() {
+                    if slot.watch.is_some() {
                         return self.look_at_delivery(index, true);
                     }
                     if !self.use_input(index) {
@@ -178,7 +178,7 @@ impl Acceptor {
     fn begin_head(&mut self, index: usize) {
         let Some(slot) = self.slots.get(index) else { return };
         let later = slot.connection.as_ref().is_some_and(|connection| connection.requests > 0);
-        if later && slot.settling.is_none() {
+        if later && slot.watch.is_none() {
             let head = self.settings.config.timeouts.head;
             self.slots.set_expiry(index, Some(Instant::now() + head));
         }
@@ -186,7 +186,7 @@ impl Acceptor {
 
     fn input_failed(&mut self, index: usize, error: &io::Error) {
         #[cfg(feature = "tls")]
-        if crate::tls::is_plain_http(error) {
+        if crate::net::tls::is_plain_http(error) {
             return self.refuse_plain(index);
         }
         log::debug!("connection closed: {error}");
@@ -195,9 +195,9 @@ impl Acceptor {
 
     fn client_finished(&mut self, index: usize) {
         let Some(slot) = self.slots.get_mut(index) else { return };
-        match &mut slot.settling {
-            Some(settling) => {
-                settling.saw_fin();
+        match &mut slot.watch {
+            Some(watch) => {
+                watch.saw_fin();
                 self.look_at_delivery(index, false);
             }
             // With half a head read, too: nobody is there to read an answer.

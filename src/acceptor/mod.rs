@@ -6,14 +6,11 @@
 //! bounded, where a hang-up is noticed and a deadline is answered.
 
 mod answers;
+mod connections;
 mod deliveries;
-mod ending;
+mod drain;
 mod intake;
-mod listeners;
-mod private;
 mod queue;
-mod settling;
-mod slots;
 
 use std::io::{self, ErrorKind::WouldBlock};
 use std::mem::MaybeUninit;
@@ -24,17 +21,17 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
-pub use listeners::{Listener, open as listen};
-pub use private::PrivateSocket;
+use connections::{Phase, Slots};
 use queue::Queue;
-use slots::{Phase, Slots};
 
-use crate::access::Outcome;
-use crate::noise::Noise;
+use crate::http::refusal::{Busy, Refusal};
+use crate::logging::access::Outcome;
+use crate::logging::throttle::LogThrottle;
+use crate::net::listener::Listener;
 use crate::pool::Source;
-use crate::refusal::{Busy, Refusal};
+use crate::pool::private::PrivateSocket;
+use crate::process::signals::Signals;
 use crate::shared::{Settings, Shared};
-use crate::signals::Signals;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
@@ -74,7 +71,7 @@ pub struct Parts {
     pub descriptor_room: usize,
     /// TLS for listeners that ask for it.
     #[cfg(feature = "tls")]
-    pub tls: Option<Arc<crate::tls::Certificates>>,
+    pub tls: Option<Arc<crate::net::tls::Certificates>>,
 }
 
 /// The acceptor's state; runs on its own thread.
@@ -100,16 +97,16 @@ pub struct Acceptor {
     /// that pipelines must neither grow the stack nor keep others from their turn.
     again: Vec<u64>,
     scratch: Box<[u8]>,
-    noise: Noises,
+    noise: LogThrottles,
 }
 
 #[derive(Debug)]
-struct Noises {
-    evicted: Noise,
-    share: Noise,
-    descriptors: Noise,
-    busy: Noise,
-    refused: Noise,
+struct LogThrottles {
+    evicted: LogThrottle,
+    share: LogThrottle,
+    descriptors: LogThrottle,
+    busy: LogThrottle,
+    refused: LogThrottle,
 }
 
 impl Acceptor {
@@ -146,12 +143,12 @@ impl Acceptor {
             private_full: false,
             again: Vec::new(),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
-            noise: Noises {
-                evicted: Noise::new("max_connections", LINES),
-                share: Noise::new("max_waiting_per_address", LINES),
-                descriptors: Noise::new("descriptors", LINES),
-                busy: Noise::new("queue", LINES),
-                refused: Noise::new("refused requests", LINES),
+            noise: LogThrottles {
+                evicted: LogThrottle::new("max_connections", LINES),
+                share: LogThrottle::new("max_waiting_per_address", LINES),
+                descriptors: LogThrottle::new("descriptors", LINES),
+                busy: LogThrottle::new("queue", LINES),
+                refused: LogThrottle::new("refused requests", LINES),
             },
             parts,
         })
@@ -233,7 +230,7 @@ impl Acceptor {
             TAG_STOP => self.stop(),
             TAG_RELOAD => {
                 self.parts.signals.take_reload();
-                self.parts.shared.settled.call();
+                self.parts.shared.records.call();
             }
             tag if tag >= TAG_LISTENERS => listeners.push((tag - TAG_LISTENERS) as usize),
             number => {
@@ -274,7 +271,7 @@ impl Acceptor {
         }
         while let Some(index) = self.slots.take_due(now) {
             let Some(slot) = self.slots.get(index) else { continue };
-            if slot.settling.is_some() {
+            if slot.watch.is_some() {
                 self.look_at_delivery(index, false);
                 continue;
             }
@@ -306,13 +303,13 @@ impl Acceptor {
         let mut flags = EventFlags::ONESHOT | EventFlags::RDHUP;
         match &slot.phase {
             Phase::Queued(_) | Phase::Busy => {}
-            _ if slot.settling.is_some() && !connection.input.is_empty() => {
+            _ if slot.watch.is_some() && !connection.input.is_empty() => {
                 // Input that has to wait for a delivery: no more of it for now.
                 flags = EventFlags::ONESHOT;
             }
             _ => flags |= EventFlags::IN,
         }
-        if slot.settling.as_ref().is_some_and(|settling| settling.has_fin()) {
+        if slot.watch.as_ref().is_some_and(|watch| watch.has_fin()) {
             flags = EventFlags::ONESHOT;
         }
         if connection.socket.wants_write() {

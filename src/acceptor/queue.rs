@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::address::ClientKey;
+use crate::net::address::ClientKey;
 
 /// Requests that wait for a worker, by the number of their connection.
 #[derive(Debug)]

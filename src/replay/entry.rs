@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use super::grant::{Grant, HEAD_CHARGE, MAX_STREAMS};
 use super::{AFTERLIFE, Key, STEP_BYTES};
-use crate::address::ClientKey;
 use crate::config::Reuse;
-use crate::refusal::{Busy, Refusal};
-use crate::storage::EntityTag;
-use crate::token::{TokenFault, Used};
+use crate::http::refusal::{Busy, Refusal};
+use crate::link::storage::EntityTag;
+use crate::link::token::{TokenFault, Used};
+use crate::net::address::ClientKey;
 
 /// The rules of the configuration that the table goes by.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub struct Rules {
 
 /// Somebody wants to use a link.
 #[derive(Clone, Copy, Debug)]
-pub struct Request {
+pub struct ClaimRequest {
     /// Which link.
     pub key: Key,
     /// The hash of what it opens.
@@ -38,7 +38,7 @@ pub struct Request {
 
 /// The file that a link is used for, as it is now.
 #[derive(Clone, Copy, Debug)]
-pub struct Subject {
+pub struct FileVersion {
     /// Its entity tag.
     pub tag: EntityTag,
     /// Its length in bytes.
@@ -47,7 +47,7 @@ pub struct Subject {
 
 /// What is known about a link, for `explain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum LinkStatus {
     /// Never used.
     Unused,
     /// Used, and not spent.
@@ -101,7 +101,12 @@ impl Entry {
     }
 
     /// Whether `request` may go on with this link at `now`.
-    pub(super) fn admits(&self, request: &Request, rules: &Rules, now: u64) -> Result<(), Used> {
+    pub(super) fn admits(
+        &self,
+        request: &ClaimRequest,
+        rules: &Rules,
+        now: u64,
+    ) -> Result<(), Used> {
         if self.resource != request.resource {
             return Err(Used::OtherResource);
         }
@@ -119,7 +124,12 @@ impl Entry {
         }
     }
 
-    pub(super) fn fresh(request: &Request, rules: &Rules, now: u64, subject: &Subject) -> Entry {
+    pub(super) fn fresh(
+        request: &ClaimRequest,
+        rules: &Rules,
+        now: u64,
+        subject: &FileVersion,
+    ) -> Entry {
         let client = request.client.filter(|_| rules.bind);
         let state = match rules.reuse {
             Reuse::Resume => {
@@ -139,7 +149,7 @@ impl Entry {
     /// Starts a stream over `span` and reserves its first step: its number and the bytes reserved.
     pub(super) fn start_stream(
         &mut self,
-        subject: &Subject,
+        subject: &FileVersion,
         span: &Range<u64>,
     ) -> Result<(u32, u64), Refusal> {
         let State::Open(grant) = &mut self.state else {
@@ -161,15 +171,15 @@ impl Entry {
         Ok((number, first))
     }
 
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn standing(&self) -> LinkStatus {
         match &self.state {
-            State::Open(grant) if !self.spent => Standing::Open {
+            State::Open(grant) if !self.spent => LinkStatus::Open {
                 client: grant.client,
                 opened: grant.opened,
                 delivered: (grant.delivered.total(), grant.length),
                 charged: (grant.charged, grant.budget()),
             },
-            _ => Standing::Spent,
+            _ => LinkStatus::Spent,
         }
     }
 }

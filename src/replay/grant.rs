@@ -10,9 +10,9 @@
 
 use std::ops::Range;
 
-use crate::address::ClientKey;
-use crate::spans::{Doubts, Spans};
-use crate::storage::EntityTag;
+use crate::link::storage::EntityTag;
+use crate::net::address::ClientKey;
+use crate::replay::spans::{Doubts, Spans};
 
 /// One grant pays for this many times the file…
 const BUDGET_FACTOR: u64 = 3;
@@ -81,7 +81,7 @@ impl InFlight {
 
 /// How a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ending {
+pub struct StreamEnd {
     /// Content bytes handed to the kernel.
     pub sent: u64,
     /// Content bytes that the client's TCP acknowledged.
@@ -181,7 +181,7 @@ impl Grant {
     }
 
     /// Ends stream `number`. Returns whether the file has now been delivered whole.
-    pub(super) fn finish(&mut self, number: u32, ending: &Ending) -> bool {
+    pub(super) fn finish(&mut self, number: u32, ending: &StreamEnd) -> bool {
         let Some(index) = self.in_flight.iter().position(|stream| stream.number == number) else {
             return false;
         };

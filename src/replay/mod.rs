@@ -8,6 +8,7 @@ mod entry;
 mod grant;
 mod journal;
 mod record;
+pub mod spans;
 mod stream;
 
 use std::cmp::Reverse;
@@ -21,15 +22,15 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 
 use entry::Entry;
-pub use entry::{Request, Rules, Standing, Subject};
-pub use grant::{Ending, MAX_STREAMS};
+pub use entry::{ClaimRequest, FileVersion, LinkStatus, Rules};
+pub use grant::{MAX_STREAMS, StreamEnd};
 use journal::Journal;
 pub use stream::{Finished, Progress, Stream};
 
 use crate::config::Reuse;
 use crate::error::StartError;
-use crate::refusal::{Busy, Refusal};
-use crate::token::{Resource, TokenFault};
+use crate::http::refusal::{Busy, Refusal};
+use crate::link::token::{Resource, TokenFault};
 
 /// The hash of a link's `unique_id`.
 pub type Key = [u8; 16];
@@ -116,7 +117,7 @@ impl Replay {
     ///
     /// # Errors
     /// As [`Replay::claim`].
-    pub fn check(&self, request: &Request, rules: &Rules, now: u64) -> Result<(), Refusal> {
+    pub fn check(&self, request: &ClaimRequest, rules: &Rules, now: u64) -> Result<(), Refusal> {
         let fault = match self.entries.get(&request.key) {
             Some(entry) if rules.reuse != Reuse::Unlimited => {
                 entry.admits(request, rules, now).err().map(TokenFault::Used)
@@ -134,10 +135,10 @@ impl Replay {
     /// [`Refusal::Busy`] where the table is full or the link has [`MAX_STREAMS`] streams.
     pub fn claim(
         self: &Arc<Self>,
-        request: &Request,
+        request: &ClaimRequest,
         rules: &Rules,
         now: u64,
-        subject: &Subject,
+        subject: &FileVersion,
         span: &Range<u64>,
     ) -> Result<Option<Stream>, Refusal> {
         if rules.reuse == Reuse::Unlimited {
@@ -182,18 +183,18 @@ impl Replay {
     }
 
     /// What is known about a link.
-    pub fn standing(&self, key: &Key) -> Standing {
-        self.entries.get(key).map_or(Standing::Unused, |entry| entry.standing())
+    pub fn standing(&self, key: &Key) -> LinkStatus {
+        self.entries.get(key).map_or(LinkStatus::Unused, |entry| entry.standing())
     }
 
     /// Reads the standing of a link from the journal in `directory`, without the server's help.
     ///
     /// # Errors
     /// Where there is a journal and it cannot be read.
-    pub fn standing_on_disk(directory: &Path, key: &Key) -> Result<Standing, StartError> {
+    pub fn status_on_disk(directory: &Path, key: &Key) -> Result<LinkStatus, StartError> {
         let loaded = journal::read(directory)?;
         let entry = loaded.entries.iter().find(|(found, _)| found == key);
-        Ok(entry.map_or(Standing::Unused, |(_, entry)| entry.standing()))
+        Ok(entry.map_or(LinkStatus::Unused, |(_, entry)| entry.standing()))
     }
 
     /// Removes what has expired, a bounded number at a time, and compacts the journal if that is

@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use super::Key;
 use super::entry::{Entry, State};
 use super::grant::Grant;
-use crate::address::ClientKey;
-use crate::spans::{Doubts, Spans};
+use crate::net::address::ClientKey;
+use crate::replay::spans::{Doubts, Spans};
 
 /// The line for `entry`, line break included.
 pub(super) fn format(key: &Key, entry: &Entry) -> String {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::entry::State;
-use super::grant::Ending;
+use super::grant::StreamEnd;
 use super::{AFTERLIFE, Key, Replay, STEP_BYTES};
 
 /// One stream of a claimed link. Dropped without [`Stream::finish`], it counts as broken with
@@ -53,13 +53,13 @@ impl Stream {
     }
 
     /// Ends the stream in memory, at once. What is returned still has to go to the journal.
-    pub fn finish(mut self, ending: &Ending) -> Finished {
+    pub fn finish(mut self, ending: &StreamEnd) -> Finished {
         self.ended = true;
         let (progress, line) = self.end(ending);
         Finished { replay: Arc::clone(&self.replay), line, progress }
     }
 
-    fn end(&self, ending: &Ending) -> (Option<Progress>, Option<String>) {
+    fn end(&self, ending: &StreamEnd) -> (Option<Progress>, Option<String>) {
         let Some(mut entry) = self.replay.entries.get_mut(&self.key) else { return (None, None) };
         let State::Open(grant) = &mut entry.state else { return (None, None) };
         let whole = grant.finish(self.number, ending);
@@ -89,7 +89,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if !self.ended {
-            let ending = Ending { sent: self.reserved, acknowledged: 0, orderly: false };
+            let ending = StreamEnd { sent: self.reserved, acknowledged: 0, orderly: false };
             let (_, line) = self.end(&ending);
             self.replay.write(line);
         }

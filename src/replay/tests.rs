@@ -6,16 +6,16 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::address::ClientKey;
 use crate::clock::Clock;
 use crate::config::Reuse;
-use crate::token::Used;
+use crate::link::token::Used;
+use crate::net::address::ClientKey;
 
 const NOW: u64 = 1_800_000_000;
 const LENGTH: u64 = 1000;
-const SUBJECT: Subject = Subject { tag: 7, length: LENGTH };
+const SUBJECT: FileVersion = FileVersion { tag: 7, length: LENGTH };
 const RULES: Rules = Rules { reuse: Reuse::Resume, window: 86_400, bind: true };
-const ALL: Ending = Ending { sent: LENGTH, acknowledged: LENGTH, orderly: true };
+const ALL: StreamEnd = StreamEnd { sent: LENGTH, acknowledged: LENGTH, orderly: true };
 
 /// A state directory of its own, removed in the end.
 pub(super) struct State(pub(super) PathBuf);
@@ -43,8 +43,8 @@ fn client(address: &str) -> Option<ClientKey> {
     Some(ClientKey::of(address.parse().unwrap()))
 }
 
-pub(super) fn request(link: u64) -> Request {
-    Request {
+pub(super) fn request(link: u64) -> ClaimRequest {
+    ClaimRequest {
         key: key_of(&link.to_string()),
         resource: [1; 16],
         client: client("192.0.2.1"),
@@ -57,7 +57,7 @@ fn memory() -> Arc<Replay> {
     Arc::new(Replay::in_memory(65_536))
 }
 
-fn claim(replay: &Arc<Replay>, request: &Request, now: u64) -> Result<Stream, Refusal> {
+fn claim(replay: &Arc<Replay>, request: &ClaimRequest, now: u64) -> Result<Stream, Refusal> {
     replay.claim(request, &RULES, now, &SUBJECT, &(0..LENGTH)).map(Option::unwrap)
 }
 
@@ -69,7 +69,7 @@ fn used(result: Result<Stream, Refusal>) -> Used {
     }
 }
 
-pub(super) fn deliver(replay: &Arc<Replay>, request: &Request) {
+pub(super) fn deliver(replay: &Arc<Replay>, request: &ClaimRequest) {
     let stream = claim(replay, request, NOW).unwrap();
     assert!(stream.finish(&ALL).record().unwrap().spent);
 }
@@ -79,10 +79,13 @@ fn a_link_is_bound_to_its_first_client_and_its_resource() {
     let replay = memory();
     let first = request(1);
     let stream = claim(&replay, &first, NOW).unwrap();
-    let elsewhere = Request { client: client("192.0.2.2"), ..first };
+    let elsewhere = ClaimRequest { client: client("192.0.2.2"), ..first };
     assert_eq!(used(claim(&replay, &elsewhere, NOW)), Used::OtherAddress);
-    assert_eq!(used(claim(&replay, &Request { client: None, ..first }, NOW)), Used::OtherAddress);
-    let other = Request { resource: [2; 16], ..first };
+    assert_eq!(
+        used(claim(&replay, &ClaimRequest { client: None, ..first }, NOW)),
+        Used::OtherAddress
+    );
+    let other = ClaimRequest { resource: [2; 16], ..first };
     assert_eq!(used(claim(&replay, &other, NOW)), Used::OtherResource);
     assert!(replay.check(&first, &RULES, NOW).is_ok());
     stream.finish(&ALL).record();
@@ -93,11 +96,11 @@ fn a_link_is_bound_to_its_first_client_and_its_resource() {
 #[test]
 fn one_64_is_one_client_and_the_next_is_another() {
     let replay = memory();
-    let first = Request { client: client("2001:db8::1"), ..request(1) };
+    let first = ClaimRequest { client: client("2001:db8::1"), ..request(1) };
     drop(claim(&replay, &first, NOW).unwrap());
-    let neighbour = Request { client: client("2001:db8::ffff:2"), ..first };
+    let neighbour = ClaimRequest { client: client("2001:db8::ffff:2"), ..first };
     drop(claim(&replay, &neighbour, NOW).unwrap());
-    let stranger = Request { client: client("2001:db8:0:1::1"), ..first };
+    let stranger = ClaimRequest { client: client("2001:db8:0:1::1"), ..first };
     assert_eq!(used(claim(&replay, &stranger, NOW)), Used::OtherAddress);
 }
 
@@ -106,15 +109,15 @@ fn without_binding_or_an_address_nothing_is_bound() {
     let replay = memory();
     let rules = Rules { bind: false, ..RULES };
     let first = request(1);
-    let claim_with = |rules: &Rules, request: &Request| {
+    let claim_with = |rules: &Rules, request: &ClaimRequest| {
         replay.claim(request, rules, NOW, &SUBJECT, &(0..LENGTH)).map(drop)
     };
     claim_with(&rules, &first).unwrap();
-    let elsewhere = Request { client: client("192.0.2.2"), ..first };
+    let elsewhere = ClaimRequest { client: client("192.0.2.2"), ..first };
     claim_with(&rules, &elsewhere).unwrap();
-    let unknown = Request { client: None, ..request(2) };
+    let unknown = ClaimRequest { client: None, ..request(2) };
     claim_with(&RULES, &unknown).unwrap();
-    claim_with(&RULES, &Request { client: client("192.0.2.2"), ..unknown }).unwrap();
+    claim_with(&RULES, &ClaimRequest { client: client("192.0.2.2"), ..unknown }).unwrap();
 }
 
 #[test]
@@ -126,7 +129,7 @@ fn of_two_first_requests_at_once_one_wins() {
             let racer = |address: String| {
                 let (replay, barrier) = (&replay, &barrier);
                 scope.spawn(move || {
-                    let request = Request { client: client(&address), ..request(round) };
+                    let request = ClaimRequest { client: client(&address), ..request(round) };
                     barrier.wait();
                     claim(replay, &request, NOW).map(drop).is_ok() as usize
                 })
@@ -142,7 +145,7 @@ fn of_two_first_requests_at_once_one_wins() {
 #[test]
 fn expiry_and_window() {
     let replay = memory();
-    let late = Request { expired: true, ..request(1) };
+    let late = ClaimRequest { expired: true, ..request(1) };
     let refused = claim(&replay, &late, NOW + 900).map(drop);
     assert!(matches!(refused, Err(Refusal::Token(TokenFault::Expired))));
     assert_eq!(replay.tracked(), 0);
@@ -162,20 +165,20 @@ fn a_spent_link_outlives_its_token_by_an_hour() {
     replay.maintain(&RULES, NOW + 900 + AFTERLIFE - 1);
     assert_eq!(used(claim(&replay, &request(1), NOW)), Used::Spent);
     replay.maintain(&RULES, NOW + 900 + AFTERLIFE);
-    assert_eq!((replay.tracked(), replay.standing(&request(1).key)), (0, Standing::Unused));
+    assert_eq!((replay.tracked(), replay.standing(&request(1).key)), (0, LinkStatus::Unused));
 }
 
 #[test]
 fn running_streams_keep_their_entry_whatever_expires() {
     let replay = memory();
-    let subject = Subject { tag: 7, length: 100 << 20 };
+    let subject = FileVersion { tag: 7, length: 100 << 20 };
     let claim = || replay.claim(&request(1), &RULES, NOW, &subject, &(0..subject.length));
     let (mut first, mut second) = (claim().unwrap().unwrap(), claim().unwrap().unwrap());
     let mut reserved = 0;
     while reserved < subject.length {
         reserved = first.reserve(reserved).unwrap();
     }
-    let all = Ending { sent: subject.length, acknowledged: subject.length, orderly: true };
+    let all = StreamEnd { sent: subject.length, acknowledged: subject.length, orderly: true };
     assert!(first.finish(&all).record().unwrap().spent);
     let late = NOW + 900 + AFTERLIFE + 1;
     replay.maintain(&RULES, late);
@@ -202,7 +205,7 @@ fn once_and_resume_read_each_others_journals() {
     let state = State::new();
     let replay = state.open(&RULES);
     let stream = claim(&replay, &request(1), NOW).unwrap();
-    stream.finish(&Ending { sent: 500, acknowledged: 500, orderly: false }).record();
+    stream.finish(&StreamEnd { sent: 500, acknowledged: 500, orderly: false }).record();
     deliver(&replay, &request(2));
     drop(replay);
     let replay = state.open(&once);
@@ -218,7 +221,7 @@ fn once_and_resume_read_each_others_journals() {
         assert_eq!(used(claim(&replay, &request(link), NOW)), Used::Spent);
     }
     let rest = replay.claim(&request(1), &RULES, NOW, &SUBJECT, &(500..LENGTH));
-    let ending = Ending { sent: 500, acknowledged: 500, orderly: true };
+    let ending = StreamEnd { sent: 500, acknowledged: 500, orderly: true };
     assert!(rest.unwrap().unwrap().finish(&ending).record().unwrap().spent);
 }
 
@@ -232,14 +235,14 @@ fn the_budget_holds_over_changes_of_the_file_and_restarts() {
         let replay = state.open(&RULES);
         for round in 0..1000 {
             // The file changes and grows; the last byte is never fetched.
-            let subject = Subject { tag: round, length: 100_000 + round };
+            let subject = FileVersion { tag: round, length: 100_000 + round };
             let subject = if sent == 0 { SUBJECT } else { subject };
             let span = 0..subject.length - 1;
             match replay.claim(&request, &RULES, NOW, &subject, &span) {
                 Ok(stream) => {
                     let bytes = span.end;
                     sent += bytes;
-                    let ending = Ending { sent: bytes, acknowledged: bytes, orderly: true };
+                    let ending = StreamEnd { sent: bytes, acknowledged: bytes, orderly: true };
                     stream.unwrap().finish(&ending).record();
                 }
                 Err(Refusal::Token(TokenFault::Used(Used::BudgetSpent))) => break 'runs,
@@ -264,7 +267,7 @@ fn the_table_is_bounded_and_serves_again_as_links_expire() {
     let start = Instant::now();
     for link in 0..BOUND {
         let one = Instant::now();
-        let request = Request { expires: NOW + 900 + link % 100, ..request(link) };
+        let request = ClaimRequest { expires: NOW + 900 + link % 100, ..request(link) };
         drop(claim(&replay, &request, clock.unix()).unwrap());
         slowest = slowest.max(one.elapsed());
     }
@@ -321,9 +324,9 @@ fn keys_tell_links_apart_and_resources_endpoints() {
     let keys: HashSet<Key> = (0..10_000).map(|i: u32| key_of(&i.to_string())).collect();
     assert_eq!(keys.len(), 10_000);
     let server = "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40".parse().unwrap();
-    let backup: crate::uuid::Uuid = "3b9a6c1e-52d7-4e0f-8b64-a1d2f3c4e5b6".parse().unwrap();
+    let backup: crate::link::uuid::Uuid = "3b9a6c1e-52d7-4e0f-8b64-a1d2f3c4e5b6".parse().unwrap();
     let path = backup.as_str().to_owned();
-    let server2: crate::uuid::Uuid = "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40".parse().unwrap();
+    let server2: crate::link::uuid::Uuid = "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40".parse().unwrap();
     let file = hash_of(&Resource::File { server, path });
     assert_ne!(file, hash_of(&Resource::Backup { server: server2, backup }));
 }

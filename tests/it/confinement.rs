@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::thread;
 
 use winglet::clock::Clock;
-use winglet::notify::Notifier;
-use winglet::sandbox::{self, Allowed, Sandbox};
+use winglet::process::notify::Notifier;
+use winglet::process::sandbox::{self, Allowed, Sandbox};
+use winglet::process::signals::Signals;
 use winglet::server::{self, Opened, Server as InProcess};
 use winglet::shared::Shared;
-use winglet::signals::Signals;
 
 use crate::client::{Client, get};
 use crate::harness::{Node, OTHER_SERVER, is_root};
@@ -101,7 +101,7 @@ fn confined(node: &Node) -> (Arc<Shared>, SocketAddr, impl FnOnce()) {
         let shared = Arc::clone(server.shared());
         let house = thread::spawn(move || {
             let read = || (None, winglet::config::Findings::default());
-            server.keep_house(&read, &Notifier::connect(&|_: &str| None))
+            server.run_housekeeping(&read, &Notifier::connect(&|_: &str| None))
         });
         let end = move || {
             stop.write_all(b"x").unwrap();

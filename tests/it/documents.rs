@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use clap::CommandFactory;
 use serde_yaml::Value;
-use winglet::cli::Cli;
+use winglet::cli::args::Cli;
 
 use crate::client::get;
 use crate::harness::{BACKUP, SERVER, Scratch, Server, have};

@@ -9,10 +9,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use winglet::clock::Clock;
-use winglet::notify::Notifier;
+use winglet::process::notify::Notifier;
+use winglet::process::signals::Signals;
 use winglet::server::{Opened, Server as InProcess};
 use winglet::shared::Shared;
-use winglet::signals::Signals;
 
 use crate::client::{Answer, Client, connect_from, get};
 use crate::harness::{Node, Server};
@@ -172,8 +172,9 @@ impl Running {
         let address = server.addresses()[0].rsplit("://").next().unwrap().parse().unwrap();
         let shared = Arc::clone(server.shared());
         let read = || (None, winglet::config::Findings::default());
-        let house =
-            thread::spawn(move || server.keep_house(&read, &Notifier::connect(&|_: &str| None)));
+        let house = thread::spawn(move || {
+            server.run_housekeeping(&read, &Notifier::connect(&|_: &str| None))
+        });
         Running { address, shared, stop, house: Some(house) }
     }
 

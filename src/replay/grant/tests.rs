@@ -13,7 +13,7 @@ fn stream(grant: &mut Grant, start: u64, end: u64, orderly: bool) -> bool {
     let number = grant.start(&(start..end));
     assert!(grant.reserve(number, end - start));
     let bytes = end - start;
-    grant.finish(number, &Ending { sent: bytes, acknowledged: bytes, orderly })
+    grant.finish(number, &StreamEnd { sent: bytes, acknowledged: bytes, orderly })
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn a_client_may_hold_more_than_it_had_time_to_acknowledge() {
     let mut grant = grant();
     let number = grant.start(&(0..LENGTH));
     assert!(grant.reserve(number, LENGTH));
-    assert!(!grant.finish(number, &Ending { sent: 500, acknowledged: 300, orderly: false }));
+    assert!(!grant.finish(number, &StreamEnd { sent: 500, acknowledged: 300, orderly: false }));
     assert!(stream(&mut grant, 400, LENGTH, true));
 }
 
@@ -69,9 +69,9 @@ fn a_parallel_downloader_closes_its_open_ended_streams() {
     assert!(grant.reserve(first, LENGTH));
     let second = grant.start(&(500..LENGTH));
     assert!(grant.reserve(second, 500));
-    let all = Ending { sent: 500, acknowledged: 500, orderly: true };
+    let all = StreamEnd { sent: 500, acknowledged: 500, orderly: true };
     assert!(!grant.finish(second, &all));
-    let cut = Ending { sent: 700, acknowledged: 600, orderly: false };
+    let cut = StreamEnd { sent: 700, acknowledged: 600, orderly: false };
     assert!(grant.finish(first, &cut));
 }
 
@@ -83,12 +83,12 @@ fn a_taken_over_stream_delivers_no_more_than_up_to_the_next() {
         assert!(grant.reserve(number, LENGTH - start));
         number
     });
-    let cut = Ending { sent: 1000, acknowledged: 1000, orderly: false };
+    let cut = StreamEnd { sent: 1000, acknowledged: 1000, orderly: false };
     assert!(!grant.finish(numbers[0], &cut), "the client read this one as far as 200");
     assert_eq!(grant.delivered.to_string(), "0-200");
-    let all = Ending { sent: 400, acknowledged: 400, orderly: true };
+    let all = StreamEnd { sent: 400, acknowledged: 400, orderly: true };
     assert!(!grant.finish(numbers[2], &all));
-    assert!(!grant.finish(numbers[1], &Ending { sent: 300, acknowledged: 300, orderly: false }));
+    assert!(!grant.finish(numbers[1], &StreamEnd { sent: 300, acknowledged: 300, orderly: false }));
     assert!(stream(&mut grant, 300, 600, true));
 }
 
@@ -98,7 +98,7 @@ fn a_stream_is_left_where_a_broken_part_begins() {
     assert!(!stream(&mut grant, 500, 800, false));
     let number = grant.start(&(0..LENGTH));
     assert!(grant.reserve(number, LENGTH));
-    assert!(!grant.finish(number, &Ending { sent: 600, acknowledged: 600, orderly: false }));
+    assert!(!grant.finish(number, &StreamEnd { sent: 600, acknowledged: 600, orderly: false }));
     assert!(stream(&mut grant, 700, LENGTH, true));
 }
 
@@ -121,7 +121,7 @@ fn broken_neighbours_are_confirmed_one_by_one() {
     let mut crashed = Grant::open(0, None, 7, LENGTH);
     crashed.doubtful = grant.doubtful_after_a_crash();
     for number in numbers {
-        grant.finish(number, &Ending { sent: 500, acknowledged: 500, orderly: false });
+        grant.finish(number, &StreamEnd { sent: 500, acknowledged: 500, orderly: false });
     }
     for mut grant in [grant, crashed] {
         // The first stream's client has 100 bytes, the second's 200, and that one is back first.
@@ -139,8 +139,8 @@ fn segments_resumed_after_a_crash_take_over_from_each_other() {
     let (first, second) = (grant.start(&(200..LENGTH)), grant.start(&(700..LENGTH)));
     assert!(grant.reserve(first, 800) && grant.reserve(second, 300));
     // Read as far as 500, where the second segment began before the crash.
-    assert!(!grant.finish(first, &Ending { sent: 400, acknowledged: 350, orderly: false }));
-    assert!(grant.finish(second, &Ending { sent: 300, acknowledged: 300, orderly: true }));
+    assert!(!grant.finish(first, &StreamEnd { sent: 400, acknowledged: 350, orderly: false }));
+    assert!(grant.finish(second, &StreamEnd { sent: 300, acknowledged: 300, orderly: true }));
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn what_was_reserved_and_not_sent_is_given_back() {
     let mut grant = grant();
     let number = grant.start(&(0..LENGTH));
     assert!(grant.reserve(number, LENGTH));
-    grant.finish(number, &Ending { sent: 10, acknowledged: 5, orderly: false });
+    grant.finish(number, &StreamEnd { sent: 10, acknowledged: 5, orderly: false });
     assert_eq!(grant.charged, HEAD_CHARGE + 10);
 }
 
@@ -169,7 +169,7 @@ fn a_changed_file_starts_over_and_old_streams_do_not_count() {
     let old = grant.start(&(0..LENGTH));
     assert!(grant.reserve(old, LENGTH));
     grant.see_file(8, LENGTH);
-    let all = Ending { sent: LENGTH, acknowledged: LENGTH, orderly: true };
+    let all = StreamEnd { sent: LENGTH, acknowledged: LENGTH, orderly: true };
     assert!(!grant.finish(old, &all));
     assert!(stream(&mut grant, 0, LENGTH, true));
 }

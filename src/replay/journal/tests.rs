@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::super::tests::{State, deliver, request};
-use super::super::{Replay, Rules, Standing};
+use super::super::{LinkStatus, Replay, Rules};
 use super::*;
 use crate::config::Reuse;
 
@@ -21,7 +21,7 @@ fn spent(count: u64) -> (State, PathBuf, Vec<u8>) {
     (state, path, content)
 }
 
-fn standings(state: &State, count: u64) -> Vec<Standing> {
+fn standings(state: &State, count: u64) -> Vec<LinkStatus> {
     let replay = state.open(&RULES);
     (0..count).map(|link| replay.standing(&request(link).key)).collect()
 }
@@ -39,7 +39,7 @@ fn files_are_private_and_one_server_holds_them() {
     let refused = refusal(&state);
     assert!(refused.contains("in use by another server"), "{refused}");
     drop(held);
-    assert_eq!(standings(&state, 1), [Standing::Spent]);
+    assert_eq!(standings(&state, 1), [LinkStatus::Spent]);
 }
 
 #[test]
@@ -52,9 +52,9 @@ fn a_torn_last_line_costs_that_line_only() {
         let torn = usize::from(end > last && end < content.len() - 1);
         assert_eq!(loaded.skipped, torn, "cut at {end}");
         let standings = standings(&state, 3);
-        assert_eq!(standings[..2], [Standing::Spent, Standing::Spent], "cut at {end}");
+        assert_eq!(standings[..2], [LinkStatus::Spent, LinkStatus::Spent], "cut at {end}");
         // The claim before it is there: the link is in use, not new.
-        assert_ne!(standings[2], Standing::Unused, "cut at {end}");
+        assert_ne!(standings[2], LinkStatus::Unused, "cut at {end}");
     }
 }
 
@@ -73,7 +73,7 @@ fn garbage_between_good_lines_is_skipped() {
     }
     std::fs::write(&path, mixed).unwrap();
     assert!(read(&state.0).unwrap().skipped > 0);
-    assert_eq!(standings(&state, 4), vec![Standing::Spent; 4]);
+    assert_eq!(standings(&state, 4), vec![LinkStatus::Spent; 4]);
     assert_eq!(read(&state.0).unwrap().skipped, 0, "the start has cleaned it");
 }
 
@@ -103,7 +103,7 @@ fn what_is_no_journal_is_never_an_empty_one() {
     assert!(refusal(&state).contains("cannot read"));
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, content).unwrap();
-    assert_eq!(standings(&state, 2), vec![Standing::Spent; 2]);
+    assert_eq!(standings(&state, 2), vec![LinkStatus::Spent; 2]);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_crash_at_any_point_of_a_compaction_loses_nothing() {
         let _ = std::fs::remove_file(&path);
         std::fs::write(&old, &content).unwrap();
         stage.inspect(|stage| std::fs::write(&path, stage).unwrap());
-        assert_eq!(standings(&state, 3), vec![Standing::Spent; 3], "{stage:?}");
+        assert_eq!(standings(&state, 3), vec![LinkStatus::Spent; 3], "{stage:?}");
         assert!(!old.exists(), "the start has ended it");
     }
 }
@@ -130,7 +130,7 @@ fn lines_in_any_order_and_twice_say_the_same() {
     let mut shuffled = HEADER.as_bytes().to_vec();
     lines.iter().chain(&lines).for_each(|line| shuffled.extend_from_slice(line));
     std::fs::write(&path, shuffled).unwrap();
-    assert_eq!(standings(&state, 5), vec![Standing::Spent; 5]);
+    assert_eq!(standings(&state, 5), vec![LinkStatus::Spent; 5]);
 }
 
 #[test]
@@ -168,10 +168,10 @@ fn a_failed_write_is_made_up_for() {
     journal.lock().file = OpenOptions::new().append(true).open("/dev/full").unwrap();
     deliver(&replay, &request(1));
     assert!(journal.wants_compaction());
-    assert_eq!(replay.standing(&request(1).key), Standing::Spent, "in memory");
+    assert_eq!(replay.standing(&request(1).key), LinkStatus::Spent, "in memory");
     replay.maintain(&RULES, NOW);
     assert!(!journal.wants_compaction());
     deliver(&replay, &request(2));
     drop(replay);
-    assert_eq!(standings(&state, 3), vec![Standing::Spent; 3]);
+    assert_eq!(standings(&state, 3), vec![LinkStatus::Spent; 3]);
 }

@@ -1,0 +1,181 @@
+//! From what a token names to an open regular file, without ever leaving the directories that the
+//! configuration gives.
+//!
+//! A server's user can put anything into the volume: symlinks, FIFOs, devices, and swap them while
+//! a request is under way. Resolution therefore happens beneath an open directory (cap-std, which
+//! uses openat2(2) with `RESOLVE_BENEATH`), and what was opened is judged by its descriptor.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use rustix::io::Errno;
+
+use crate::config::Config;
+use crate::http::refusal::{Busy, Missing, Refusal};
+use crate::link::token::Resource;
+use crate::link::uuid::Uuid;
+
+/// A strong validator: a hash of inode, size and modification time, so that none of them shows.
+pub type EntityTag = u64;
+
+/// A file that may be served.
+#[derive(Debug)]
+pub struct Found {
+    /// Open for reading; a regular file.
+    pub file: File,
+    /// Bytes, as of the moment of opening. What is appended later is not served.
+    pub length: u64,
+    /// Last modification, whole seconds since the epoch.
+    pub modified: u64,
+    /// Changes whenever the file does.
+    pub tag: EntityTag,
+    /// The name it is offered under.
+    pub name: String,
+}
+
+/// The two directories that downloads come from.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    data: PathBuf,
+    backups: PathBuf,
+}
+
+impl Storage {
+    /// The directories that `config` names. Nothing is opened yet.
+    pub fn new(config: &Config) -> Storage {
+        Storage { data: config.data.clone(), backups: config.backup_directory.clone() }
+    }
+
+    /// Opens what `resource` names.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] where there is nothing that may be served, [`Refusal::Storage`] where
+    /// there is something and the system refuses it.
+    pub fn open(&self, resource: &Resource) -> Result<Found, Refusal> {
+        match resource {
+            Resource::File { server, path } => self.open_file(server, path),
+            Resource::Backup { server, backup } => self.open_backup(server, backup),
+        }
+    }
+
+    fn open_file(&self, server: &Uuid, path: &str) -> Result<Found, Refusal> {
+        let volume = self.data.join(server.as_str());
+        let volume = Dir::open_ambient_dir(&volume, ambient_authority())
+            .map_err(|error| classify(&error, Missing::Server))?;
+        let relative = path.trim_start_matches('/');
+        if relative.is_empty() {
+            return Err(Refusal::NotFound(Missing::NotRegular));
+        }
+        let name = relative.rsplit('/').next().unwrap_or(relative).to_owned();
+        open_beneath(&volume, Path::new(relative), name, Missing::File)
+    }
+
+    fn open_backup(&self, server: &Uuid, backup: &Uuid) -> Result<Found, Refusal> {
+        let directory = Dir::open_ambient_dir(&self.backups, ambient_authority())
+            .map_err(|error| classify(&error, Missing::Backup))?;
+        for candidate in backup_layouts(server, backup) {
+            let name = format!("backup-{backup}.tar.gz");
+            match open_beneath(&directory, Path::new(&candidate), name, Missing::Backup) {
+                Err(Refusal::NotFound(Missing::Backup)) => {}
+                found => return found,
+            }
+        }
+        Err(Refusal::NotFound(Missing::Backup))
+    }
+}
+
+/// Where a backup may lie below the backup directory, first choice first.
+pub fn backup_layouts(server: &Uuid, backup: &Uuid) -> [String; 4] {
+    [
+        format!("{server}/{backup}.tar.gz"),
+        format!("{backup}.tar.gz"),
+        format!("{server}/backup-{backup}.tar.gz"),
+        format!("backup-{backup}.tar.gz"),
+    ]
+}
+
+fn open_beneath(dir: &Dir, path: &Path, name: String, what: Missing) -> Result<Found, Refusal> {
+    let mut options = OpenOptions::new();
+    // O_NONBLOCK: a planted FIFO must not hang the worker in open(2); O_NOCTTY: nor may a terminal
+    // become ours.
+    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let file = dir.open_with(path, &options).map_err(|error| classify(&error, what))?.into_std();
+    let metadata = file.metadata().map_err(|error| Refusal::Storage(format!("fstat: {error}")))?;
+    let kind = metadata.file_type();
+    if !kind.is_file() {
+        debug_assert!(!kind.is_socket(), "open(2) refuses sockets with ENXIO");
+        return Err(Refusal::NotFound(Missing::NotRegular));
+    }
+    Ok(Found {
+        length: metadata.len(),
+        modified: metadata.modified().map_or(0, whole_seconds),
+        tag: entity_tag(metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()),
+        file,
+        name,
+    })
+}
+
+fn whole_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).as_ref().map_or(0, Duration::as_secs)
+}
+
+fn entity_tag(inode: u64, length: u64, seconds: i64, nanoseconds: i64) -> EntityTag {
+    let mut values = [0u8; 32];
+    values[..8].copy_from_slice(&inode.to_le_bytes());
+    values[8..16].copy_from_slice(&length.to_le_bytes());
+    values[16..24].copy_from_slice(&seconds.to_le_bytes());
+    values[24..].copy_from_slice(&nanoseconds.to_le_bytes());
+    let mut tag = [0u8; 8];
+    tag.copy_from_slice(&hmac_sha256::Hash::hash(&values)[..8]);
+    u64::from_le_bytes(tag)
+}
+
+/// Tells "not there" from "there, and refused". cap-std reports a path that leaves the directory as
+/// `PermissionDenied` without a number; the kernel's own EACCES carries one.
+fn classify(error: &io::Error, what: Missing) -> Refusal {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        None if error.kind() == io::ErrorKind::PermissionDenied => {
+            Refusal::NotFound(Missing::Escape)
+        }
+        Some(
+            Errno::NOENT
+            | Errno::NOTDIR
+            | Errno::LOOP
+            | Errno::NAMETOOLONG
+            | Errno::NXIO
+            | Errno::INVAL,
+        ) => Refusal::NotFound(what),
+        Some(Errno::MFILE | Errno::NFILE) => Refusal::Busy(Busy::Descriptors),
+        None if error.kind() == io::ErrorKind::InvalidInput => Refusal::NotFound(what),
+        _ => Refusal::Storage(format!("open: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entity_tag_follows_each_of_its_values() {
+        let tag = entity_tag(1, 2, 3, 4);
+        assert_eq!(tag, entity_tag(1, 2, 3, 4));
+        for other in [(2, 2, 3, 4), (1, 3, 3, 4), (1, 2, 4, 4), (1, 2, 3, 5)] {
+            assert_ne!(tag, entity_tag(other.0, other.1, other.2, other.3));
+        }
+    }
+
+    #[test]
+    fn an_escape_is_not_found_and_a_refusal_of_the_kernel_is_not() {
+        let escape = io::Error::new(io::ErrorKind::PermissionDenied, "outside");
+        assert_eq!(classify(&escape, Missing::File), Refusal::NotFound(Missing::Escape));
+        let denied = io::Error::from_raw_os_error(libc::EACCES);
+        assert!(matches!(classify(&denied, Missing::File), Refusal::Storage(_)));
+        let none = io::Error::from_raw_os_error(libc::ENOENT);
+        assert_eq!(classify(&none, Missing::File), Refusal::NotFound(Missing::File));
+    }
+}

@@ -1,0 +1,131 @@
+//! The access log: one line a request, in which nothing that a client controls can pass for
+//! something else.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::link::token::Resource;
+
+/// The log target of access lines.
+pub const TARGET: &str = "winglet::access";
+
+/// What is known of a request when its line is written.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The client's address, as far as known.
+    pub client: Option<IpAddr>,
+    /// The method's name.
+    pub method: &'static str,
+    /// The word for the endpoint: `file`, `backup`, or `-`.
+    pub endpoint: &'static str,
+    /// The status that was answered.
+    pub status: u16,
+    /// What was asked for, once a token said so.
+    pub resource: Option<Resource>,
+    /// When the request was complete.
+    pub began: Instant,
+    /// `X-Request-Id`
+    pub id: String,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every byte of the answer was acknowledged, and the connection ended in order.
+    Delivered,
+    /// The answer did not arrive whole.
+    Interrupted(String),
+    /// No content was answered.
+    Refused(String),
+    /// Answered without content: `HEAD`, 304.
+    Answered,
+}
+
+/// Bytes of one answer and of its link.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bytes {
+    /// Acknowledged in this answer.
+    pub sent: u64,
+    /// Content of this answer.
+    pub content: u64,
+    /// Delivered over all answers of this link, where that is tracked, and the file's length.
+    pub link: Option<(u64, u64)>,
+}
+
+impl Entry {
+    /// Writes the line.
+    pub fn log(&self, bytes: &Bytes, outcome: &Outcome) {
+        log::info!(target: TARGET, "{}", Line { entry: self, bytes, outcome });
+    }
+}
+
+struct Line<'a> {
+    entry: &'a Entry,
+    bytes: &'a Bytes,
+    outcome: &'a Outcome,
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Entry { client, method, endpoint, status, resource, began, id } = self.entry;
+        match client {
+            Some(client) => write!(f, "{client}")?,
+            None => f.write_str("-")?,
+        }
+        write!(f, " {method} {endpoint} {status}")?;
+        match resource {
+            // `{:?}` of a string escapes controls, line breaks, quotes and what is not printable.
+            Some(Resource::File { server, path }) => write!(f, " server={server} file={path:?}")?,
+            Some(Resource::Backup { server, backup }) => {
+                write!(f, " server={server} backup={backup}")?;
+            }
+            None => {}
+        }
+        if matches!(self.outcome, Outcome::Delivered | Outcome::Interrupted(_)) {
+            write!(f, " bytes={}/{}", self.bytes.sent, self.bytes.content)?;
+            if let Some((delivered, length)) = self.bytes.link {
+                write!(f, " link={delivered}/{length}")?;
+            }
+        }
+        write!(f, " seconds={:.3} id={id} ", began.elapsed().as_secs_f64())?;
+        match self.outcome {
+            Outcome::Delivered => f.write_str("delivered"),
+            Outcome::Interrupted(why) => write!(f, "interrupted: {}", escape(why)),
+            Outcome::Refused(why) => write!(f, "refused: {}", escape(why)),
+            Outcome::Answered => f.write_str("answered"),
+        }
+    }
+}
+
+/// `text` with controls and unprintable characters escaped.
+pub fn escape(text: &str) -> String {
+    let quoted = format!("{text:?}");
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_cannot_forge_a_line() {
+        let entry = Entry {
+            client: None,
+            method: "GET",
+            endpoint: "file",
+            status: 404,
+            resource: Some(Resource::File {
+                server: "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40".parse().unwrap(),
+                path: "a\n2026 INFO 1.2.3.4 GET\x1b[2J\u{202e}\"x".into(),
+            }),
+            began: Instant::now(),
+            id: "1".into(),
+        };
+        let bytes = Bytes::default();
+        let outcome = Outcome::Refused("no\r\nsuch".into());
+        let line = Line { entry: &entry, bytes: &bytes, outcome: &outcome }.to_string();
+        assert!(!line.contains(['\n', '\r', '\x1b', '\u{202e}']), "{line}");
+        assert!(line.contains("\\\"x"), "{line}");
+    }
+}

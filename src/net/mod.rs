@@ -1,0 +1,9 @@
+//! Byte streams and addresses. Nothing here knows HTTP.
+
+pub mod address;
+#[cfg(feature = "tls")]
+pub mod certificates;
+pub mod listener;
+pub mod socket;
+#[cfg(feature = "tls")]
+pub mod tls;

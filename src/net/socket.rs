@@ -1,0 +1,199 @@
+//! One client's byte stream: TCP or Unix, plain or TLS, never blocking.
+//!
+//! Beside reading and writing it knows how much of what was written the other side has
+//! acknowledged, which is what delivery accounting and stall detection go by.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+#[cfg(feature = "tls")]
+use crate::net::tls::TlsStream;
+use crate::sys;
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Socket {
+    wire: Wire,
+    sent: u64,
+}
+
+#[derive(Debug)]
+enum Wire {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream>),
+}
+
+impl Socket {
+    /// Takes over a non-blocking TCP connection.
+    pub fn tcp(stream: TcpStream) -> Socket {
+        Socket { wire: Wire::Tcp(stream), sent: 0 }
+    }
+
+    /// Takes over a non-blocking Unix connection.
+    pub fn unix(stream: UnixStream) -> Socket {
+        Socket { wire: Wire::Unix(stream), sent: 0 }
+    }
+
+    /// Takes over a TLS connection, its handshake still to come.
+    #[cfg(feature = "tls")]
+    pub fn tls(stream: TlsStream) -> Socket {
+        Socket { wire: Wire::Tls(Box::new(stream)), sent: 0 }
+    }
+
+    /// Bytes written so far, over the whole connection.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Bytes of [`Socket::sent`] that the other side's TCP has acknowledged; of a Unix peer, that
+    /// it has read.
+    ///
+    /// # Errors
+    /// Whatever the query returns.
+    pub fn acknowledged(&mut self) -> io::Result<u64> {
+        let outstanding = sys::unacknowledged(self.as_fd())?;
+        Ok(match &mut self.wire {
+            Wire::Tcp(_) => self.sent.saturating_sub(outstanding),
+            // The kernel tells memory, not bytes: only zero is exact.
+            Wire::Unix(_) if outstanding == 0 => self.sent,
+            Wire::Unix(_) => self.sent.saturating_sub(outstanding),
+            #[cfg(feature = "tls")]
+            Wire::Tls(tls) => tls.acknowledged(outstanding),
+        })
+    }
+
+    /// Reads what is there.
+    ///
+    /// # Errors
+    /// `WouldBlock` where nothing is there, and whatever the connection died of.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let result = match &mut self.wire {
+                Wire::Tcp(stream) => stream.read(buffer),
+                Wire::Unix(stream) => stream.read(buffer),
+                #[cfg(feature = "tls")]
+                Wire::Tls(tls) => tls.read(buffer),
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Hands as much of `bytes` to the kernel as it takes now.
+    ///
+    /// # Errors
+    /// `WouldBlock` where it takes nothing, and whatever the connection died of.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let result = match &mut self.wire {
+                // MSG_NOSIGNAL comes with std's send; a dead peer is an error, not a signal.
+                Wire::Tcp(stream) => stream.write(bytes),
+                Wire::Unix(stream) => stream.write(bytes),
+                #[cfg(feature = "tls")]
+                Wire::Tls(tls) => tls.write(bytes),
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(count) => {
+                    self.sent += count as u64;
+                    return Ok(count);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Pushes out what TLS still holds of earlier writes; nothing to do for plain connections.
+    ///
+    /// # Errors
+    /// `WouldBlock` where the kernel does not take all of it now.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match &mut self.wire {
+            Wire::Tcp(_) | Wire::Unix(_) => Ok(()),
+            #[cfg(feature = "tls")]
+            Wire::Tls(tls) => tls.flush(),
+        }
+    }
+
+    /// Writes all of a small answer without waiting. `false` where the other side does not take it.
+    pub fn write_at_once(&mut self, bytes: &[u8]) -> bool {
+        self.write(bytes).is_ok_and(|count| count == bytes.len()) && self.flush().is_ok()
+    }
+
+    /// Writes below TLS what fits, to a client that does not speak it.
+    #[cfg(feature = "tls")]
+    pub fn write_raw(&mut self, bytes: &[u8]) {
+        if let Wire::Tls(tls) = &mut self.wire {
+            tls.write_raw(bytes);
+        }
+    }
+
+    /// Says that nothing more will be sent: `close_notify` and FIN.
+    pub fn finish_writing(&mut self) {
+        let _ = match &mut self.wire {
+            Wire::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Wire::Unix(stream) => stream.shutdown(Shutdown::Write),
+            #[cfg(feature = "tls")]
+            Wire::Tls(tls) => tls.finish_writing(),
+        };
+    }
+
+    /// Makes closing a reset: what the kernel still holds of the answer is thrown away. Without it
+    /// a client that was cut for standing still would keep megabytes of the kernel's memory for
+    /// minutes, and could read on.
+    pub fn reset_at_close(&self) {
+        let _ = rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO));
+    }
+
+    /// Whether TLS waits for room in the kernel's buffer.
+    pub fn wants_write(&self) -> bool {
+        match &self.wire {
+            Wire::Tcp(_) | Wire::Unix(_) => false,
+            #[cfg(feature = "tls")]
+            Wire::Tls(tls) => tls.wants_write(),
+        }
+    }
+
+    /// Whether bytes may wait here that the kernel does not know of.
+    pub fn is_tls(&self) -> bool {
+        match &self.wire {
+            Wire::Tcp(_) | Wire::Unix(_) => false,
+            #[cfg(feature = "tls")]
+            Wire::Tls(_) => true,
+        }
+    }
+
+    /// Waits until the socket takes bytes, its peer is gone, or `timeout` has passed.
+    pub fn wait_writable(&self, timeout: Duration) {
+        let mut poll = [PollFd::new(self, PollFlags::OUT)];
+        let timeout =
+            Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+        // An interrupted wait is a short one: the caller looks again.
+        let _ = rustix::event::poll(&mut poll, Some(&timeout));
+    }
+
+    /// The error that the connection has died of, if it has; asking clears it.
+    pub fn died(&self) -> bool {
+        !matches!(rustix::net::sockopt::socket_error(self), Ok(Ok(())))
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.wire {
+            Wire::Tcp(stream) => stream.as_fd(),
+            Wire::Unix(stream) => stream.as_fd(),
+            #[cfg(feature = "tls")]
+            Wire::Tls(tls) => tls.as_fd(),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! TLS on a client's connection: rustls over a non-blocking TCP stream.
+//!
+//! The acceptor drives the handshake from its epoll set, so that a client which stalls in it costs
+//! a waiting slot and nothing more. Bytes are counted on both sides of the encryption, so that
+//! delivery accounting knows which content an acknowledgement covers.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustls::ServerConnection;
+
+pub use super::certificates::{CertificateReport, Certificates};
+
+use crate::sys;
+
+/// The first byte of a TLS handshake record (RFC 8446 §5.1).
+const HANDSHAKE_RECORD: u8 = 0x16;
+/// Encrypted bytes that may wait for room in the kernel: four records.
+const BUFFER_LIMIT: usize = 64 * 1024;
+/// Reads from the kernel before others get their turn.
+const READS: usize = 16;
+/// Marks kept before the oldest are compared with what is acknowledged.
+const MAX_MARKS: usize = 256;
+
+/// A TLS connection, handshake included.
+#[derive(Debug)]
+pub struct TlsStream {
+    stream: TcpStream,
+    connection: ServerConnection,
+    greeted: bool,
+    /// The client speaks plain HTTP, and has been told so.
+    plain: bool,
+    /// Once everything is out, a FIN follows.
+    closing: bool,
+    /// Encrypted bytes handed to the kernel.
+    raw_sent: u64,
+    /// Content bytes encrypted.
+    plain_sent: u64,
+    /// After so many encrypted bytes, so many content bytes were on their way.
+    marks: VecDeque<(u64, u64)>,
+    plain_acknowledged: u64,
+}
+
+/// Marks an `io::Error` that says: this client speaks plain HTTP.
+#[derive(Debug)]
+struct PlainHttp;
+
+impl std::fmt::Display for PlainHttp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("plain HTTP on a TLS port")
+    }
+}
+
+impl std::error::Error for PlainHttp {}
+
+/// Whether `error` means that the client speaks plain HTTP.
+pub fn is_plain_http(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<PlainHttp>())
+}
+
+impl TlsStream {
+    /// A connection that is about to begin its handshake.
+    ///
+    /// # Errors
+    /// Where rustls refuses its configuration.
+    pub fn new(stream: TcpStream, certificates: &Certificates) -> io::Result<TlsStream> {
+        let mut connection =
+            ServerConnection::new(certificates.current()).map_err(io::Error::other)?;
+        connection.set_buffer_limit(Some(BUFFER_LIMIT));
+        Ok(TlsStream {
+            stream,
+            connection,
+            greeted: false,
+            plain: false,
+            closing: false,
+            raw_sent: 0,
+            plain_sent: 0,
+            marks: VecDeque::new(),
+            plain_acknowledged: 0,
+        })
+    }
+
+    /// Reads decrypted bytes, carrying the handshake on where it is not complete.
+    ///
+    /// # Errors
+    /// `WouldBlock` where nothing is there; `InvalidData` where the client breaks the protocol.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.plain {
+            return (&self.stream).read(buffer);
+        }
+        self.greet()?;
+        // A stream of records that hold nothing must not keep the acceptor here: what is left in
+        // the kernel makes the next event.
+        for _ in 0..READS {
+            match self.connection.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Without close_notify the end counts as an end all the same: requests have one
+                // of their own.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                result => return result,
+            }
+            if self.connection.read_tls(&mut &self.stream)? == 0 {
+                return Ok(0);
+            }
+            let processed = self.connection.process_new_packets();
+            // The handshake's answers, or an alert that says what was wrong.
+            let flushed = self.flush();
+            processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            match flushed {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => {}
+            }
+        }
+        match self.connection.reader().read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+            result => result,
+        }
+    }
+
+    /// Looks at the first byte, to tell TLS from HTTP before rustls answers with an alert that no
+    /// browser shows.
+    fn greet(&mut self) -> io::Result<()> {
+        if self.greeted {
+            return Ok(());
+        }
+        let mut first = [0; 1];
+        if self.stream.peek(&mut first)? == 1 && first[0] != HANDSHAKE_RECORD {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, PlainHttp));
+        }
+        self.greeted = true;
+        Ok(())
+    }
+
+    /// Encrypts what fits and hands it to the kernel.
+    ///
+    /// # Errors
+    /// `WouldBlock` where earlier bytes still wait for room.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.flush()?;
+        let count = self.connection.writer().write(bytes)?;
+        self.plain_sent += count as u64;
+        match self.flush() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(count),
+        }
+    }
+
+    /// Hands waiting encrypted bytes to the kernel.
+    ///
+    /// # Errors
+    /// `WouldBlock` where it does not take all of them.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while self.connection.wants_write() {
+            match self.connection.write_tls(&mut &self.stream) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.raw_sent += count as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.marks.back().map_or(self.plain_acknowledged, |mark| mark.1) < self.plain_sent {
+            if self.marks.len() >= MAX_MARKS {
+                let outstanding = sys::unacknowledged(self.stream.as_fd())?;
+                self.acknowledged(outstanding);
+            }
+            self.marks.push_back((self.raw_sent, self.plain_sent));
+        }
+        if std::mem::take(&mut self.closing) {
+            self.stream.shutdown(Shutdown::Write)?;
+        }
+        Ok(())
+    }
+
+    /// Content bytes that are acknowledged while `outstanding` encrypted bytes are not.
+    pub fn acknowledged(&mut self, outstanding: u64) -> u64 {
+        let raw = self.raw_sent.saturating_sub(outstanding);
+        while let Some((_, plain)) = self.marks.front().copied().filter(|mark| mark.0 <= raw) {
+            self.plain_acknowledged = plain;
+            self.marks.pop_front();
+        }
+        self.plain_acknowledged
+    }
+
+    /// Sends `close_notify` and FIN, so that the client can tell an end from a cut. Where the kernel
+    /// has no room for the first, the second waits for [`TlsStream::flush`] too.
+    ///
+    /// # Errors
+    /// Whatever the connection died of.
+    pub fn finish_writing(&mut self) -> io::Result<()> {
+        if self.plain {
+            return self.stream.shutdown(Shutdown::Write);
+        }
+        self.connection.send_close_notify();
+        self.closing = true;
+        self.flush()
+    }
+
+    /// Writes below TLS what fits.
+    pub fn write_raw(&mut self, bytes: &[u8]) {
+        self.plain = true;
+        // A client that does not take it now does without.
+        let _ = self.stream.write(bytes);
+    }
+
+    /// Whether encrypted bytes wait for room in the kernel.
+    pub fn wants_write(&self) -> bool {
+        !self.plain && self.connection.wants_write()
+    }
+}
+
+impl AsFd for TlsStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
