@@ -89,7 +89,7 @@ pub struct Config {
     /// Connections at a time.
     pub max_connections: usize,
     /// Waiting connections of one address (IPv4 or IPv6 /64).
-    pub max_waiting_per_address: usize,
+    pub max_connections_per_address: usize,
     /// Workers that one address may hold.
     pub max_streams_per_address: usize,
     /// Requests answered on one connection before it is closed.

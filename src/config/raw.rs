@@ -21,7 +21,7 @@ pub(super) const KEYS: &[&str] = &[
     "listen",
     "threads",
     "max_connections",
-    "max_waiting_per_address",
+    "max_connections_per_address",
     "max_streams_per_address",
     "max_requests_per_connection",
     "reuse",
@@ -157,8 +157,8 @@ impl Source<'_> {
             unix_mode: w.octal("unix_mode", defaults::UNIX_MODE, findings),
             threads: w.integer("threads", defaults::THREADS, 1..=1024, findings),
             max_connections: w.integer("max_connections", defaults::MAX_CONNECTIONS, 1..=1_000_000, findings),
-            max_waiting_per_address:
-                w.integer("max_waiting_per_address", defaults::MAX_WAITING_PER_ADDRESS, 1..=1_000_000, findings),
+            max_connections_per_address:
+                w.integer("max_connections_per_address", defaults::MAX_CONNECTIONS_PER_ADDRESS, 1..=1_000_000, findings),
             max_streams_per_address:
                 w.integer("max_streams_per_address", defaults::MAX_STREAMS_PER_ADDRESS, 1..=1024, findings),
             max_requests_per_connection:

@@ -120,9 +120,14 @@ pub fn not_modified(frame: &ResponseContext<'_>, found: &Found) -> Vec<u8> {
     head.into_bytes()
 }
 
-/// `200 {"status":"ok"}`
-pub fn health(frame: &ResponseContext<'_>) -> Vec<u8> {
-    frame.with_body(frame.start(200), "application/json", r#"{"status":"ok"}"#)
+/// `200 {"status":"ok"}`; 503 if no worker moves because the disk stands still.
+pub fn health(frame: &ResponseContext<'_>, moving: bool) -> Vec<u8> {
+    if moving {
+        return frame.with_body(frame.start(200), "application/json", r#"{"status":"ok"}"#);
+    }
+    let mut head = frame.start(503);
+    let _ = write!(head, "Retry-After: {RETRY_AFTER}\r\n");
+    frame.with_body(head, "application/json", r#"{"status":"disk stalled"}"#)
 }
 
 /// The answer to `OPTIONS`: 204 with `Allow`.

@@ -13,14 +13,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use crate::config::{Config, Listen};
 use crate::error::StartError;
 use crate::net::address::Peer;
-use crate::net::socket::Socket;
+use crate::net::socket::{NOTSENT_LOWAT, Socket};
 use crate::sys;
 
 /// The kernel's own limit (`net.core.somaxconn`) cuts this down.
 const BACKLOG: i32 = i32::MAX;
-/// Unsent data that the kernel may hold for one connection, in bytes. What is sent and not yet
-/// acknowledged comes on top, as much as the path needs; measured on loopback this costs no speed.
-const NOTSENT_LOWAT: u32 = 128 * 1024;
 /// Where sd_listen_fds(3) begins to count.
 const FIRST_PASSED: i32 = 3;
 
