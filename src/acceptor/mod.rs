@@ -6,6 +6,7 @@
 //! piece goes to tiny_http only against a free worker, so that the queue stays here, bounded.
 
 mod answers;
+mod bandwidth;
 mod connections;
 mod drain;
 #[cfg(feature = "tls")]
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bandwidth::Bandwidth;
 use connections::{Connections, Held, State};
 use queue::Queue;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -82,6 +84,9 @@ pub struct Acceptor {
     epoll: OwnedFd,
     connections: Connections,
     queue: Queue,
+    bandwidth: Bandwidth,
+    /// When the server as a whole may send again.
+    send_again: Option<Instant>,
     #[cfg(feature = "tls")]
     handshakes: handshakes::Handshakes,
     /// Numbers given to exchanges so far.
@@ -138,6 +143,8 @@ impl Acceptor {
             settings,
             epoll,
             connections: Connections::default(),
+            bandwidth: Bandwidth::default(),
+            send_again: None,
             #[cfg(feature = "tls")]
             handshakes: handshakes::Handshakes::start()?,
             exchanges: 0,
@@ -214,7 +221,7 @@ impl Acceptor {
     fn time_to_wait(&self) -> rustix::event::Timespec {
         let now = Instant::now();
         let drain = self.draining.map(|since| since + self.settings.config.timeouts.drain);
-        let next = [self.connections.next_deadline(), self.accept_again, drain];
+        let next = [self.connections.next_deadline(), self.accept_again, self.send_again, drain];
         let next = next.into_iter().flatten().min();
         let mut wait = next.map_or(MAX_WAIT, |next| next.saturating_duration_since(now));
         if !self.unrecorded.is_empty() {
@@ -280,9 +287,8 @@ impl Acceptor {
                 State::Queued(request) => self.queue_deadline(connection, &request),
                 State::Parked(transfer) => self.judge(connection, transfer),
                 State::Watched(watch) => self.look(connection, watch, Sign::None),
-                State::Ready(_) | State::Recording(..) => {
-                    self.put_back(Held { connection, state });
-                }
+                State::Ready(transfer) => self.make_ready(connection, transfer),
+                State::Recording(..) => self.put_back(Held { connection, state }),
                 State::Lingering { .. } => self.close(Held { connection, state }),
             }
         }
@@ -307,9 +313,18 @@ impl Acceptor {
         let Some((connection, next)) = connection else { return self.connections.forget(id) };
         match next {
             Next::Answered(keep_alive) => self.answered(connection, keep_alive),
-            Next::Room(transfer) => self.park(connection, transfer),
-            Next::Turn(transfer) => self.make_ready(connection, transfer),
-            Next::Sent(transfer) => self.watch(connection, transfer),
+            Next::Room(transfer) => {
+                self.settle_piece(&connection, &transfer);
+                self.park(connection, transfer);
+            }
+            Next::Turn(transfer) => {
+                self.settle_piece(&connection, &transfer);
+                self.make_ready(connection, transfer);
+            }
+            Next::Sent(transfer) => {
+                self.settle_piece(&connection, &transfer);
+                self.watch(connection, transfer);
+            }
             _ => self.drop_connection(connection),
         }
     }

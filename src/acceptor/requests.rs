@@ -4,6 +4,7 @@ use std::io;
 use std::time::Instant;
 
 use super::Acceptor;
+use super::bandwidth::Rates;
 use super::connections::{Held, State};
 use super::queue::Lane;
 use crate::config::Reuse;
@@ -139,7 +140,7 @@ impl Acceptor {
             return self.refuse_busy(connection, &head, key, Busy::Workers);
         }
         let last = self.draining.is_some() || connection.requests + 1 >= MAX_REQUESTS;
-        let head_only = config.rate_limit > 0;
+        let head_only = Rates::of(config).any();
         let request = Request { head, client, direct, last, head_only };
         let deadline = Some(Instant::now() + config.timeouts.queue);
         self.connections.change_share(id, key);
@@ -162,9 +163,18 @@ impl Acceptor {
 
     /// Gives free workers what is ready, without flushing.
     pub(super) fn give_to_workers(&mut self) {
-        while !self.failed
-            && let Some(id) = self.queue.pop()
-        {
+        let now = Instant::now();
+        let rates = Rates::of(&self.settings.config);
+        self.send_again = None;
+        while !self.failed {
+            // Turns are kept: nobody passes those whose turn it is.
+            if self.queue.len() > 0
+                && let Some(wait) = self.bandwidth.wait(&rates, now)
+            {
+                self.send_again = Some(now + wait);
+                return;
+            }
+            let Some(id) = self.queue.pop() else { return };
             let held = self.connections.take(id);
             let Some(Held { connection, state }) = held else {
                 self.queue.worker_is_free(self.connections.turn(id).0);
@@ -172,7 +182,21 @@ impl Acceptor {
             };
             let task = match state {
                 State::Queued(request) => Task::Answer(request),
-                State::Ready(transfer) => Task::Piece(transfer, u64::MAX),
+                State::Ready(mut transfer) => {
+                    let (_, key) = self.connections.turn(id);
+                    let link = transfer.delivery.link();
+                    match self.bandwidth.take(&rates, key, link, now) {
+                        Ok(allowance) => transfer.allowance = allowance,
+                        Err(wait) => {
+                            self.queue.worker_is_free(self.connections.turn(id).0);
+                            let held = Held { connection, state: State::Ready(transfer) };
+                            self.connections.put(held, Some(now + wait));
+                            continue;
+                        }
+                    }
+                    transfer.allowed_at = connection.socket.wire_sent();
+                    Task::Piece(transfer)
+                }
                 state => {
                     self.queue.worker_is_free(self.connections.turn(id).0);
                     self.put_back(Held { connection, state });

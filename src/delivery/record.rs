@@ -4,7 +4,7 @@
 //! counts at once, and sends the [`Record`] to the housekeeper.
 
 use crate::logging::access::{Bytes, Entry, Outcome};
-use crate::replay::{EndedBy, Finished, Stream, StreamEnd};
+use crate::replay::{EndedBy, Finished, Key, Stream, StreamEnd};
 
 /// A content answer from its first byte until it is recorded.
 #[derive(Debug)]
@@ -25,6 +25,11 @@ impl Delivery {
     /// How many content bytes are among the first `bytes` of the connection.
     pub fn content_of(&self, bytes: u64) -> u64 {
         bytes.saturating_sub(self.content_start).min(self.content)
+    }
+
+    /// The link that pays for it.
+    pub fn link(&self) -> Option<Key> {
+        self.stream.as_ref().map(Stream::key)
     }
 
     /// Whether acknowledgements alone do not tell that the client has its bytes: on a direct

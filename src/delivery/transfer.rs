@@ -26,6 +26,10 @@ pub struct Transfer {
     pub was_parked: bool,
     /// The client had sent more before the last byte was handed to the kernel.
     pub early_input: bool,
+    /// Content bytes that the next piece may have.
+    pub allowance: u64,
+    /// [`Socket::wire_sent`] when that was said.
+    pub allowed_at: u64,
     pace: PaceWatch,
 }
 
@@ -65,6 +69,8 @@ impl Transfer {
             keep_alive,
             was_parked: false,
             early_input: false,
+            allowance: u64::MAX,
+            allowed_at: 0,
             pace,
         }
     }

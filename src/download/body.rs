@@ -39,33 +39,28 @@ pub enum Piece {
     TurnOver,
 }
 
-/// What bounds one piece.
-#[derive(Clone, Copy, Debug)]
-pub struct Turn<'a> {
-    /// Bytes that may be sent whether others wait or not.
-    pub allowance: u64,
-    /// How many others are ready and wait for a worker.
-    pub others: &'a AtomicUsize,
-}
-
-/// Sends the next piece of `transfer`.
+/// Sends the next piece of `transfer`; `others` is how many are ready and wait for a worker.
 ///
 /// # Errors
 /// Why the transfer has to end. The connection is then of no more use.
 pub fn send_piece(
     transfer: &mut Transfer,
     socket: &mut Socket,
-    turn: &Turn<'_>,
+    others: &AtomicUsize,
 ) -> Result<Piece, Broken> {
     let began = socket.sent();
     let mut stream = transfer.delivery.stream.take();
     let content_start = transfer.delivery.content_start;
-    let was_parked = transfer.was_parked;
+    let (was_parked, allowance) = (transfer.was_parked, transfer.allowance);
     let rest = transfer.rest(began);
     let length = rest.length();
     let state = State::new(socket.room());
     let buffer = usize::try_from(length).unwrap_or(usize::MAX).clamp(MIN_BUFFER, BUFFER);
-    let source = Source { rest, turn: TurnLeft::new(turn), state: &state };
+    let source = Source {
+        rest,
+        turn: Turn { allowance, others, bytes: 0, since: Instant::now() },
+        state: &state,
+    };
     let mut source = BufReader::with_capacity(buffer, source);
     let mut sink = Sink {
         socket,
@@ -73,7 +68,7 @@ pub fn send_piece(
         content_start,
         end: began + length,
         patient: !was_parked,
-        turn,
+        others,
         state: &state,
     };
     let result = io::copy(&mut source, &mut sink);
@@ -110,23 +105,22 @@ impl State {
     }
 }
 
-/// What is left of a turn.
-struct TurnLeft<'a> {
-    turn: &'a Turn<'a>,
+/// What bounds one piece.
+struct Turn<'a> {
+    /// Bytes that may be sent whether others wait or not.
+    allowance: u64,
+    others: &'a AtomicUsize,
+    /// Bytes read so far.
     bytes: u64,
     since: Instant,
 }
 
-impl<'a> TurnLeft<'a> {
-    fn new(turn: &'a Turn<'a>) -> TurnLeft<'a> {
-        TurnLeft { turn, bytes: 0, since: Instant::now() }
-    }
-
+impl Turn<'_> {
     /// How many of `wanted` bytes may be sent now; 0 ends the piece.
     fn take(&mut self, wanted: usize) -> usize {
-        let left = self.turn.allowance.saturating_sub(self.bytes);
+        let left = self.allowance.saturating_sub(self.bytes);
         let long = self.bytes >= PIECE_BYTES || self.since.elapsed() >= PIECE_TIME;
-        if self.bytes > 0 && long && self.turn.others.load(Ordering::Relaxed) > 0 {
+        if self.bytes > 0 && long && self.others.load(Ordering::Relaxed) > 0 {
             return 0;
         }
         usize::try_from(left).unwrap_or(usize::MAX).min(wanted)
@@ -135,7 +129,7 @@ impl<'a> TurnLeft<'a> {
 
 struct Source<'a> {
     rest: Rest<'a>,
-    turn: TurnLeft<'a>,
+    turn: Turn<'a>,
     state: &'a State,
 }
 
@@ -180,7 +174,7 @@ struct Sink<'a> {
     end: u64,
     /// Wait for the client a little before giving up the worker.
     patient: bool,
-    turn: &'a Turn<'a>,
+    others: &'a AtomicUsize,
     state: &'a State,
 }
 
@@ -202,7 +196,7 @@ impl Sink<'_> {
     /// Waits for room, if nobody else needs this worker. Whether it is worth trying again.
     fn wait(&mut self) -> bool {
         self.patient
-            && self.turn.others.load(Ordering::Relaxed) == 0
+            && self.others.load(Ordering::Relaxed) == 0
             && self.socket.wait_writable(PATIENCE)
     }
 

@@ -9,7 +9,7 @@ pub mod body;
 use std::ops::Range;
 use std::time::Instant;
 
-use body::{Piece, Turn};
+use body::Piece;
 use percent_encoding::percent_decode_str;
 
 use crate::config::Reuse;
@@ -45,16 +45,15 @@ pub fn serve(shared: &Shared, exchange: Exchange) {
             };
             Serving { shared, settings: &settings, work, request: *request, entry }.run();
         }
-        Some((work, Task::Piece(transfer, allowance))) => send(shared, work, transfer, allowance),
+        Some((work, Task::Piece(transfer))) => send(shared, work, transfer),
         _ => {}
     }
 }
 
 /// Sends the next piece of `transfer`.
-fn send(shared: &Shared, mut work: Work, mut transfer: Box<Transfer>, allowance: u64) {
+fn send(shared: &Shared, mut work: Work, mut transfer: Box<Transfer>) {
     let Some(socket) = work.socket() else { return };
-    let turn = Turn { allowance, others: &shared.waiting };
-    match body::send_piece(&mut transfer, socket, &turn) {
+    match body::send_piece(&mut transfer, socket, &shared.waiting) {
         Ok(Piece::Sent) => work.finish(Next::Sent(transfer)),
         Ok(Piece::Full) => work.finish(Next::Room(transfer)),
         Ok(Piece::TurnOver) => work.finish(Next::Turn(transfer)),
@@ -195,8 +194,10 @@ impl Serving<'_> {
         };
         let mut transfer = Transfer::new(delivery, head, found.file, span, keep_alive);
         transfer.early_input = early_input;
-        let allowance = if self.request.head_only { 0 } else { u64::MAX };
-        send(self.shared, self.work, Box::new(transfer), allowance);
+        if self.request.head_only {
+            transfer.allowance = 0;
+        }
+        send(self.shared, self.work, Box::new(transfer));
     }
 
     /// Answers without content: a `HEAD`, or 304.

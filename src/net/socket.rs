@@ -59,6 +59,15 @@ impl Socket {
         self.sent
     }
 
+    /// The same in bytes on the wire: what TLS adds is counted.
+    pub fn wire_sent(&self) -> u64 {
+        match &self.wire {
+            #[cfg(feature = "tls")]
+            Wire::Tls(tls) => tls.raw_sent(),
+            _ => self.sent,
+        }
+    }
+
     /// Bytes of [`Socket::sent`] that the other side's TCP has acknowledged; of a Unix peer, that
     /// it has read.
     ///

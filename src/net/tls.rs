@@ -104,6 +104,11 @@ impl TlsStream {
         Ok(())
     }
 
+    /// Encrypted bytes handed to the kernel.
+    pub fn raw_sent(&self) -> u64 {
+        self.raw_sent
+    }
+
     /// Whether the handshake has begun.
     pub fn has_greeted(&self) -> bool {
         self.greeted

@@ -54,8 +54,8 @@ pub struct Request {
 pub enum Task {
     /// Answer a request.
     Answer(Box<Request>),
-    /// Send the next piece of a transfer, of so many bytes at most.
-    Piece(Box<Transfer>, u64),
+    /// Send the next piece of a transfer.
+    Piece(Box<Transfer>),
     /// Carry on a TLS handshake.
     Handshake,
 }

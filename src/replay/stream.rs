@@ -52,6 +52,11 @@ impl Stream {
         Some(self.reserved)
     }
 
+    /// The link.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
     /// How far.
     pub fn progress(&self, _sent: u64, _acknowledged: u64) {}
 
