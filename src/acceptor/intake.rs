@@ -114,9 +114,9 @@ impl Acceptor {
         if !self.is_full() {
             return true;
         }
+        let count = self.connections.len();
         let victim = self.connections.victim();
         let closed = victim.is_some_and(|victim| self.shed(victim));
-        let count = self.connections.len();
         self.throttles.full.warn(now, || match closed {
             true => format!("{count} connections; closing one of the busiest address"),
             false => format!("{count} connections, all of them downloads; dropping a newcomer"),

@@ -45,7 +45,8 @@ impl fmt::Display for Broken {
 pub struct Pace {
     /// Longest time without an acknowledged byte.
     pub stall: Duration,
-    /// Bytes per second, averaged over half of `stall`; 0 is none.
+    /// Bytes per second, averaged over the last one to two `stall` times; 0 is none. It is first
+    /// judged after half of one.
     pub min_rate: u64,
 }
 
@@ -66,31 +67,31 @@ impl Pace {
 pub struct PaceWatch {
     moved: Instant,
     acknowledged: u64,
-    window_start: Instant,
-    window_base: u64,
+    start: Mark,
+    older: Mark,
+    newer: Mark,
     paused: Option<Instant>,
-    started: Instant,
-    base: u64,
+}
+
+/// So many bytes were acknowledged by then.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: Instant,
+    bytes: u64,
 }
 
 impl PaceWatch {
     /// Starts watching at `now`, with `acknowledged` bytes so far.
     pub fn new(now: Instant, acknowledged: u64) -> PaceWatch {
-        PaceWatch {
-            moved: now,
-            acknowledged,
-            window_start: now,
-            window_base: acknowledged,
-            paused: None,
-            started: now,
-            base: acknowledged,
-        }
+        let start = Mark { at: now, bytes: acknowledged };
+        PaceWatch { moved: now, acknowledged, start, older: start, newer: start, paused: None }
     }
 
     /// Bytes per second since the start, as of the last judgement.
     pub fn rate(&self) -> u64 {
-        let millis = u64::try_from(self.moved.saturating_duration_since(self.started).as_millis());
-        (self.acknowledged - self.base).saturating_mul(1000) / millis.unwrap_or(u64::MAX).max(1000)
+        let millis = self.moved.saturating_duration_since(self.start.at).as_millis();
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX).max(1000);
+        (self.acknowledged - self.start.bytes).saturating_mul(1000) / millis
     }
 
     /// The clocks stand still from here on.
@@ -103,7 +104,9 @@ impl PaceWatch {
         if let Some(since) = self.paused.take() {
             let stood = now.saturating_duration_since(since);
             self.moved += stood;
-            self.window_start += stood;
+            for mark in [&mut self.start, &mut self.older, &mut self.newer] {
+                mark.at += stood;
+            }
         }
     }
 
@@ -119,14 +122,15 @@ impl PaceWatch {
         } else if now.saturating_duration_since(self.moved) >= pace.stall {
             return Err(Broken::Stalled);
         }
-        let window = now.saturating_duration_since(self.window_start);
-        if window >= pace.stall / 2 {
-            let moved = u128::from(acknowledged.saturating_sub(self.window_base)) * 1000;
-            if moved < u128::from(pace.min_rate) * window.as_millis() {
-                return Err(Broken::TooSlow);
-            }
-            self.window_start = now;
-            self.window_base = acknowledged;
+        let time = now.saturating_duration_since(self.older.at);
+        let bytes = u128::from(self.acknowledged - self.older.bytes) * 1000;
+        if time >= pace.stall / 2 && bytes < u128::from(pace.min_rate) * time.as_millis() {
+            return Err(Broken::TooSlow);
+        }
+        if now.saturating_duration_since(self.newer.at) >= pace.stall {
+            // A window of a segment or two opens in steps: one alone must not decide.
+            self.older = self.newer;
+            self.newer = Mark { at: now, bytes: self.acknowledged };
         }
         Ok(())
     }
@@ -153,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_an_average_over_half_of_stall() {
+    fn the_rate_is_an_average_over_a_stall_time_or_two() {
         let start = Instant::now();
         let run = |rate: u64| {
             let mut watch = PaceWatch::new(start, 0);
@@ -163,6 +167,18 @@ mod tests {
         assert_eq!(run(1000), Err(Broken::TooSlow));
         assert_eq!(run(1024), Ok(()));
         assert_eq!(run(2048), Ok(()));
+    }
+
+    #[test]
+    fn a_window_that_opens_in_steps_is_no_standstill() {
+        let start = Instant::now();
+        let mut watch = PaceWatch::new(start, 0);
+        let pace = pace(SECOND * 10, 1024);
+        for s in 1..=600 {
+            let steps = u64::from(s / 9) + 1;
+            assert_eq!(watch.judge(&pace, start + SECOND * s, steps * 65_536), Ok(()), "{s}");
+        }
+        assert_eq!(watch.judge(&pace, start + SECOND * 609, 67 * 65_536 + 1), Ok(()));
     }
 
     #[test]

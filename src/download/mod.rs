@@ -60,7 +60,7 @@ fn send(shared: &Shared, mut work: Work, mut transfer: Box<Transfer>) {
         Err(broken) => {
             let (sent, acknowledged) = (socket.sent(), socket.acknowledged().unwrap_or(0));
             let by = if socket.died() { EndedBy::Reset } else { EndedBy::Other };
-            if !matches!(broken, Broken::Client(_)) {
+            if broken == Broken::LinkGone {
                 socket.reset_at_close();
             }
             let outcome = Outcome::Interrupted(broken.to_string());
