@@ -21,7 +21,7 @@ pub(super) enum State {
     /// A head, or the rest of one, of which so many bytes were screened already.
     Reading { screened: usize },
     /// A worker for its request.
-    Queued(Box<Request>),
+    Queued { request: Box<Request>, until: Instant },
     /// Room in the socket.
     Parked(Box<Transfer>),
     /// A worker, or bandwidth, for the next piece of its transfer.
@@ -66,7 +66,7 @@ impl Held {
                 Rank::Idle
             }
             State::Reading { .. } => Rank::Head,
-            State::Queued(_) => Rank::Queued,
+            State::Queued { .. } => Rank::Queued,
             State::Watched(_) | State::Recording(..) => Rank::Watched,
             State::Parked(_) | State::Ready(_) => Rank::Transfer,
             State::Lingering { .. } => Rank::Idle,

@@ -37,7 +37,7 @@ impl Acceptor {
         }
         for id in self.connections.ids() {
             let waits = self.connections.look(id).is_some_and(|held| {
-                matches!(held.state, State::Queued(_) | State::Ready(_) | State::Parked(_))
+                matches!(held.state, State::Queued { .. } | State::Ready(_) | State::Parked(_))
             });
             if waits {
                 self.close_id(id);

@@ -35,6 +35,7 @@ use crate::net::listener::Listener;
 use crate::pool::Pool;
 use crate::pool::exchange::{Connection, Next, Returned};
 use crate::pool::private::PrivateSocket;
+use crate::pool::source::PULLERS;
 use crate::process::signals::Signals;
 use crate::shared::{Settings, Shared};
 
@@ -91,6 +92,9 @@ pub struct Acceptor {
     handshakes: handshakes::Handshakes,
     /// Numbers given to exchanges so far.
     exchanges: u64,
+    /// Workers that may pull or work at a time, and when to let in one more.
+    pullers: usize,
+    widen_at: Option<Instant>,
     /// Since when something has waited for a worker, and none has come back.
     waiting_since: Option<Instant>,
     /// Accepting goes on at this time; `None` while it is on.
@@ -148,6 +152,8 @@ impl Acceptor {
             #[cfg(feature = "tls")]
             handshakes: handshakes::Handshakes::start()?,
             exchanges: 0,
+            pullers: *PULLERS,
+            widen_at: None,
             waiting_since: None,
             accept_again: None,
             draining: None,
@@ -221,7 +227,13 @@ impl Acceptor {
     fn time_to_wait(&self) -> rustix::event::Timespec {
         let now = Instant::now();
         let drain = self.draining.map(|since| since + self.settings.config.timeouts.drain);
-        let next = [self.connections.next_deadline(), self.accept_again, self.send_again, drain];
+        let next = [
+            self.connections.next_deadline(),
+            self.accept_again,
+            self.send_again,
+            self.widen_at,
+            drain,
+        ];
         let next = next.into_iter().flatten().min();
         let mut wait = next.map_or(MAX_WAIT, |next| next.saturating_duration_since(now));
         if !self.unrecorded.is_empty() {
@@ -284,7 +296,9 @@ impl Acceptor {
                 #[cfg(feature = "tls")]
                 State::Handshake { until } => self.handshake_deadline(connection, until),
                 State::Reading { .. } => self.head_deadline(connection),
-                State::Queued(request) => self.queue_deadline(connection, &request),
+                State::Queued { request, until } => {
+                    self.queue_deadline(connection, request, until);
+                }
                 State::Parked(transfer) => self.judge(connection, transfer),
                 State::Watched(watch) => self.look(connection, watch, Sign::None),
                 State::Ready(transfer) => self.make_ready(connection, transfer),
@@ -309,7 +323,7 @@ impl Acceptor {
         }
         debug_assert!(!is_handshake);
         self.waiting_since = None;
-        self.queue.worker_is_free(self.connections.turn(id).0);
+        self.queue.worker_is_free(id);
         let Some((connection, next)) = connection else { return self.connections.forget(id) };
         match next {
             Next::Answered(keep_alive) => self.answered(connection, keep_alive),
@@ -378,7 +392,7 @@ impl Acceptor {
         let Held { connection, state } = held;
         let id = connection.id;
         match state {
-            State::Queued(_) => self.queue.remove(self.connections.turn(id), id),
+            State::Queued { .. } => self.queue.remove(self.connections.turn(id), id),
             State::Ready(transfer) => {
                 self.queue.remove(self.connections.turn(id), id);
                 return self.break_off(connection, transfer, "client gone");
@@ -414,9 +428,21 @@ impl Acceptor {
         }
     }
 
+    /// Lets one more worker in for each that has been at something for a while: it may stand still
+    /// at a disk.
+    fn widen(&mut self) {
+        let now = Instant::now();
+        let pullers = *PULLERS + self.queue.long(now);
+        self.widen_at = self.queue.next_long(pullers, now);
+        if pullers != std::mem::replace(&mut self.pullers, pullers) {
+            self.parts.pool.set_limit(pullers);
+        }
+    }
+
     /// Gives what is ready to free workers: a batch is one write.
     fn hand_over(&mut self) {
         self.give_to_workers();
+        self.widen();
         let waiting = self.queue.len();
         self.parts.shared.waiting.store(waiting, Ordering::Relaxed);
         if waiting > 0 {

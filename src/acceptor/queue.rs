@@ -3,6 +3,7 @@
 //! holds only its own.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use crate::net::address::ClientKey;
 
@@ -69,23 +70,34 @@ impl Turns {
 /// The queue for workers.
 #[derive(Debug)]
 pub(super) struct Queue {
-    free: usize,
+    workers: usize,
     /// Workers that one lane may hold.
     most: usize,
     lanes: [Turns; 2],
-    at_work: [usize; 2],
+    at_work: Vec<Work>,
     /// The lane that is asked first next time.
     first: usize,
 }
+
+/// What a worker was given.
+#[derive(Debug)]
+struct Work {
+    id: u64,
+    lane: usize,
+    since: Instant,
+}
+
+/// A small answer is complete within this time, and a piece that goes on has found its pace.
+const MOMENT: Duration = Duration::from_millis(2);
 
 impl Queue {
     /// A queue for `workers`.
     pub(super) fn new(workers: usize) -> Queue {
         Queue {
-            free: workers,
+            workers,
             most: workers.saturating_sub(2).max(1),
             lanes: Default::default(),
-            at_work: [0; 2],
+            at_work: Vec::with_capacity(workers),
             first: 0,
         }
     }
@@ -95,17 +107,17 @@ impl Queue {
         self.lanes[lane as usize].push(key, id);
     }
 
-    /// What a free worker should do now. It counts as given.
-    pub(super) fn pop(&mut self) -> Option<u64> {
-        if self.free == 0 {
+    /// What a free worker should do now. It counts as given at `now`.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<u64> {
+        if self.at_work.len() >= self.workers {
             return None;
         }
         for lane in [self.first, 1 - self.first] {
-            if self.at_work[lane] < self.most
+            let held = self.at_work.iter().filter(|work| work.lane == lane).count();
+            if held < self.most
                 && let Some(id) = self.lanes[lane].pop()
             {
-                self.free -= 1;
-                self.at_work[lane] += 1;
+                self.at_work.push(Work { id, lane, since: now });
                 self.first = 1 - lane;
                 return Some(id);
             }
@@ -113,10 +125,9 @@ impl Queue {
         None
     }
 
-    /// A worker of `lane` is free again.
-    pub(super) fn worker_is_free(&mut self, lane: Lane) {
-        self.free += 1;
-        self.at_work[lane as usize] -= 1;
+    /// The worker that was given `id` is free again.
+    pub(super) fn worker_is_free(&mut self, id: u64) {
+        self.at_work.retain(|work| work.id != id);
     }
 
     /// Takes `id` out, if it waits.
@@ -127,6 +138,17 @@ impl Queue {
     /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.lanes.iter().map(Turns::len).sum()
+    }
+
+    /// How many workers have been at something for more than a moment.
+    pub(super) fn long(&self, now: Instant) -> usize {
+        self.at_work.iter().filter(|work| now >= work.since + MOMENT).count()
+    }
+
+    /// When [`Queue::long`] grows next, if more than `pullers` workers are needed then.
+    pub(super) fn next_long(&self, pullers: usize, now: Instant) -> Option<Instant> {
+        let fresh = self.at_work.iter().map(|work| work.since + MOMENT).filter(|end| *end > now);
+        fresh.min().filter(|_| self.at_work.len() > pullers)
     }
 }
 
@@ -145,9 +167,9 @@ mod tests {
         }
         queue.push((Lane::Files, B), 5);
         queue.push((Lane::Files, B), 6);
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop(Instant::now())).collect();
         assert_eq!(order, [1, 5, 2, 6, 3, 4]);
-        assert_eq!((queue.len(), queue.free), (0, 3));
+        assert_eq!((queue.len(), queue.at_work.len()), (0, 6));
     }
 
     #[test]
@@ -156,9 +178,9 @@ mod tests {
         for id in 1..=3 {
             queue.push((Lane::Files, A), id);
         }
-        assert_eq!((queue.pop(), queue.pop()), (Some(1), None));
-        queue.worker_is_free(Lane::Files);
-        assert_eq!(queue.pop(), Some(2));
+        assert_eq!((queue.pop(Instant::now()), queue.pop(Instant::now())), (Some(1), None));
+        queue.worker_is_free(1);
+        assert_eq!(queue.pop(Instant::now()), Some(2));
     }
 
     #[test]
@@ -167,12 +189,15 @@ mod tests {
         for id in 0..20 {
             queue.push((Lane::Backups, A), id);
         }
-        assert_eq!(std::iter::from_fn(|| queue.pop()).count(), 6);
+        assert_eq!(std::iter::from_fn(|| queue.pop(Instant::now())).count(), 6);
         queue.push((Lane::Files, B), 20);
         queue.push((Lane::Files, A), 21);
         queue.push((Lane::Files, A), 22);
-        assert_eq!((queue.pop(), queue.pop(), queue.pop()), (Some(20), Some(21), None));
-        assert_eq!(queue.free, 0);
+        assert_eq!(
+            (queue.pop(Instant::now()), queue.pop(Instant::now()), queue.pop(Instant::now())),
+            (Some(20), Some(21), None)
+        );
+        assert_eq!(queue.at_work.len(), 8);
     }
 
     #[test]
@@ -182,8 +207,8 @@ mod tests {
         queue.push((Lane::Files, A), 2);
         queue.remove((Lane::Files, A), 1);
         queue.remove((Lane::Files, A), 1);
-        assert_eq!((queue.pop(), queue.pop()), (Some(2), None));
+        assert_eq!((queue.pop(Instant::now()), queue.pop(Instant::now())), (Some(2), None));
         queue.push((Lane::Files, A), 3);
-        assert_eq!(queue.pop(), Some(3));
+        assert_eq!(queue.pop(Instant::now()), Some(3));
     }
 }

@@ -1,7 +1,7 @@
 //! From the first byte of a head to a request at a worker.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Acceptor;
 use super::bandwidth::Rates;
@@ -16,6 +16,9 @@ use crate::pool::exchange::{Connection, Exchange, Request, Task};
 
 /// Requests answered on one connection before it is closed.
 const MAX_REQUESTS: u32 = 1000;
+
+/// A request that has waited this long for a worker is watched for a hang-up.
+const WATCH_AFTER: Duration = Duration::from_millis(100);
 
 /// What reading a head has come to.
 enum Read {
@@ -141,17 +144,16 @@ impl Acceptor {
         }
         let last = self.draining.is_some() || connection.requests + 1 >= MAX_REQUESTS;
         let head_only = Rates::of(config).any();
-        let request = Request { head, client, direct, last, head_only };
-        let deadline = Some(Instant::now() + config.timeouts.queue);
+        let request = Box::new(Request { head, client, direct, last, head_only });
+        let now = Instant::now();
+        let until = now + config.timeouts.queue;
         self.connections.change_share(id, key);
         self.connections.set_turn(id, lane, key);
-        self.connections
-            .put(Held { connection, state: State::Queued(Box::new(request)) }, deadline);
+        // Watched for a hang-up only if it has to wait for long: most are given away at once.
+        let state = State::Queued { request, until };
+        self.connections.put(Held { connection, state }, Some(until.min(now + WATCH_AFTER)));
         self.queue.push((lane, key), id);
         self.give_to_workers();
-        if self.connections.look(id).is_some() {
-            self.arm(id);
-        }
     }
 
     /// Whether every worker has been at the same piece for as long as a request may wait: the disk
@@ -174,21 +176,21 @@ impl Acceptor {
                 self.send_again = Some(now + wait);
                 return;
             }
-            let Some(id) = self.queue.pop() else { return };
+            let Some(id) = self.queue.pop(now) else { return };
             let held = self.connections.take(id);
             let Some(Held { connection, state }) = held else {
-                self.queue.worker_is_free(self.connections.turn(id).0);
+                self.queue.worker_is_free(id);
                 continue;
             };
             let task = match state {
-                State::Queued(request) => Task::Answer(request),
+                State::Queued { request, .. } => Task::Answer(request),
                 State::Ready(mut transfer) => {
                     let (_, key) = self.connections.turn(id);
                     let link = transfer.delivery.link();
                     match self.bandwidth.take(&rates, key, link, now) {
                         Ok(allowance) => transfer.allowance = allowance,
                         Err(wait) => {
-                            self.queue.worker_is_free(self.connections.turn(id).0);
+                            self.queue.worker_is_free(id);
                             let held = Held { connection, state: State::Ready(transfer) };
                             self.connections.put(held, Some(now + wait));
                             continue;
@@ -198,7 +200,7 @@ impl Acceptor {
                     Task::Piece(transfer)
                 }
                 state => {
-                    self.queue.worker_is_free(self.connections.turn(id).0);
+                    self.queue.worker_is_free(id);
                     self.put_back(Held { connection, state });
                     continue;
                 }
@@ -211,7 +213,15 @@ impl Acceptor {
         }
     }
 
-    pub(super) fn queue_deadline(&mut self, connection: Box<Connection>, request: &Request) {
+    pub(super) fn queue_deadline(
+        &mut self,
+        connection: Box<Connection>,
+        request: Box<Request>,
+        until: Instant,
+    ) {
+        if Instant::now() < until {
+            return self.hold(connection, State::Queued { request, until }, Some(until));
+        }
         let (lane, key) = self.connections.turn(connection.id);
         self.queue.remove((lane, key), connection.id);
         self.refuse_busy(connection, &request.head, key, Busy::Workers);

@@ -104,8 +104,14 @@ impl Acceptor {
     pub(super) fn watch(&mut self, connection: Box<Connection>, transfer: Box<Transfer>) {
         let Transfer { delivery, keep_alive, early_input, .. } = *transfer;
         let keep_alive = keep_alive && self.draining.is_none();
-        let watch = DeliveryWatch::new(delivery, keep_alive, early_input, Instant::now());
-        self.look(connection, Box::new(watch), Sign::None);
+        // What needs proof needs time, too.
+        let later = delivery.needs_proof() && !early_input;
+        let watch = Box::new(DeliveryWatch::new(delivery, keep_alive, early_input, Instant::now()));
+        if later {
+            let deadline = Some(watch.next_look());
+            return self.hold(connection, State::Watched(watch), deadline);
+        }
+        self.look(connection, watch, Sign::None);
     }
 
     /// Something has come from the client of a watched answer, or there is room for what TLS holds.

@@ -146,7 +146,8 @@ impl DeliveryWatch {
             self.whole_since.get_or_insert(now);
         }
         self.note_progress(socket, acknowledged);
-        if socket.died() {
+        // Who has just sent something has not died.
+        if sign == Sign::None && socket.died() {
             let whole = self.whole_since.is_some();
             let why = if whole { "client reset with unread data" } else { "client gone" };
             self.interrupted(socket, acknowledged, EndedBy::Reset, why, rules);

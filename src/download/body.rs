@@ -54,7 +54,8 @@ pub fn send_piece(
     let (was_parked, allowance) = (transfer.was_parked, transfer.allowance);
     let rest = transfer.rest(began);
     let length = rest.length();
-    let state = State::new(socket.room());
+    let state = State::default();
+    state.room.set(socket.room(length));
     let buffer = usize::try_from(length).unwrap_or(usize::MAX).clamp(MIN_BUFFER, BUFFER);
     let source = Source {
         rest,
@@ -87,6 +88,7 @@ pub fn send_piece(
 }
 
 /// What source and sink tell each other.
+#[derive(Default)]
 struct State {
     /// Bytes that the socket is likely to take now.
     room: Cell<usize>,
@@ -95,10 +97,6 @@ struct State {
 }
 
 impl State {
-    fn new(room: usize) -> State {
-        State { room: Cell::new(room), fault: Cell::default(), early_input: Cell::new(false) }
-    }
-
     fn fail<T>(&self, broken: Broken) -> io::Result<T> {
         self.fault.set(Some(broken));
         Err(io::ErrorKind::Other.into())
@@ -235,7 +233,8 @@ impl Write for Sink<'_> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.wait() => {}
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
-                    self.state.room.set(self.socket.room());
+                    let left = self.end - self.socket.sent();
+                    self.state.room.set(self.socket.room(left));
                     return Ok(count);
                 }
                 result => return result,

@@ -188,10 +188,12 @@ impl Socket {
         }
     }
 
-    /// Bytes that the socket is likely to take now: what is missing to [`NOTSENT_LOWAT`] of unsent
-    /// bytes. A guess, never below [`MIN_ROOM`].
-    pub fn room(&self) -> usize {
+    /// Bytes of the next `wanted` ones that the socket is likely to take now: what is missing to
+    /// [`NOTSENT_LOWAT`] of unsent bytes. A guess, never below [`MIN_ROOM`].
+    pub fn room(&self, wanted: u64) -> usize {
         let unsent = match &self.wire {
+            // Not worth asking.
+            _ if wanted <= MIN_ROOM as u64 => 0,
             Wire::Unix(_) => 0,
             _ => sys::unsent(self.as_fd()).unwrap_or(0),
         };

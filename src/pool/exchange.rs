@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::mem;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::EventfdFlags;
@@ -109,8 +109,17 @@ impl Exchange {
     ) -> Exchange {
         let id = connection.id;
         let is_handshake = matches!(task, Task::Handshake);
+        returns.unclaimed.fetch_add(usize::from(!is_handshake), Ordering::SeqCst);
         let (connection, task) = (Some(connection), Some(task));
         Exchange { number, connection, task, id, is_handshake, returns }
+    }
+
+    fn claim(&mut self) -> Option<Task> {
+        let task = self.task.take()?;
+        if !self.is_handshake {
+            self.returns.claimed();
+        }
+        Some(task)
     }
 
     fn give_back(&self, connection: Option<(Box<Connection>, Next)>) {
@@ -120,7 +129,7 @@ impl Exchange {
 
     /// Takes the work out; the worker gives the connection back with [`Work::finish`].
     pub fn open(mut self) -> Option<(Work, Task)> {
-        let task = self.task.take()?;
+        let task = self.claim()?;
         Some((Work(self), task))
     }
 }
@@ -150,6 +159,7 @@ impl Work {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.claim();
         if self.connection.take().is_some() {
             self.give_back(None);
         }
@@ -189,6 +199,8 @@ pub struct Returns {
     list: Mutex<Vec<Returned>>,
     wake: OwnedFd,
     asleep: AtomicBool,
+    /// Exchanges that no worker has claimed yet.
+    unclaimed: AtomicUsize,
 }
 
 impl Returns {
@@ -198,12 +210,27 @@ impl Returns {
     /// If no descriptor is left for waking.
     pub fn new() -> std::io::Result<Returns> {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Returns { list: Mutex::default(), wake, asleep: AtomicBool::new(true) })
+        Ok(Returns {
+            list: Mutex::default(),
+            wake,
+            asleep: AtomicBool::new(true),
+            unclaimed: AtomicUsize::new(0),
+        })
     }
 
     fn push(&self, returned: Returned) {
         self.lock().push(returned);
-        self.wake();
+        // While there is more to claim, whoever claims the last of it wakes the acceptor: one
+        // switch per batch.
+        if self.unclaimed.load(Ordering::SeqCst) == 0 {
+            self.wake();
+        }
+    }
+
+    fn claimed(&self) {
+        if self.unclaimed.fetch_sub(1, Ordering::SeqCst) == 1 && !self.lock().is_empty() {
+            self.wake();
+        }
     }
 
     /// Wakes the acceptor, if it sleeps.

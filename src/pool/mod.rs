@@ -3,36 +3,29 @@
 
 pub mod exchange;
 pub mod private;
+pub mod source;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use exchange::{Exchange, Handed};
+use source::Source;
 use tiny_http::{Request, Server};
 
 /// A worker's stack in bytes: it holds no large arrays, and the kernel maps what is touched only.
 const STACK: usize = 256 * 1024;
 
 /// The running pool.
-#[derive(Debug)]
 pub struct Pool {
     source: Arc<Source>,
     workers: Vec<thread::JoinHandle<()>>,
 }
 
-/// What the workers share.
-struct Source {
-    server: Server,
-    handed: Arc<Handed>,
-    closed: AtomicBool,
-}
-
-impl std::fmt::Debug for Source {
+impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source").field("closed", &self.closed).finish_non_exhaustive()
+        f.debug_struct("Pool").field("workers", &self.workers.len()).finish_non_exhaustive()
     }
 }
 
@@ -51,48 +44,40 @@ impl Pool {
     where
         H: Fn(Exchange) + Clone + Send + 'static,
     {
-        let source = Arc::new(Source { server, handed, closed: AtomicBool::new(false) });
+        let source = Arc::new(Source::new(server));
         let workers = (0..workers)
             .map(|index| {
-                let (source, handler) = (Arc::clone(&source), handler.clone());
+                let (source, handed) = (Arc::clone(&source), Arc::clone(&handed));
+                let handler = handler.clone();
                 thread::Builder::new()
                     .name(format!("worker-{index}"))
                     .stack_size(STACK)
-                    .spawn(move || source.work(&handler))
+                    .spawn(move || source.pull(|request| handle(request, &handed, &handler)))
             })
             .collect::<io::Result<_>>()?;
         Ok(Pool { source, workers })
     }
 
+    /// Lets so many workers pull or work at a time; see [`source`].
+    pub fn set_limit(&self, limit: usize) {
+        self.source.set_limit(limit.min(self.workers.len()));
+    }
+
     /// Ends the threads, each after what it is at. Does not wait for them.
     pub fn close(&self) {
-        self.source.closed.store(true, Ordering::Release);
-        for _ in &self.workers {
-            self.source.server.unblock();
-        }
+        self.source.close(self.workers.len());
     }
 }
 
-impl Source {
-    fn work(&self, handler: &impl Fn(Exchange)) {
-        while !self.closed.load(Ordering::Acquire) {
-            // An error is an unblocking, which carries no request.
-            if let Ok(request) = self.server.recv() {
-                self.handle(request, handler);
-            }
-        }
-    }
-
-    fn handle(&self, request: Request, handler: &impl Fn(Exchange)) {
-        let number = private::number_of(request.url());
-        // Released at once: a Request that is merely dropped writes a 500 and waits its turn for it.
-        drop(request.into_writer());
-        let Some(exchange) = number.and_then(|number| self.handed.take(number)) else { return };
-        // What a panic unwinds through is dropped: the connection closes and reports itself lost,
-        // and a link's stream counts as broken. Nothing shared is left half changed.
-        if catch_unwind(AssertUnwindSafe(|| handler(exchange))).is_err() {
-            log::error!("a worker panicked; its request was dropped and the worker goes on");
-        }
+fn handle(request: Request, handed: &Handed, handler: &impl Fn(Exchange)) {
+    let number = private::number_of(request.url());
+    // Released at once: a Request that is merely dropped writes a 500 and waits its turn for it.
+    drop(request.into_writer());
+    let Some(exchange) = number.and_then(|number| handed.take(number)) else { return };
+    // What a panic unwinds through is dropped: the connection closes and reports itself lost, and a
+    // link's stream counts as broken. Nothing shared is left half changed.
+    if catch_unwind(AssertUnwindSafe(|| handler(exchange))).is_err() {
+        log::error!("a worker panicked; its request was dropped and the worker goes on");
     }
 }
 
