@@ -1,13 +1,11 @@
 //! What the acceptor answers itself, and how it closes a connection so that the answer arrives.
 
-use std::borrow::Cow;
 use std::io;
 use std::time::{Duration, Instant};
 
 use super::Acceptor;
 use super::connections::Phase;
-use crate::http::cors;
-use crate::http::head::{Field, Head, Method};
+use crate::http::head::{Head, Method};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
 use crate::logging::access::{Bytes, Entry, Outcome};
@@ -37,10 +35,8 @@ impl Acceptor {
         let keep = keep && self.may_keep(index);
         let settings = self.settings.clone();
         let id = self.parts.shared.next_id();
-        let cors = head.map(|head| cors::lines(head, &settings.config)).unwrap_or_default();
-        let mut frame = ResponseContext::of(head, &id, settings.config.remote.as_deref());
+        let mut frame = ResponseContext::of(head, &id, &settings.config);
         frame.keep_alive = keep;
-        frame.cors = &cors;
         let answer = response::refusal(&frame, refusal);
         self.log_refusal(index, head, refusal, id.clone());
         self.write_answer(index, &answer, keep);
@@ -48,7 +44,7 @@ impl Acceptor {
 
     pub(super) fn answer_health(&mut self, index: usize, head: &Head) {
         let id = self.parts.shared.next_id();
-        let mut frame = ResponseContext::of(Some(head), &id, None);
+        let mut frame = ResponseContext::of(Some(head), &id, &self.settings.config);
         frame.keep_alive = head.keep_alive && self.may_keep(index);
         let answer = response::health(&frame);
         let keep = frame.keep_alive;
@@ -57,10 +53,8 @@ impl Acceptor {
 
     pub(super) fn answer_options(&mut self, index: usize, head: &Head) {
         let id = self.parts.shared.next_id();
-        let cors = cors::lines(head, &self.settings.config);
-        let mut frame = ResponseContext::of(Some(head), &id, None);
+        let mut frame = ResponseContext::of(Some(head), &id, &self.settings.config);
         frame.keep_alive = head.keep_alive && self.may_keep(index);
-        frame.cors = &cors;
         let answer = response::options(&frame);
         let keep = frame.keep_alive;
         self.write_answer(index, &answer, keep);
@@ -71,7 +65,8 @@ impl Acceptor {
     pub(super) fn refuse_plain(&mut self, index: usize) {
         let id = self.parts.shared.next_id();
         let refusal = Refusal::Malformed("this port speaks HTTPS: use https:// in the address");
-        let answer = response::refusal(&ResponseContext::of(None, &id, None), &refusal);
+        let answer =
+            response::refusal(&ResponseContext::of(None, &id, &self.settings.config), &refusal);
         self.log_refusal(index, None, &refusal, id);
         if let Some(connection) = self.slots.get_mut(index).and_then(|s| s.connection.as_mut()) {
             connection.socket.write_raw(&answer);
@@ -151,8 +146,8 @@ impl Acceptor {
             return;
         }
         let client = self.slots.get(index).and_then(|slot| {
-            let forwarded = head.and_then(|head| head.list(Field::XForwardedFor));
-            slot.peer.client(forwarded.as_ref().map(Cow::as_ref), &self.settings.config)
+            let forwarded = head.into_iter().flat_map(Head::forwarded);
+            slot.peer.client(forwarded, &self.settings.config)
         });
         let entry = Entry {
             client,

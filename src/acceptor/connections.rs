@@ -2,6 +2,7 @@
 //! deadline, by waiting time, by address.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::delivery::watch::DeliveryWatch;
@@ -30,6 +31,8 @@ pub(super) enum Phase {
 pub(super) struct Slot {
     pub(super) generation: u32,
     pub(super) peer: Peer,
+    /// The client behind the peer, as its queued request says.
+    pub(super) client: Option<IpAddr>,
     pub(super) phase: Phase,
     /// `None` while a worker has it.
     pub(super) connection: Option<Box<Connection>>,
@@ -82,6 +85,7 @@ impl Slots {
         let slot = Box::new(Slot {
             generation: self.generation,
             peer,
+            client: None,
             phase: Phase::Head,
             connection: Some(connection),
             screened: 0,

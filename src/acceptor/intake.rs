@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::connections::Phase;
 use super::{ACCEPT_PAUSE, ACCEPTS, Acceptor, TAG_LISTENERS};
-use crate::http::head::{Field, Head, Method, Route, Screened, screen};
+use crate::http::head::{Head, Method, Route, Screened, screen};
 use crate::http::refusal::{Busy, Refusal};
 use crate::net::address::{ClientKey, Peer};
 use crate::net::listener::Accepted;
@@ -251,8 +251,8 @@ impl Acceptor {
     fn enqueue(&mut self, index: usize, head: Box<Head>) {
         let number = self.slots.number(index);
         let Some(slot) = self.slots.get_mut(index) else { return };
-        let client =
-            slot.peer.client(head.list(Field::XForwardedFor).as_deref(), &self.settings.config);
+        let client = slot.peer.client(head.forwarded(), &self.settings.config);
+        slot.client = client;
         let key = client.map(ClientKey::of);
         // Whoever is over its share of workers waits, but not without end: queued requests are not
         // closed for newcomers, so that one address could take all connections.
@@ -298,11 +298,9 @@ impl Acceptor {
         let (Phase::Queued(head), Some(connection)) = (phase, slot.connection.take()) else {
             return self.queue.worker_is_free(number);
         };
-        let forwarded = head.list(Field::XForwardedFor);
-        let client = slot.peer.client(forwarded.as_deref(), &self.settings.config);
-        drop(forwarded);
+        let client = slot.client;
         let last = draining || connection.requests + 1 >= max_requests;
-        self.parts.private.push(head.method, &head.target, number);
+        self.parts.private.push(head.method, "/", number);
         let returns = self.parts.shared.returns.clone();
         let exchange = Exchange::new(number, head, client, last, connection, returns);
         self.parts.shared.handed.put(exchange);

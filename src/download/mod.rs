@@ -8,16 +8,14 @@ pub mod body;
 use std::ops::Range;
 use std::time::Instant;
 
-use percent_encoding::percent_decode_str;
-
 use crate::config::Reuse;
 use crate::download::body::Broken;
-use crate::http::cors;
-use crate::http::head::{Field, Head, Method, Route};
+use crate::http::head::{Field, Method};
+use crate::http::page::Landing;
 use crate::http::range::{Conditions, Selection, Validators, select};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
-use crate::link::storage::Found;
+use crate::link::storage::{Found, OpenError};
 use crate::link::token::{Claims, Endpoint, TokenFault};
 use crate::logging::access::{Bytes, Entry, Outcome};
 use crate::net::address::ClientKey;
@@ -25,19 +23,19 @@ use crate::pool::exchange::{After, Delivery, Exchange};
 use crate::replay::{self, FileVersion, Stream};
 use crate::shared::{Settings, Shared};
 
-/// Answers `exchange`, whose target arrived as `url`, and gives its connection back.
-pub fn serve(shared: &Shared, exchange: Exchange, url: &str) {
+/// Answers `exchange` and gives its connection back.
+pub fn serve(shared: &Shared, exchange: Exchange) {
     let settings = shared.settings();
     let entry = Entry {
         client: exchange.client,
         method: exchange.head.method.name(),
-        endpoint: endpoint_of(&exchange.head).map_or("-", Endpoint::name),
+        endpoint: exchange.head.endpoint().map_or("-", Endpoint::name),
         status: 0,
         resource: None,
         began: Instant::now(),
         id: shared.next_id(),
     };
-    Serving { shared, settings: &settings, exchange, entry }.run(url);
+    Serving { shared, settings: &settings, exchange, entry }.run();
 }
 
 struct Serving<'a> {
@@ -53,12 +51,15 @@ struct Granted {
     selection: Selection,
     /// How its link is claimed; `None` where its token is not one-time.
     claim: Option<replay::ClaimRequest>,
+    /// When the token expires, unless it has and only a grant keeps the link alive.
+    until: Option<u64>,
 }
 
 impl Serving<'_> {
-    fn run(mut self, url: &str) {
-        match self.prepare(url) {
+    fn run(mut self) {
+        match self.prepare() {
             Err(refusal) => self.refuse(&refusal),
+            Ok(granted) if self.exchange.head.wants_page() => self.show_page(&granted),
             Ok(granted) => match &granted.selection {
                 Selection::NotModified => self.answer(&granted, 304),
                 Selection::PreconditionFailed => self.refuse(&Refusal::Precondition),
@@ -83,12 +84,11 @@ impl Serving<'_> {
     }
 
     /// Everything up to the claim, which changes nothing.
-    fn prepare(&mut self, url: &str) -> Result<Granted, Refusal> {
-        let endpoint = endpoint_of(&self.exchange.head).ok_or(Refusal::UnknownPath)?;
+    fn prepare(&mut self) -> Result<Granted, Refusal> {
+        let endpoint = self.exchange.head.endpoint().ok_or(Refusal::UnknownPath)?;
         let now = self.shared.clock.unix();
-        let token = token_of(url).unwrap_or_default();
-        let claims =
-            self.settings.verifier.verify(&token, endpoint, now).map_err(Refusal::Token)?;
+        let token = self.exchange.head.token().unwrap_or_default();
+        let claims = self.settings.verifier.verify(&token, endpoint, now)?;
         self.entry.resource = Some(claims.resource.clone());
         let claim = self.link(&claims);
         match &claim {
@@ -99,7 +99,8 @@ impl Serving<'_> {
         let found = self.settings.storage.open(&claims.resource)?;
         let conditions = self.conditions();
         let file = Validators { tag: found.tag, modified: found.modified, length: found.length };
-        Ok(Granted { selection: select(&conditions, &file), found, claim })
+        let until = (!claims.expired).then_some(claims.expires);
+        Ok(Granted { selection: select(&conditions, &file), found, claim, until })
     }
 
     fn link(&self, claims: &Claims) -> Option<replay::ClaimRequest> {
@@ -144,8 +145,7 @@ impl Serving<'_> {
 
     fn send(mut self, granted: &Granted, span: Range<u64>, mut stream: Option<Stream>) {
         self.entry.status = if matches!(granted.selection, Selection::Part(_)) { 206 } else { 200 };
-        let cors = cors::lines(&self.exchange.head, &self.settings.config);
-        let frame = self.frame(&cors);
+        let frame = self.frame();
         let head = response::content_head(
             &frame,
             &granted.found,
@@ -191,8 +191,7 @@ impl Serving<'_> {
     /// Answers without content: a `HEAD`, or 304.
     fn answer(mut self, granted: &Granted, status: u16) {
         self.entry.status = status;
-        let cors = cors::lines(&self.exchange.head, &self.settings.config);
-        let frame = self.frame(&cors);
+        let frame = self.frame();
         let answer = if status == 304 {
             response::not_modified(&frame, &granted.found)
         } else {
@@ -202,11 +201,21 @@ impl Serving<'_> {
         self.finish(&answer, &Outcome::Answered);
     }
 
+    /// Answers with the landing page, which uses no link.
+    fn show_page(mut self, granted: &Granted) {
+        self.entry.status = 200;
+        let link = self.exchange.head.download_link();
+        let Granted { found, until, .. } = granted;
+        let landing =
+            Landing { name: &found.name, length: found.length, until: *until, link: &link };
+        let answer = response::landing(&self.frame(), &landing);
+        self.finish(&answer, &Outcome::Answered);
+    }
+
     fn refuse(mut self, refusal: &Refusal) {
         self.entry.status = refusal.status();
-        let cors = cors::lines(&self.exchange.head, &self.settings.config);
-        let answer = response::refusal(&self.frame(&cors), refusal);
-        if let Refusal::Storage(cause) = refusal {
+        let answer = response::refusal(&self.frame(), refusal);
+        if let Refusal::Open(OpenError::Failed(cause)) = refusal {
             log::warn!("request {}: {cause}", self.entry.id);
         }
         let unsigned = matches!(refusal, Refusal::Token(fault) if fault.is_unsigned());
@@ -229,60 +238,14 @@ impl Serving<'_> {
         self.exchange.finish(after, None);
     }
 
-    fn frame<'b>(&'b self, cors: &'b str) -> ResponseContext<'b> {
-        let panel = self.settings.config.remote.as_deref();
-        let mut frame = ResponseContext::of(Some(&self.exchange.head), &self.entry.id, panel);
+    fn frame(&self) -> ResponseContext<'_> {
+        let (head, config) = (&self.exchange.head, &self.settings.config);
+        let mut frame = ResponseContext::of(Some(head), &self.entry.id, config);
         frame.keep_alive = frame.keep_alive && !self.exchange.last;
-        frame.cors = cors;
         frame
     }
 }
 
 fn after(exchange: &Exchange) -> After {
     if exchange.head.keep_alive && !exchange.last { After::KeepAlive } else { After::Close }
-}
-
-fn endpoint_of(head: &Head) -> Option<Endpoint> {
-    match head.route {
-        Route::Download(endpoint) => Some(endpoint),
-        _ => None,
-    }
-}
-
-/// The first `token` parameter of a target's query, decoded. One that is not text is no token.
-pub fn token_of(target: &str) -> Option<String> {
-    let query = target.split_once('?')?.1.split('#').next().unwrap_or("");
-    query.split('&').find_map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = percent_decode_str(name).decode_utf8().ok()?;
-        if name != "token" {
-            return None;
-        }
-        Some(percent_decode_str(value).decode_utf8().map_or_else(|_| "?".into(), Into::into))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::token_of;
-
-    #[test]
-    fn the_first_token_parameter_counts() {
-        let table = [
-            ("/x", None),
-            ("/x?", None),
-            ("/x?token", Some("")),
-            ("/x?token=", Some("")),
-            ("/x?token=a", Some("a")),
-            ("/x?a=b&token=c&token=d", Some("c")),
-            ("/x?tokens=a", None),
-            ("/x?%74oken=a%2Eb", Some("a.b")),
-            ("/x?token=%ff", Some("?")),
-            ("/x?token=a#token=b", Some("a")),
-            ("/x?token=a=b", Some("a=b")),
-        ];
-        for (target, expected) in table {
-            assert_eq!(token_of(target).as_deref(), expected, "{target}");
-        }
-    }
 }

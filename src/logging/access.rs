@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::link::token::Resource;
+use crate::logging::escape;
 
 /// The log target of access lines.
 pub const TARGET: &str = "winglet::access";
@@ -96,12 +97,6 @@ impl fmt::Display for Line<'_> {
             Outcome::Answered => f.write_str("answered"),
         }
     }
-}
-
-/// `text` with controls and unprintable characters escaped.
-pub fn escape(text: &str) -> String {
-    let quoted = format!("{text:?}");
-    quoted[1..quoted.len() - 1].to_owned()
 }
 
 #[cfg(test)]

@@ -14,8 +14,6 @@ use std::time::{Duration, SystemTime};
 use env_logger::{Builder, Target};
 use log::LevelFilter;
 
-use crate::logging::access::escape;
-
 /// Bytes of log that may wait to be written.
 const MAX_WAITING: usize = 1 << 20;
 /// Lines are gathered for this long, so that a busy server does not wake a thread a line.
@@ -74,6 +72,12 @@ pub fn start(debug: bool) -> io::Result<Log> {
         log::error!("thread {name}: {}", escape(&panic.to_string()));
     }));
     Ok(Log { buffer })
+}
+
+/// `text` with control and unprintable characters escaped, so that it stays on its line.
+pub fn escape(text: &str) -> String {
+    let quoted = format!("{text:?}");
+    quoted[1..quoted.len() - 1].to_owned()
 }
 
 /// Turns debug lines on or off.

@@ -205,7 +205,6 @@ fn handle(shared: &Shared, request: Request) {
         .iter()
         .find(|header| header.field.equiv(NUMBER_FIELD))
         .and_then(|header| header.value.as_str().parse().ok());
-    let url = request.url().to_owned();
     // Released at once: a Request that is merely dropped writes a 500 and waits its turn for it.
     drop(request.into_writer());
     let Some(exchange) = number.and_then(|number| shared.handed.take(number)) else { return };
@@ -213,7 +212,7 @@ fn handle(shared: &Shared, request: Request) {
     // a link's stream counts as broken. Nothing shared is left half changed.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         assert!(!shared.take_panic(), "provoked by a test");
-        download::serve(shared, exchange, &url);
+        download::serve(shared, exchange);
     }));
     if outcome.is_err() {
         log::error!("a worker panicked; its request was dropped and the worker goes on");

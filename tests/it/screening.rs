@@ -169,7 +169,8 @@ fn request_lines_of_every_kind() {
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), 505),
         (hello, 400),
         (line(b"GET /health HTTP/0.9"), 505),
-        (line(b"GET /health HTTP/1.2"), 505),
+        (line(b"GET /health HTTP/1.2"), 200),
+        (line(b"GET /health HTTP/1.9"), 200),
         (line(b"GET /health HTTP/3.0"), 505),
         (line(b"GET /health http/1.1"), 400),
         (line(b"GET /health HTTP/1.10"), 400),
@@ -185,10 +186,41 @@ fn request_lines_of_every_kind() {
         (line(b"GET health HTTP/1.1"), 400),
         (line(b"GET ftp://node/health HTTP/1.1"), 400),
         (line(b"GET http:///health HTTP/1.1"), 400),
+        (line(b"GET http://u@b/health HTTP/1.1"), 400),
+        (line(b"GET http://[/health HTTP/1.1"), 400),
+        (line(b"GET http://node:x/health HTTP/1.1"), 400),
+        (line(b"GET /health#x HTTP/1.1"), 400),
         (line(b"GET http://node/health HTTP/1.1"), 200),
+        (line(b"GET http://[::1]:80/health HTTP/1.1"), 200),
         (line(b"GET HTTPS://node:8080/health?x HTTP/1.1"), 200),
         (b"\x80\x80\x80\x80\r\n\r\n".to_vec(), 400),
     ]);
+}
+
+#[test]
+fn a_host_is_a_host() {
+    let table = [
+        ("", 200),
+        ("node", 200),
+        ("node_1.example:8080", 200),
+        ("127.0.0.1:80", 200),
+        ("[::1]", 200),
+        ("[2001:db8::1]:8080", 200),
+        ("%6eode", 200),
+        ("[::1", 400),
+        ("a:x", 400),
+        ("a^b", 400),
+        ("%zz", 400),
+        ("a:80:80", 400),
+        ("::1", 400),
+        ("u@a", 400),
+        ("a,b", 400),
+        ("a b", 400),
+        (":80", 400),
+    ];
+    let request = |host| format!("GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes();
+    check(&table.map(|(host, status)| (request(host), status)));
+    check(&[(b"GET /health HTTP/1.1\r\nHost: caf\xe9\r\n\r\n".to_vec(), 400)]);
 }
 
 /// Refusals after which it is known where the next request begins keep the connection.
@@ -204,6 +236,7 @@ fn methods_and_targets_that_are_not_here() {
         ("POST", "/download/file", 405),
         ("CONNECT", "node:443", 405),
         ("TRACE", "/health", 405),
+        ("TRACE", "/nothing", 405),
         ("GET", "http://elsewhere/health", 200),
         ("OPTIONS", "*", 204),
     ] {
