@@ -178,10 +178,10 @@ fn until_text(until: SystemTime, now: SystemTime) -> String {
     const DAY: u64 = 24 * HOUR;
     let left = until.duration_since(now).as_ref().map_or(0, Duration::as_secs);
     let left = match left {
-        0..120 => "another minute".into(),
-        120..7200 => format!("another {} minutes", left / MINUTE),
-        7200..172_800 => format!("another {} hours", left / HOUR),
-        _ => format!("another {} days", left / DAY),
+        0..90 => "another minute".into(),
+        90..5400 => format!("another {} minutes", (left + MINUTE / 2) / MINUTE),
+        5400..129_600 => format!("another {} hours", (left + HOUR / 2) / HOUR),
+        _ => format!("another {} days", (left + DAY / 2) / DAY),
     };
     // "Sun, 06 Nov 1994 08:49:37 GMT"
     let date = httpdate::fmt_http_date(until);
@@ -242,10 +242,11 @@ mod tests {
         let now = UNIX_EPOCH + Duration::from_secs(784_111_777);
         let table = [
             (0, "another minute, until 6 Nov 1994 08:49 UTC"),
-            (119, "another minute, until 6 Nov 1994 08:51 UTC"),
+            (89, "another minute, until 6 Nov 1994 08:51 UTC"),
+            (90, "another 2 minutes, until 6 Nov 1994 08:51 UTC"),
             (900, "another 15 minutes, until 6 Nov 1994 09:04 UTC"),
             (7_200, "another 2 hours, until 6 Nov 1994 10:49 UTC"),
-            (172_800, "another 2 days, until 8 Nov 1994 08:49 UTC"),
+            (129_600, "another 2 days, until 7 Nov 1994 20:49 UTC"),
         ];
         for (seconds, text) in table {
             let said = until_text(now + Duration::from_secs(seconds), now);

@@ -327,3 +327,34 @@ fn curl_reports_a_file_that_shrinks_as_partial() {
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(18), "{said}");
 }
+
+/// Names with a percent sign, quotes or a backslash are saved whole by a client that knows the
+/// extended form, and without them by one that does not.
+#[test]
+fn wget_and_curl_save_files_under_their_names() {
+    let node = Node::new();
+    let server = node.start();
+    for (name, plain) in [
+        ("100%.txt", "100_.txt"),
+        ("a\"b\\c.txt", "a_b_c.txt"),
+        ("50% \"x\".txt", "50_ _x_.txt"),
+        ("plain (1).txt", "plain (1).txt"),
+    ] {
+        node.file(name, b"content");
+        for (program, arguments, saved) in [
+            ("wget", ["--no-proxy", "-q", "--content-disposition"], name),
+            ("curl", ["--noproxy", "*", "-sOJ"], plain),
+        ] {
+            if !have(program) {
+                continue;
+            }
+            let directory = node.path().join(program);
+            std::fs::create_dir_all(&directory).unwrap();
+            let url = format!("{}{}", server.base(), Token::file(name).target());
+            let mut command = Command::new(program);
+            command.args(arguments).arg(url).env("LC_ALL", "C.UTF-8").current_dir(&directory);
+            assert!(command.status().unwrap().success(), "{program}: {name:?}");
+            assert!(directory.join(saved).is_file(), "{program}: no {saved:?}");
+        }
+    }
+}

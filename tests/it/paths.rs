@@ -297,22 +297,16 @@ fn offered_name(answer: &Answer) -> String {
     let value = answer.field("Content-Disposition").unwrap();
     assert!(value.bytes().all(|byte| (0x20..=0x7e).contains(&byte)), "{value:?}");
     let rest = value.strip_prefix("attachment; filename=\"").unwrap();
-    let mut plain = String::new();
-    let mut characters = rest.chars();
-    loop {
-        match characters.next().unwrap() {
-            '"' => break,
-            '\\' => plain.push(characters.next().unwrap()),
-            other => plain.push(other),
-        }
-    }
-    match characters.as_str().strip_prefix("; filename*=UTF-8''") {
+    let (plain, extended) = rest.split_once('"').unwrap();
+    // Clients read these differently in the plain form.
+    assert!(!plain.contains(['%', '\\']), "{value:?}");
+    match extended.strip_prefix("; filename*=UTF-8''") {
         Some(extended) => {
             percent_encoding::percent_decode_str(extended).decode_utf8().unwrap().into_owned()
         }
         None => {
-            assert_eq!(characters.as_str(), "");
-            plain
+            assert_eq!(extended, "");
+            plain.to_owned()
         }
     }
 }
