@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::client::{Answer, Client, get};
-use crate::harness::{KEY, Node, OTHER_SERVER, Server, have};
+use crate::harness::{KEY, Node, OTHER_SERVER, SERVER, Server, have};
 use crate::mint::{Token, now};
 
 const BROWSER: &str = "Accept: text/html,application/xhtml+xml;q=0.9,*/*;q=0.8\r\n";
@@ -153,6 +153,17 @@ fn a_link_that_does_not_work_has_no_landing_page() {
         assert_eq!(answer.status, status, "{}", answer.raw);
         assert!(check_page(&node, &answer).contains(words));
     }
+}
+
+#[test]
+fn sign_prints_links_to_the_landing_page() {
+    let node = node();
+    let server = node.start();
+    let arguments = ["sign", "file", "--server", SERVER, "--path", "a", "--page"];
+    let signed = node.run(&[&arguments[..], &["--base-url", "http://node"]].concat());
+    let url = String::from_utf8(signed.stdout).unwrap();
+    let target = url.trim_end().strip_prefix("http://node").unwrap();
+    assert!(check_page(&node, &ask(&server, target)).contains("<h1>a</h1>"), "{url}");
 }
 
 #[test]
