@@ -15,10 +15,26 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// # Errors
 /// Whatever ioctl(2) returns.
 pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    // The same number as SIOCOUTQ.
+    count(socket, libc::TIOCOUTQ)
+}
+
+/// Bytes written to the TCP `socket` that it has not sent yet (`SIOCOUTQNSD`).
+///
+/// # Errors
+/// Whatever ioctl(2) returns.
+pub fn unsent(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    /// From linux/sockios.h; the libc crate lacks it.
+    const SIOCOUTQNSD: libc::Ioctl = 0x894b;
+    count(socket, SIOCOUTQNSD)
+}
+
+/// Asks one of the two questions above.
+fn count(socket: BorrowedFd<'_>, question: libc::Ioctl) -> io::Result<u64> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open for the whole call because it is borrowed, and TIOCOUTQ
-    // (the same number as SIOCOUTQ) writes one c_int to the address it is given.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    // SAFETY: the descriptor is open for the whole call because it is borrowed, and both requests
+    // write one c_int to the address they are given.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), question, &raw mut bytes) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

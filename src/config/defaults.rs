@@ -19,8 +19,8 @@ pub const MIN_TOKEN_BYTES: usize = 12;
 pub const THREADS: usize = 64;
 /// `winglet.max_connections`.
 pub const MAX_CONNECTIONS: usize = 1024;
-/// `winglet.max_waiting_per_address`.
-pub const MAX_WAITING_PER_ADDRESS: usize = 64;
+/// `winglet.max_connections_per_address`.
+pub const MAX_CONNECTIONS_PER_ADDRESS: usize = 64;
 /// `winglet.max_streams_per_address`.
 pub const MAX_STREAMS_PER_ADDRESS: usize = 16;
 /// `winglet.max_requests_per_connection`.

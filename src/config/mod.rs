@@ -89,7 +89,7 @@ pub struct Config {
     /// Connections at a time.
     pub max_connections: usize,
     /// Waiting connections of one address (IPv4 or IPv6 /64).
-    pub max_waiting_per_address: usize,
+    pub max_connections_per_address: usize,
     /// Workers that one address may hold.
     pub max_streams_per_address: usize,
     /// Requests answered on one connection before it is closed.
@@ -110,8 +110,12 @@ pub struct Config {
     pub max_tracked_tokens: usize,
     /// Where the journal lives; memory only where none.
     pub state_directory: Option<PathBuf>,
-    /// Bytes a second for one download; 0 is none.
+    /// Bytes per second of one link; 0 is no limit.
     pub rate_limit: u64,
+    /// Bytes per second of the whole server; 0 is no limit.
+    pub bandwidth: u64,
+    /// Bytes per second of one client; 0 is no limit.
+    pub bandwidth_per_address: u64,
     /// Bytes a second below which a client is cut off; 0 is none.
     pub min_rate: u64,
     /// Size of the copy buffer of one download, in bytes.

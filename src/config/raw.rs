@@ -21,7 +21,7 @@ pub(super) const KEYS: &[&str] = &[
     "listen",
     "threads",
     "max_connections",
-    "max_waiting_per_address",
+    "max_connections_per_address",
     "max_streams_per_address",
     "max_requests_per_connection",
     "reuse",
@@ -33,6 +33,8 @@ pub(super) const KEYS: &[&str] = &[
     "max_tracked_tokens",
     "state_directory",
     "rate_limit",
+    "bandwidth",
+    "bandwidth_per_address",
     "min_rate",
     "unix_mode",
     "copy_buffer",
@@ -157,8 +159,8 @@ impl Source<'_> {
             unix_mode: w.octal("unix_mode", defaults::UNIX_MODE, findings),
             threads: w.integer("threads", defaults::THREADS, 1..=1024, findings),
             max_connections: w.integer("max_connections", defaults::MAX_CONNECTIONS, 1..=1_000_000, findings),
-            max_waiting_per_address:
-                w.integer("max_waiting_per_address", defaults::MAX_WAITING_PER_ADDRESS, 1..=1_000_000, findings),
+            max_connections_per_address:
+                w.integer("max_connections_per_address", defaults::MAX_CONNECTIONS_PER_ADDRESS, 1..=1_000_000, findings),
             max_streams_per_address:
                 w.integer("max_streams_per_address", defaults::MAX_STREAMS_PER_ADDRESS, 1..=1024, findings),
             max_requests_per_connection:
@@ -171,8 +173,9 @@ impl Source<'_> {
             clock_skew: w.duration("clock_skew", defaults::CLOCK_SKEW, INSTANT..=HOUR, findings),
             max_tracked_tokens: w.integer("max_tracked_tokens", defaults::MAX_TRACKED_TOKENS, 1..=10_000_000, findings),
             state_directory: w.string("state_directory", findings).map(|path| self.base.join(path)),
-            // Rounded up: a tiny limit must not become 0, which is none.
-            rate_limit: (w.decimal("rate_limit", 0.0, 0.0..=1_048_576.0, findings) * MIB).ceil() as u64,
+            rate_limit: rate(w, "rate_limit", findings),
+            bandwidth: rate(w, "bandwidth", findings),
+            bandwidth_per_address: rate(w, "bandwidth_per_address", findings),
             min_rate: w.integer("min_rate", defaults::MIN_RATE, 0..=1 << 30, findings),
             copy_buffer: w.integer("copy_buffer", defaults::COPY_BUFFER_KIB, 8..=4096, findings) * 1024,
             sandbox: w.bool("sandbox", true, findings),
@@ -285,6 +288,11 @@ impl Source<'_> {
         }
         (data, backups)
     }
+}
+
+/// A rate in MiB per second, in bytes. Rounded up: a tiny limit must not become 0, which is none.
+fn rate(section: &Section<'_>, key: &str, findings: &mut Findings) -> u64 {
+    (section.decimal(key, 0.0, 0.0..=1_048_576.0, findings) * MIB).ceil() as u64
 }
 
 /// A client that is held to the limit must not be cut off for being slow.

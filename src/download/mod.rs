@@ -1,4 +1,5 @@
-//! One request to one answer: verify the token, find the file, claim the link, respond.
+//! One request to one answer: verify the token, find the file, claim the link, respond; and later
+//! pieces of what that began.
 //!
 //! The claim comes last before the content, so that a request which ends in an error spends and
 //! binds nothing.
@@ -8,8 +9,12 @@ pub mod body;
 use std::ops::Range;
 use std::time::Instant;
 
+use body::Piece;
+
 use crate::config::Reuse;
-use crate::download::body::Broken;
+use crate::delivery::pace::Broken;
+use crate::delivery::record::Delivery;
+use crate::delivery::transfer::Transfer;
 use crate::http::head::{Field, Method};
 use crate::http::page::Landing;
 use crate::http::range::{Conditions, Selection, Validators, select};
@@ -19,29 +24,59 @@ use crate::link::storage::{Found, OpenError};
 use crate::link::token::{Claims, Endpoint, TokenFault};
 use crate::logging::access::{Bytes, Entry, Outcome};
 use crate::net::address::ClientKey;
-use crate::pool::exchange::{After, Delivery, Exchange};
-use crate::replay::{self, FileVersion, Stream};
+use crate::pool::exchange::{Exchange, Next, Request, Task, Work};
+use crate::replay::{self, ClaimRequest, EndedBy, FileVersion, Stream};
 use crate::shared::{Settings, Shared};
 
-/// Answers `exchange` and gives its connection back.
+/// Does what `exchange` asks for, and gives its connection back.
 pub fn serve(shared: &Shared, exchange: Exchange) {
-    let settings = shared.settings();
-    let entry = Entry {
-        client: exchange.client,
-        method: exchange.head.method.name(),
-        endpoint: exchange.head.endpoint().map_or("-", Endpoint::name),
-        status: 0,
-        resource: None,
-        began: Instant::now(),
-        id: shared.next_id(),
-    };
-    Serving { shared, settings: &settings, exchange, entry }.run();
+    match exchange.open() {
+        Some((work, Task::Answer(request))) => {
+            let settings = shared.settings();
+            let entry = Entry {
+                client: request.client,
+                method: request.head.method.name(),
+                endpoint: request.head.endpoint().map_or("-", Endpoint::name),
+                status: 0,
+                resource: None,
+                began: Instant::now(),
+                id: shared.next_id(),
+            };
+            Serving { shared, settings: &settings, work, request: *request, entry }.run();
+        }
+        Some((work, Task::Piece(transfer))) => send(shared, work, transfer),
+        _ => {}
+    }
 }
 
+/// Sends the next piece of `transfer`.
+fn send(shared: &Shared, mut work: Work, mut transfer: Box<Transfer>) {
+    let Some(socket) = work.socket() else { return };
+    match body::send_piece(&mut transfer, socket, &shared.waiting) {
+        Ok(Piece::Sent) => work.finish(Next::Sent(transfer)),
+        Ok(Piece::Full) => work.finish(Next::Room(transfer)),
+        Ok(Piece::TurnOver) => work.finish(Next::Turn(transfer)),
+        Err(broken) => {
+            let (sent, acknowledged) = (socket.sent(), socket.acknowledged().unwrap_or(0));
+            let by = if socket.died() { EndedBy::Reset } else { EndedBy::Other };
+            if broken == Broken::LinkGone {
+                socket.reset_at_close();
+            }
+            let outcome = Outcome::Interrupted(broken.to_string());
+            let now = shared.clock.unix();
+            // A worker may wait for the disk: it records on the spot.
+            transfer.delivery.end(sent, acknowledged, by, outcome, now).write();
+            work.finish(Next::Abort);
+        }
+    }
+}
+
+/// A request that is being answered.
 struct Serving<'a> {
     shared: &'a Shared,
     settings: &'a Settings,
-    exchange: Exchange,
+    work: Work,
+    request: Request,
     entry: Entry,
 }
 
@@ -50,7 +85,7 @@ struct Granted {
     found: Found,
     selection: Selection,
     /// How its link is claimed; `None` where its token is not one-time.
-    claim: Option<replay::ClaimRequest>,
+    claim: Option<ClaimRequest>,
     /// When the token expires, unless it has and only a grant keeps the link alive.
     until: Option<u64>,
 }
@@ -59,7 +94,7 @@ impl Serving<'_> {
     fn run(mut self) {
         match self.prepare() {
             Err(refusal) => self.refuse(&refusal),
-            Ok(granted) if self.exchange.head.wants_page() => self.show_page(&granted),
+            Ok(granted) if self.request.head.wants_page() => self.show_page(&granted),
             Ok(granted) => match &granted.selection {
                 Selection::NotModified => self.answer(&granted, 304),
                 Selection::PreconditionFailed => self.refuse(&Refusal::Precondition),
@@ -67,7 +102,7 @@ impl Serving<'_> {
                     self.refuse(&Refusal::Range { length: granted.found.length });
                 }
                 Selection::Whole | Selection::Part(_)
-                    if self.exchange.head.method == Method::Head =>
+                    if self.request.head.method == Method::Head =>
                 {
                     self.answer(&granted, 200);
                 }
@@ -85,9 +120,9 @@ impl Serving<'_> {
 
     /// Everything up to the claim, which changes nothing.
     fn prepare(&mut self) -> Result<Granted, Refusal> {
-        let endpoint = self.exchange.head.endpoint().ok_or(Refusal::UnknownPath)?;
+        let endpoint = self.request.head.endpoint().ok_or(Refusal::UnknownPath)?;
         let now = self.shared.clock.unix();
-        let token = self.exchange.head.token().unwrap_or_default();
+        let token = self.request.head.token().unwrap_or_default();
         let claims = self.settings.verifier.verify(&token, endpoint, now)?;
         self.entry.resource = Some(claims.resource.clone());
         let claim = self.link(&claims);
@@ -103,12 +138,12 @@ impl Serving<'_> {
         Ok(Granted { selection: select(&conditions, &file), found, claim, until })
     }
 
-    fn link(&self, claims: &Claims) -> Option<replay::ClaimRequest> {
+    fn link(&self, claims: &Claims) -> Option<ClaimRequest> {
         let unique_id = claims.unique_id.as_deref()?;
-        Some(replay::ClaimRequest {
+        Some(ClaimRequest {
             key: replay::key_of(unique_id),
             resource: replay::hash_of(&claims.resource),
-            client: self.exchange.client.map(ClientKey::of),
+            client: self.request.client.map(ClientKey::of),
             expires: claims.expires,
             expired: claims.expired,
         })
@@ -119,7 +154,7 @@ impl Serving<'_> {
     }
 
     fn conditions(&self) -> Conditions<'_> {
-        let head = &self.exchange.head;
+        let head = &self.request.head;
         let ranges = self.offers_ranges() && head.method == Method::Get;
         Conditions {
             range: head.field(Field::Range).filter(|_| ranges),
@@ -138,65 +173,48 @@ impl Serving<'_> {
             self.shared.replay.claim(claim, &self.settings.rules, now, &subject, &span)
         });
         match claimed {
-            Ok(stream) => self.send(&granted, span, stream),
+            Ok(stream) => self.send(granted, span, stream),
             Err(refusal) => self.refuse(&refusal),
         }
     }
 
-    fn send(mut self, granted: &Granted, span: Range<u64>, mut stream: Option<Stream>) {
+    fn send(mut self, granted: Granted, span: Range<u64>, stream: Option<Stream>) {
         self.entry.status = if matches!(granted.selection, Selection::Part(_)) { 206 } else { 200 };
-        let frame = self.frame();
-        let head = response::content_head(
-            &frame,
-            &granted.found,
-            &granted.selection,
-            self.offers_ranges(),
-        );
-        let content = span.end - span.start;
-        let Some(socket) = self.exchange.socket() else { return };
-        let content_start = socket.sent() + head.len() as u64;
-        let result = body::send(
-            socket,
-            &head,
-            &granted.found.file,
-            span,
-            &self.settings.pace,
-            stream.as_mut(),
-        );
-        let delivery = Delivery { stream, content_start, content, entry: self.entry };
-        match result {
-            Ok(()) => {
-                let after = after(&self.exchange);
-                self.exchange.finish(after, Some(Box::new(delivery)));
-            }
-            Err(broken) => {
-                let stuck = matches!(broken, Broken::Stalled | Broken::TooSlow);
-                let (sent, acknowledged) = self.exchange.socket().map_or((0, 0), |socket| {
-                    if stuck {
-                        socket.reset_at_close();
-                    }
-                    (socket.sent(), socket.acknowledged().unwrap_or(0))
-                });
-                let sent = sent.saturating_sub(content_start);
-                let acknowledged = acknowledged.saturating_sub(content_start);
-                let outcome = Outcome::Interrupted(broken.to_string());
-                let record = delivery.end(sent, acknowledged, outcome);
-                // A worker may wait for the disk: it records on the spot.
-                record.write();
-                self.exchange.finish(After::Abort, None);
-            }
+        let Granted { found, selection, .. } = granted;
+        let context = self.context();
+        let head = response::content_head(&context, &found, &selection, self.offers_ranges());
+        let keep_alive = self.may_keep();
+        let early_input = self.work.has_input();
+        let Some(socket) = self.work.socket() else { return };
+        let delivery = Delivery {
+            stream,
+            content_start: socket.sent() + head.len() as u64,
+            content: span.end - span.start,
+            direct: self.request.direct,
+            entry: self.entry,
+        };
+        let mut transfer = Transfer::new(delivery, head, found.file, span, keep_alive);
+        transfer.early_input = early_input;
+        if self.request.head_only {
+            transfer.allowance = 0;
         }
+        send(self.shared, self.work, Box::new(transfer));
     }
 
     /// Answers without content: a `HEAD`, or 304.
     fn answer(mut self, granted: &Granted, status: u16) {
         self.entry.status = status;
-        let frame = self.frame();
+        let context = self.context();
         let answer = if status == 304 {
-            response::not_modified(&frame, &granted.found)
+            response::not_modified(&context, &granted.found)
         } else {
             // The same head as a plain GET: Range means nothing to HEAD (RFC 9110 §14.2).
-            response::content_head(&frame, &granted.found, &Selection::Whole, self.offers_ranges())
+            response::content_head(
+                &context,
+                &granted.found,
+                &Selection::Whole,
+                self.offers_ranges(),
+            )
         };
         self.finish(&answer, &Outcome::Answered);
     }
@@ -204,17 +222,17 @@ impl Serving<'_> {
     /// Answers with the landing page, which uses no link.
     fn show_page(mut self, granted: &Granted) {
         self.entry.status = 200;
-        let link = self.exchange.head.download_link();
+        let link = self.request.head.download_link();
         let Granted { found, until, .. } = granted;
         let landing =
             Landing { name: &found.name, length: found.length, until: *until, link: &link };
-        let answer = response::landing(&self.frame(), &landing);
+        let answer = response::landing(&self.context(), &landing);
         self.finish(&answer, &Outcome::Answered);
     }
 
     fn refuse(mut self, refusal: &Refusal) {
         self.entry.status = refusal.status();
-        let answer = response::refusal(&self.frame(), refusal);
+        let answer = response::refusal(&self.context(), refusal);
         if let Refusal::Open(OpenError::Failed(cause)) = refusal {
             log::warn!("request {}: {cause}", self.entry.id);
         }
@@ -233,19 +251,19 @@ impl Serving<'_> {
 
     /// Writes an answer without content, which a client takes at once or not at all.
     fn send_off(mut self, answer: &[u8]) {
-        let taken = self.exchange.socket().is_some_and(|socket| socket.write_at_once(answer));
-        let after = if taken { after(&self.exchange) } else { After::Abort };
-        self.exchange.finish(after, None);
+        let taken = self.work.socket().is_some_and(|socket| socket.write_at_once(answer));
+        let next = if taken { Next::Answered(self.may_keep()) } else { Next::Abort };
+        self.work.finish(next);
     }
 
-    fn frame(&self) -> ResponseContext<'_> {
-        let (head, config) = (&self.exchange.head, &self.settings.config);
-        let mut frame = ResponseContext::of(Some(head), &self.entry.id, config);
-        frame.keep_alive = frame.keep_alive && !self.exchange.last;
-        frame
+    fn context(&self) -> ResponseContext<'_> {
+        let (head, config) = (&self.request.head, &self.settings.config);
+        let mut context = ResponseContext::of(Some(head), &self.entry.id, config);
+        context.keep_alive = self.may_keep();
+        context
     }
-}
 
-fn after(exchange: &Exchange) -> After {
-    if exchange.head.keep_alive && !exchange.last { After::KeepAlive } else { After::Close }
+    fn may_keep(&self) -> bool {
+        self.request.head.keep_alive && !self.request.last
+    }
 }

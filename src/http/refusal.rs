@@ -7,6 +7,9 @@
 use crate::link::storage::{Missing, OpenError};
 use crate::link::token::{TokenFault, Used};
 
+/// Seconds after which a client may try again, unless something else is known.
+pub const RETRY_AFTER: u32 = 5;
+
 /// A request that is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -122,7 +125,7 @@ impl Refusal {
     pub fn retry_after(&self) -> Option<u32> {
         match self {
             Refusal::Busy(Busy::Tracked) => Some(60),
-            _ => (self.status() == 503).then_some(5),
+            _ => (self.status() == 503).then_some(RETRY_AFTER),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::http::cors;
 use crate::http::head::{Head, Method};
 use crate::http::page::{self, Landing};
 use crate::http::range::{Selection, format_tag};
-use crate::http::refusal::Refusal;
+use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::link::storage::Found;
 use crate::link::token::TokenFault;
 
@@ -129,9 +129,14 @@ pub fn not_modified(context: &ResponseContext<'_>, found: &Found) -> Vec<u8> {
     head.into_bytes()
 }
 
-/// `200 {"status":"ok"}`
-pub fn health(context: &ResponseContext<'_>) -> Vec<u8> {
-    context.with_body(context.start(200), "application/json", r#"{"status":"ok"}"#)
+/// `200 {"status":"ok"}`; 503 if no worker moves because the disk stands still.
+pub fn health(context: &ResponseContext<'_>, moving: bool) -> Vec<u8> {
+    if moving {
+        return context.with_body(context.start(200), "application/json", r#"{"status":"ok"}"#);
+    }
+    let mut head = context.start(503);
+    let _ = write!(head, "Retry-After: {RETRY_AFTER}\r\n");
+    context.with_body(head, "application/json", r#"{"status":"disk stalled"}"#)
 }
 
 /// The answer to `OPTIONS`: 204 with `Allow`.

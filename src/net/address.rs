@@ -25,6 +25,14 @@ impl ClientKey {
         }
     }
 
+    /// The IPv6 /48 that it lies in: what one customer of a provider usually has.
+    pub fn network(self) -> Option<u64> {
+        match self {
+            ClientKey::V4(_) => None,
+            ClientKey::V6(bits) => Some(bits >> 16),
+        }
+    }
+
     /// Reads what `Display` writes.
     pub fn parse(text: &str) -> Option<ClientKey> {
         match text.strip_suffix("/64") {

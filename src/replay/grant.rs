@@ -86,8 +86,19 @@ pub struct StreamEnd {
     pub sent: u64,
     /// Content bytes that the client's TCP acknowledged.
     pub acknowledged: u64,
-    /// Everything was acknowledged, and the connection went on or was closed in order.
-    pub orderly: bool,
+    /// How.
+    pub by: EndedBy,
+}
+
+/// Who or what ended a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndedBy {
+    /// The client, with everything acknowledged.
+    Client,
+    /// Anything else.
+    Other,
+    /// A reset.
+    Reset,
 }
 
 impl Grant {
@@ -193,7 +204,7 @@ impl Grant {
         }
         let start = stream.span.start;
         let end = start.saturating_add(ending.acknowledged.min(reserved));
-        if ending.orderly {
+        if (ending.by == EndedBy::Client) {
             self.delivered.insert(start..end);
         } else {
             // A parallel downloader asks for the rest on other connections, reads this one as far
@@ -208,7 +219,7 @@ impl Grant {
             self.doubtful.insert(taken_over..stream.doubt_end(ending.sent));
         }
         // An empty file is covered from the start: only an orderly end delivers it.
-        self.delivered.covers(self.length) && (ending.orderly || self.length > 0)
+        self.delivered.covers(self.length) && ((ending.by == EndedBy::Client) || self.length > 0)
     }
 
     /// Doubtful bytes as a crash would leave them: running streams may have sent all they reserved.

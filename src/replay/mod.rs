@@ -23,7 +23,7 @@ use dashmap::mapref::entry::Entry as Slot;
 
 use entry::Entry;
 pub use entry::{ClaimRequest, FileVersion, LinkStatus, Rules};
-pub use grant::{MAX_STREAMS, StreamEnd};
+pub use grant::{EndedBy, MAX_STREAMS, StreamEnd};
 use journal::Journal;
 pub use stream::{Finished, Progress, Stream};
 

@@ -52,8 +52,21 @@ impl Stream {
         Some(self.reserved)
     }
 
+    /// The link.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
+    /// How far.
+    pub fn progress(&self, _sent: u64, _acknowledged: u64) {}
+
+    /// Whether.
+    pub fn is_current(&self) -> bool {
+        true
+    }
+
     /// Ends the stream in memory, at once. What is returned still has to go to the journal.
-    pub fn finish(mut self, ending: &StreamEnd) -> Finished {
+    pub fn finish(mut self, ending: &StreamEnd, _now: u64) -> Finished {
         self.ended = true;
         let (progress, line) = self.end(ending);
         Finished { replay: Arc::clone(&self.replay), line, progress }
@@ -89,7 +102,11 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if !self.ended {
-            let ending = StreamEnd { sent: self.reserved, acknowledged: 0, orderly: false };
+            let ending = StreamEnd {
+                sent: self.reserved,
+                acknowledged: 0,
+                by: super::grant::EndedBy::Other,
+            };
             let (_, line) = self.end(&ending);
             self.replay.write(line);
         }
