@@ -8,7 +8,7 @@ use super::connections::{Held, State};
 use crate::http::head::{Head, Method};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
-use crate::logging::access::{Bytes, Entry, Outcome};
+use crate::logging::access::{Entry, Outcome};
 use crate::pool::exchange::Connection;
 
 /// How long a client may take to hang up after its last answer.
@@ -133,10 +133,6 @@ impl Acceptor {
         refusal: &Refusal,
         id: String,
     ) {
-        let now = Instant::now();
-        if !self.throttles.refused.allows(now) {
-            return;
-        }
         let forwarded = head.into_iter().flat_map(Head::forwarded);
         let entry = Entry {
             client: connection.peer.client(forwarded, &self.settings.config),
@@ -144,10 +140,10 @@ impl Acceptor {
             endpoint: "-",
             status: refusal.status(),
             resource: None,
-            began: now,
+            began: Instant::now(),
             id,
         };
-        entry.log(&Bytes::default(), &Outcome::Refused(refusal.cause()));
+        entry.log_bounded(&Outcome::Refused(refusal.cause()), &self.parts.shared.throttle);
     }
 
     /// Closes whatever a connection waits for, for the end of the server.

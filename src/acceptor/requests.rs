@@ -11,6 +11,7 @@ use crate::config::Reuse;
 use crate::http::head::{Head, Method, Route, Screened, screen};
 use crate::http::refusal::{Busy, Refusal};
 use crate::link::token::Endpoint;
+use crate::logging::throttle::Kind;
 use crate::net::address::ClientKey;
 use crate::pool::exchange::{Connection, Exchange, Request, Task};
 
@@ -224,7 +225,7 @@ impl Acceptor {
         key: Option<ClientKey>,
         busy: Busy,
     ) {
-        self.throttles.busy.warn(Instant::now(), || {
+        self.parts.shared.throttle.warn(Kind::Queue, key, Instant::now(), || {
             let client = key.map_or_else(|| "-".to_owned(), |key| key.to_string());
             format!("{client}: {}", Refusal::Busy(busy).cause())
         });

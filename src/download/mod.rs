@@ -22,7 +22,8 @@ use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
 use crate::link::storage::{Found, OpenError};
 use crate::link::token::{Claims, Endpoint, TokenFault};
-use crate::logging::access::{Bytes, Entry, Outcome};
+use crate::logging::access::{Entry, Outcome};
+use crate::logging::throttle::Kind;
 use crate::net::address::ClientKey;
 use crate::pool::exchange::{Exchange, Next, Request, Task, Work};
 use crate::replay::{self, ClaimRequest, EndedBy, FileVersion, Stream};
@@ -234,23 +235,16 @@ impl Serving<'_> {
         self.entry.status = refusal.status();
         let answer = response::refusal(&self.context(), refusal);
         if let Refusal::Open(OpenError::Failed(cause)) = refusal {
-            log::warn!("request {}: {cause}", self.entry.id);
+            let client = self.entry.client.map(ClientKey::of);
+            let message = || format!("request {}: {cause}", self.entry.id);
+            self.shared.throttle.warn(Kind::Storage, client, Instant::now(), message);
         }
-        let unsigned = matches!(refusal, Refusal::Token(fault) if fault.is_unsigned());
-        if unsigned && !self.shared.logs_unsigned() {
-            self.send_off(&answer);
-        } else {
-            self.finish(&answer, &Outcome::Refused(refusal.cause()));
-        }
-    }
-
-    fn finish(self, answer: &[u8], outcome: &Outcome) {
-        self.entry.log(&Bytes::default(), outcome);
-        self.send_off(answer);
+        self.finish(&answer, &Outcome::Refused(refusal.cause()));
     }
 
     /// Writes an answer without content, which a client takes at once or not at all.
-    fn send_off(mut self, answer: &[u8]) {
+    fn finish(mut self, answer: &[u8], outcome: &Outcome) {
+        self.entry.log_bounded(outcome, &self.shared.throttle);
         let taken = self.work.socket().is_some_and(|socket| socket.write_at_once(answer));
         let next = if taken { Next::Answered(self.may_keep()) } else { Next::Abort };
         self.work.finish(next);

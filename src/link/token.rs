@@ -126,18 +126,6 @@ pub enum Used {
 }
 
 impl TokenFault {
-    /// Whether nobody knows who made the token: anybody can send one like it.
-    pub fn is_unsigned(&self) -> bool {
-        matches!(
-            self,
-            TokenFault::Missing
-                | TokenFault::TooLong
-                | TokenFault::Malformed
-                | TokenFault::Algorithm
-                | TokenFault::Signature
-        )
-    }
-
     /// The cause, for the log and `explain`. Clients are never shown it.
     pub fn cause(&self) -> String {
         match self {

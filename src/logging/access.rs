@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use crate::link::token::Resource;
 use crate::logging::escape;
+use crate::logging::throttle::{Kind, LogThrottle};
+use crate::net::address::ClientKey;
 
 /// The log target of access lines.
 pub const TARGET: &str = "winglet::access";
@@ -55,6 +57,18 @@ pub struct Bytes {
 }
 
 impl Entry {
+    /// Writes the line of a request without content, unless `throttle` has seen too many of them:
+    /// a stranger can cause any number.
+    pub fn log_bounded(&self, outcome: &Outcome, throttle: &LogThrottle) {
+        let kind = match outcome {
+            Outcome::Refused(_) => Kind::Refused,
+            _ => Kind::Answered,
+        };
+        if throttle.allows(kind, self.client.map(ClientKey::of), Instant::now()) {
+            self.log(&Bytes::default(), outcome);
+        }
+    }
+
     /// Writes the line.
     pub fn log(&self, bytes: &Bytes, outcome: &Outcome) {
         log::info!(target: TARGET, "{}", Line { entry: self, bytes, outcome });
