@@ -158,6 +158,7 @@ impl Serving<'_> {
         let head = &self.request.head;
         let ranges = self.offers_ranges() && head.method == Method::Get;
         Conditions {
+            changed: false,
             range: head.field(Field::Range).filter(|_| ranges),
             if_range: head.field(Field::IfRange),
             if_match: head.field(Field::IfMatch),
