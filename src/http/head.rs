@@ -296,8 +296,8 @@ fn split_request_line(head: &[u8]) -> Result<(RequestLine<'_>, &[u8]), Refusal> 
     Ok((RequestLine { method, target, http10 }, &head[end + 1..]))
 }
 
-/// Parses a complete head. A refusal beside the head is for what it asks, not for how it is
-/// written.
+/// Parses a complete head. The refusal that comes with a head is for what the head asks, not for
+/// how it is written.
 fn parse(bytes: &[u8]) -> Result<(Box<Head>, Option<Refusal>), Refusal> {
     let (line, section) = split_request_line(bytes)?;
     let mut storage = [httparse::EMPTY_HEADER; MAX_FIELDS];

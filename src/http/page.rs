@@ -96,7 +96,7 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
         }
         Refusal::Token(TokenFault::Used(Used::OtherAddress)) => (
             "This link is in use from another address",
-            "It works where the download was begun: on the same device, or in the same network.",
+            "It works where the download was begun: on the same device or the same network.",
             Remedy {
                 with_panel: "To download the file here, go back to the panel and press Download again.",
                 without_panel: "To download the file here, ask whoever sent you the link for a new one.",

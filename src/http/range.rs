@@ -48,7 +48,7 @@ pub struct Validators {
     pub length: u64,
 }
 
-/// The answer that the conditions ask for.
+/// The answer that the conditions select.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// 200
@@ -63,7 +63,7 @@ pub enum Selection {
     NotSatisfiable,
 }
 
-/// The entity tag as it stands in a header field.
+/// The entity tag as a header field has it.
 pub fn format_tag(tag: EntityTag) -> String {
     format!("\"{tag:016x}\"")
 }
@@ -164,7 +164,7 @@ fn select_range(value: &str, length: u64) -> Selection {
 enum Spec {
     /// First and last position, both inclusive.
     From(u64, u64),
-    /// The last so many bytes.
+    /// This many bytes at the end.
     Suffix(u64),
 }
 
@@ -195,7 +195,7 @@ fn parse_ranges(value: &str) -> Option<Vec<Spec>> {
     (!specs.is_empty()).then_some(specs)
 }
 
-/// Decimal digits; a number too large for any file stays one.
+/// Decimal digits. A number that is too large for any file is still a number.
 fn position(digits: &str) -> Option<u64> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

@@ -1,5 +1,5 @@
-//! Why a request gets no content: one enum for everything that a client can be told, and the only
-//! place that turns an error of the program into a status and a text.
+//! Why a request is refused: one enum for everything that a client can be told, and the only place
+//! that turns an error of the program into a status and a text.
 //!
 //! The text never contains a path of the node, a key or a token. The cause, which may, goes to the
 //! log through [`Refusal::cause`].

@@ -27,11 +27,11 @@ pub struct ResponseContext<'a> {
     pub id: &'a str,
     /// Whether the connection stays open after this answer.
     pub keep_alive: bool,
-    /// The request is HTTP/1.0, in which a connection closes unless the answer says otherwise.
+    /// The request is HTTP/1.0: the connection closes unless the answer says otherwise.
     pub http10: bool,
     /// A `HEAD` request: the answer has no body.
     pub bodiless: bool,
-    /// An error is shown as a page: a person's browser asks.
+    /// Errors are shown as a page, because a browser is asking.
     pub html: bool,
     /// The Panel, which error pages link to.
     pub panel: Option<&'a str>,
@@ -194,7 +194,7 @@ pub(super) fn http_time(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds.min(LAST))
 }
 
-/// What RFC 8187 §3.2.1 calls attr-char stays; everything else is percent-encoded.
+/// Everything is percent-encoded but what RFC 8187 §3.2.1 calls attr-char.
 const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -210,8 +210,8 @@ const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// `Content-Disposition` (RFC 6266 §4): a plain name for everybody, and the exact one if they
-/// differ. Clients decode percent signs and backslashes in the plain form differently (wget does,
-/// curl does not), so it has none, and neither form can leave its quotes or its line.
+/// differ. Clients disagree about percent signs and escapes in the plain form (wget decodes them,
+/// curl does not), so it has neither. No name can leave its quotes or its line.
 fn disposition(name: &str) -> String {
     let is_plain = |c: char| matches!(c, ' '..='~') && !matches!(c, '"' | '%' | '\\');
     let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::link::token::Resource;
 use crate::link::uuid::Uuid;
 
-/// A strong validator: a hash of inode, size and modification time, so that none of them shows.
+/// A strong validator: a hash of inode, size and modification time, so that it reveals none of them.
 pub type EntityTag = u64;
 
 /// A file that may be served.
@@ -58,7 +58,7 @@ pub enum Missing {
     Escape,
     /// Something is there, but it is not a regular file.
     NotRegular,
-    /// The backup is in none of its possible places.
+    /// The backup is in none of the places where backups are kept.
     Backup,
 }
 
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(classify(&escape, Missing::File), OpenError::NotFound(Missing::Escape));
         let denied = io::Error::from_raw_os_error(libc::EACCES);
         assert!(matches!(classify(&denied, Missing::File), OpenError::Failed(_)));
-        let none = io::Error::from_raw_os_error(libc::ENOENT);
-        assert_eq!(classify(&none, Missing::File), OpenError::NotFound(Missing::File));
+        let missing = io::Error::from_raw_os_error(libc::ENOENT);
+        assert_eq!(classify(&missing, Missing::File), OpenError::NotFound(Missing::File));
     }
 }

@@ -16,10 +16,10 @@ use serde::de::{self, Deserializer, Visitor};
 use crate::config::Config;
 use crate::link::uuid::Uuid;
 
-/// Tokens above this length, in bytes, are refused unread.
+/// Longest token in bytes; longer ones are refused unread.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// Which of the two downloads is asked for.
+/// Which of the two downloads a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `/download/file`
@@ -29,7 +29,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// The word in the access log.
+    /// Its name in the access log and in URLs.
     pub fn name(self) -> &'static str {
         match self {
             Endpoint::File => "file",
@@ -52,7 +52,7 @@ pub enum Resource {
     File {
         /// The server.
         server: Uuid,
-        /// As the Panel wrote it: not yet looked at.
+        /// As the Panel wrote it, not checked yet.
         path: String,
     },
     /// One backup of a server.
@@ -77,12 +77,12 @@ pub struct Claims {
     pub expired: bool,
 }
 
-/// Why a token opens nothing.
+/// Why a token does not open a download.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenFault {
     /// No `token` parameter, or an empty one.
     Missing,
-    /// Over [`MAX_TOKEN_BYTES`].
+    /// Longer than [`MAX_TOKEN_BYTES`].
     TooLong,
     /// Not three parts of base64url with JSON in the first two.
     Malformed,
@@ -100,13 +100,13 @@ pub enum TokenFault {
     LifetimeTooLong,
     /// No `scope`, and the configuration requires one.
     NoScope,
-    /// The `scope` does not hold what this endpoint needs.
+    /// The `scope` does not cover this endpoint.
     WrongScope,
     /// A claim that this endpoint needs is missing.
     NoClaim(&'static str),
     /// A claim that must be a UUID is not one.
     NotUuid(&'static str),
-    /// The link was used; how.
+    /// The link was used already, in this way.
     Used(Used),
 }
 
@@ -146,7 +146,7 @@ impl TokenFault {
             TokenFault::NotUuid(claim) => format!("token's {claim} is not a UUID"),
             TokenFault::Used(used) => match used {
                 Used::Spent => "link already used: its download is complete",
-                Used::OtherAddress => "link already used: bound to another address",
+                Used::OtherAddress => "link in use from another address",
                 Used::OtherResource => {
                     "link already used: its unique_id belongs to another resource"
                 }
@@ -158,7 +158,7 @@ impl TokenFault {
     }
 }
 
-/// The rules that tokens are judged by.
+/// Verifies tokens by the rules of the configuration.
 #[derive(Clone, Debug)]
 pub struct Verifier {
     key: HS256Key,
@@ -180,11 +180,11 @@ impl Verifier {
 
     /// Verifies `token` for `endpoint` at `now` (seconds since the epoch).
     ///
-    /// An expired token passes with [`Claims::expired`] set: whether it still has a grant is for
-    /// the replay table to say.
+    /// An expired token passes with [`Claims::expired`] set, since only the replay table knows
+    /// whether it still has a grant.
     ///
     /// # Errors
-    /// The first fault found, signature first.
+    /// The first fault found; the signature is checked before the claims.
     pub fn verify(&self, token: &str, endpoint: Endpoint, now: u64) -> Result<Claims, TokenFault> {
         let json = self.payload(token)?;
         let payload: Payload<'_> =
@@ -226,7 +226,7 @@ impl Verifier {
         if metadata.algorithm() != HS256Key::jwt_alg_name() {
             return Err(TokenFault::Algorithm);
         }
-        // RFC 7515 §4.1.11: extensions that must be understood, and none is.
+        // RFC 7515 §4.1.11: extensions that a recipient must understand. None is understood here.
         if metadata.critical().is_some_and(|names| !names.is_empty()) {
             return Err(TokenFault::Malformed);
         }

@@ -10,11 +10,11 @@ use crate::client::{Answer, Client, connect_from};
 use crate::harness::{Node, have, pattern};
 use crate::mint::Token;
 
-/// Around tiny_http's chunking threshold, and the usual suspects.
+/// Lengths around tiny_http's chunking threshold, and the usual suspects.
 const LENGTHS: [usize; 6] = [0, 1, 4096, 32_767, 32_768, 32_769];
 const MIB: u64 = 1 << 20;
 
-/// A head without what differs from answer to answer.
+/// A head without the fields that differ from answer to answer.
 fn lasting(answer: &Answer) -> Vec<(String, String)> {
     let mut fields = answer.fields.clone();
     fields.retain(|(name, _)| name != "Date" && name != "X-Request-Id");
@@ -312,7 +312,7 @@ fn curl_reports_a_file_that_shrinks_as_partial() {
     let path = node.sparse("shrinking", 64 * MIB);
     let server = node.start();
     let url = format!("{}{}", server.base(), Token::file("shrinking").target());
-    // Its output is a pipe that nobody empties, so it cannot have everything yet.
+    // Its output is a pipe that nobody reads, so it cannot have everything yet.
     let mut curl = Command::new("curl")
         .args(["--noproxy", "*", "--silent", "--show-error", "--output", "-", &url])
         .stdout(Stdio::piped())

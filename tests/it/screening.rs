@@ -1,4 +1,4 @@
-//! What strangers send that is no sound request: the right status or a closed connection, one
+//! What strangers send that is not a valid request: the right status or a closed connection, one
 //! answer and never two, and a server that stays as it was.
 
 use std::io::Read;
@@ -8,7 +8,7 @@ use crate::client::{Answer, Client, connect_from, get};
 use crate::harness::{Node, Server, pattern};
 use crate::mint::Token;
 
-/// A sound request, sent behind each hostile one: if it is answered, something was smuggled.
+/// A valid request, sent after each hostile one: if it is answered, something was smuggled.
 const SMUGGLED: &[u8] = b"GET /health HTTP/1.1\r\nHost: smuggled\r\n\r\n";
 /// Resident memory may differ by this much before and after, in KiB.
 const SLACK_KIB: u64 = 6 * 1024;
@@ -32,12 +32,12 @@ fn exchange(server: &Server, bytes: &[u8], kept: bool) -> Vec<u16> {
     let _ = client.stream().shutdown(std::net::Shutdown::Write);
     let answers = String::from_utf8_lossy(&client.read_to_end()).into_owned();
     let statuses = answers.split("HTTP/1.1 ").skip(1);
-    // An error's text may name the version, too.
+    // The text of an error may name the version too.
     statuses.filter_map(|answer| answer[..3].parse().ok()).collect()
 }
 
-/// Each of `table` must be answered with its status alone, and the connection closed; with 200, it
-/// is sound, and so is what follows.
+/// Each of `table` must be answered with its status alone, and the connection closed. With 200 it is
+/// valid, and what follows is answered too.
 fn check(table: &[(Vec<u8>, u16)]) {
     let mut server = Node::new().start();
     for kept in [false, true] {
@@ -141,7 +141,7 @@ fn header_fields_that_can_be_read_in_two_ways() {
         (b"X: \x7f", 400),
         (b"X\xff: y", 400),
         (b"X(: y", 400),
-        // obs-text in a value is old and sound (RFC 9110 section 5.5).
+        // obs-text in a value is old but valid (RFC 9110 section 5.5).
         (b"X: \x80\xff\xc3\xa9", 200),
         (b"X: a\r\nX: b", 200),
         (b"Expect: 100-continue", 200),
@@ -264,7 +264,7 @@ fn endless_heads_are_answered_and_hung_up_on() {
     let before = server.resident_kib();
     let header = b"X-Header-Of-Somebody: 0123456789\r\n".repeat(1000);
     for (start, chunk, status) in [
-        // 1 GiB, if it were let.
+        // Without end, as far as the client is concerned.
         ("GET /", vec![b'a'; 65536], 414),
         ("", vec![b'A'; 65536], 414),
         ("GET /health HTTP/1.1\r\nHost: node\r\n", header, 431),
@@ -352,7 +352,7 @@ fn pipelined_requests_are_answered_in_order() {
     let server = node.start();
     // One fewer than a connection may have.
     const REQUESTS: usize = 999;
-    // A download's successor waits for the client's acknowledgement, which may take its time.
+    // The request after a download waits until the client has acknowledged that, which takes time.
     let is_file = |number: usize| number % 61 < 2;
     let targets: Vec<String> = (0..10).map(|n| Token::file(&n.to_string()).target()).collect();
     let mut client = Client::connect(server.address());
@@ -376,7 +376,7 @@ fn pipelined_requests_are_answered_in_order() {
     });
 }
 
-/// However much one connection pipelines, it has one worker at a time, and none for what it does
+/// However much a connection pipelines, it has one worker at a time, and no worker for what it does
 /// not read.
 #[test]
 fn a_pipeline_that_is_never_read_holds_up_nobody() {
@@ -388,7 +388,7 @@ fn a_pipeline_that_is_never_read_holds_up_nobody() {
     for _ in 0..10 {
         downloads.request("GET", &Token::file("large").target(), "");
     }
-    // Refusals and small answers, 2000 of each, none of them read.
+    // Refusals and small answers, 2000 of each, which are never read.
     let mut refusals = Client::over(connect_from("127.0.0.2", server.address(), Some(4096)));
     refusals.stream().set_nonblocking(true).unwrap();
     for target in ["/download/file?token=x", "/health"].repeat(2000) {

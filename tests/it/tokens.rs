@@ -1,4 +1,5 @@
-//! Tokens: what the Panel mints is accepted, everything else refused with its reason in the log.
+//! Tokens: what the Panel mints is accepted, and everything else is refused with its reason in the
+//! log.
 
 use serde_json::{Value, json};
 
@@ -152,7 +153,8 @@ fn refused_backups() -> Vec<(String, &'static str)> {
     signed.map(|(token, reason)| (token.sign(), reason)).into()
 }
 
-/// A refusal of `status` in JSON, that tells nothing it should not, and its access log line.
+/// Checks a refusal of `status` in JSON, which must not tell too much, and returns its access log
+/// line.
 fn check_refusal(server: &Server, node: &Node, answer: &Answer, status: u16) -> String {
     // RFC 6750 §3.1: no error code if no token came at all.
     let without_token = answer.text().contains("the link has no token");
@@ -170,7 +172,7 @@ fn check_refusal(server: &Server, node: &Node, answer: &Answer, status: u16) -> 
     server.wait_for_log(&format!("id={}", body["request_id"].as_str().unwrap()))
 }
 
-/// An answer's text holds no path of the node, no key and no token.
+/// The text of an answer contains no path of the node, no key and no token.
 fn tells_nothing(node: &Node, answer: &Answer) {
     let text = answer.text();
     let path = node.path().display().to_string();

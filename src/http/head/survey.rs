@@ -1,7 +1,7 @@
 //! What a header section says about framing and the connection (RFC 9112 §6 and §9).
 //!
-//! A recipient that frames a request differently from a proxy in front of it is what request
-//! smuggling lives on (RFC 9112 §11.2), so only one spelling of each field is understood.
+//! Request smuggling lives on two recipients that frame a request differently (RFC 9112 §11.2), so
+//! only one spelling of each field is understood.
 
 use super::target::is_host;
 use super::{Head, Method, Route};
