@@ -193,6 +193,7 @@ impl Server {
     }
 
     fn look_after(&self) {
+        self.shared.throttle.report(Instant::now());
         let settings = self.shared.settings();
         self.shared.replay.maintain(&settings.rules, self.shared.clock.unix());
         #[cfg(feature = "tls")]

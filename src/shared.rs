@@ -2,8 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -47,9 +46,6 @@ impl Settings {
     }
 }
 
-/// Lines in ten seconds about tokens that nobody signed: enough to see that a key is wrong.
-const UNSIGNED: u32 = 200;
-
 /// Something for the housekeeper to do.
 #[derive(Debug)]
 pub enum Chore {
@@ -85,7 +81,8 @@ pub struct Shared {
     chores: SyncSender<Chore>,
     stopping: AtomicBool,
     ids: Ids,
-    unsigned: Mutex<LogThrottle>,
+    /// Bounds the log lines that strangers can cause.
+    pub throttle: LogThrottle,
 }
 
 impl Shared {
@@ -109,7 +106,7 @@ impl Shared {
             chores,
             stopping: AtomicBool::new(false),
             ids: Ids::new(),
-            unsigned: Mutex::new(LogThrottle::new("requests without a signed token", UNSIGNED)),
+            throttle: LogThrottle::default(),
         })
     }
 
@@ -152,12 +149,6 @@ impl Shared {
     /// Whether the server drains.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
-    }
-
-    /// Whether a request whose token nobody signed may have its line in the log now: strangers can
-    /// send any number of them.
-    pub fn logs_unsigned(&self) -> bool {
-        self.unsigned.lock().unwrap_or_else(PoisonError::into_inner).allows(Instant::now())
     }
 
     /// A new `X-Request-Id`.

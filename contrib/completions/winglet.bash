@@ -26,8 +26,8 @@ _winglet() {
                 options='file backup --help'
             else
                 case ${COMP_WORDS[2]} in
-                file) options='--server --path --expires --no-unique-id --base-url --config --help' ;;
-                backup) options='--server --backup --expires --no-unique-id --base-url --config --help' ;;
+                file) options='--server --path --expires --no-unique-id --page --base-url --config --help' ;;
+                backup) options='--server --backup --expires --no-unique-id --page --base-url --config --help' ;;
                 *) return ;;
                 esac
             fi

@@ -22,4 +22,5 @@ complete -c winglet -n "$kind; and __fish_seen_subcommand_from file" -l path -x 
 complete -c winglet -n "$kind; and __fish_seen_subcommand_from backup" -l backup -x -d 'Backup'
 complete -c winglet -n "$kind" -l expires -x -a '15m 1h 24h' -d 'How long the link is good'
 complete -c winglet -n "$kind" -l no-unique-id -d 'May be used until it expires'
+complete -c winglet -n "$kind" -l page -d 'Link to the landing page'
 complete -c winglet -n "$kind" -l base-url -x -d 'What the link begins with'

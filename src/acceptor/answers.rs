@@ -1,16 +1,14 @@
 //! What the acceptor answers itself, and how it closes a connection so that the answer arrives.
 
-use std::borrow::Cow;
 use std::io;
 use std::time::{Duration, Instant};
 
 use super::Acceptor;
 use super::connections::{Held, State};
-use crate::http::cors;
-use crate::http::head::{Field, Head, Method};
+use crate::http::head::{Head, Method};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
-use crate::logging::access::{Bytes, Entry, Outcome};
+use crate::logging::access::{Entry, Outcome};
 use crate::pool::exchange::Connection;
 
 /// How long a client may take to hang up after its last answer.
@@ -43,10 +41,8 @@ impl Acceptor {
     ) {
         let settings = self.settings.clone();
         let id = self.parts.shared.next_id();
-        let cors = head.map(|head| cors::lines(head, &settings.config)).unwrap_or_default();
-        let mut context = ResponseContext::of(head, &id, settings.config.remote.as_deref());
+        let mut context = ResponseContext::of(head, &id, &settings.config);
         context.keep_alive = keep && self.draining.is_none();
-        context.cors = &cors;
         let answer = response::refusal(&context, refusal);
         let keep = context.keep_alive;
         self.log_refusal(&connection, head, refusal, id);
@@ -55,7 +51,7 @@ impl Acceptor {
 
     pub(super) fn answer_health(&mut self, connection: Box<Connection>, head: &Head) {
         let id = self.parts.shared.next_id();
-        let mut context = ResponseContext::of(Some(head), &id, None);
+        let mut context = ResponseContext::of(Some(head), &id, &self.settings.config);
         context.keep_alive = head.keep_alive && self.draining.is_none();
         let answer = response::health(&context, !self.is_stuck());
         let keep = context.keep_alive;
@@ -64,10 +60,8 @@ impl Acceptor {
 
     pub(super) fn answer_options(&mut self, connection: Box<Connection>, head: &Head) {
         let id = self.parts.shared.next_id();
-        let cors = cors::lines(head, &self.settings.config);
-        let mut context = ResponseContext::of(Some(head), &id, None);
+        let mut context = ResponseContext::of(Some(head), &id, &self.settings.config);
         context.keep_alive = head.keep_alive && self.draining.is_none();
-        context.cors = &cors;
         let answer = response::options(&context);
         let keep = context.keep_alive;
         self.write_answer(connection, &answer, keep);
@@ -78,7 +72,8 @@ impl Acceptor {
     pub(super) fn refuse_plain(&mut self, mut connection: Box<Connection>) {
         let id = self.parts.shared.next_id();
         let refusal = Refusal::Malformed("this port speaks HTTPS: use https:// in the address");
-        let answer = response::refusal(&ResponseContext::of(None, &id, None), &refusal);
+        let answer =
+            response::refusal(&ResponseContext::of(None, &id, &self.settings.config), &refusal);
         self.log_refusal(&connection, None, &refusal, id);
         connection.socket.write_raw(&answer);
         self.linger(connection);
@@ -138,22 +133,17 @@ impl Acceptor {
         refusal: &Refusal,
         id: String,
     ) {
-        let now = Instant::now();
-        if !self.throttles.refused.allows(now) {
-            return;
-        }
-        let forwarded = head.and_then(|head| head.list(Field::XForwardedFor));
-        let forwarded = forwarded.as_ref().map(Cow::as_ref);
+        let forwarded = head.into_iter().flat_map(Head::forwarded);
         let entry = Entry {
             client: connection.peer.client(forwarded, &self.settings.config),
             method: head.map_or("-", |head| Method::name(head.method)),
             endpoint: "-",
             status: refusal.status(),
             resource: None,
-            began: now,
+            began: Instant::now(),
             id,
         };
-        entry.log(&Bytes::default(), &Outcome::Refused(refusal.cause()));
+        entry.log_bounded(&Outcome::Refused(refusal.cause()), &self.parts.shared.throttle);
     }
 
     /// Closes whatever a connection waits for, for the end of the server.

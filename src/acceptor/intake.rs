@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::connections::{Rank, State};
 use super::{Acceptor, TAG_LISTENERS};
+use crate::logging::throttle::Kind;
 use crate::net::address::{ClientKey, Peer};
 use crate::net::listener::Accepted;
 use crate::net::socket::Socket;
@@ -39,9 +40,12 @@ impl Acceptor {
                         let Some(victim) = self.connections.victim().filter(|_| !shed) else {
                             return self.pause_accepting();
                         };
-                        self.throttles.descriptors.warn(Instant::now(), || {
-                            format!("{error}; closing a connection of the busiest address")
-                        });
+                        self.parts.shared.throttle.warn(
+                            Kind::Descriptors,
+                            None,
+                            Instant::now(),
+                            || format!("{error}; closing a connection of the busiest address"),
+                        );
                         shed = self.shed(victim);
                     }
                     // The one connection is gone; the next is another matter.
@@ -102,7 +106,7 @@ impl Acceptor {
         let victim = self.connections.victim_of(key, Rank::Head);
         let closed = victim.is_some_and(|victim| self.shed(victim));
         let taken = closed || !self.connections.shares().is_exceeded(key, share);
-        self.throttles.share.warn(now, || match closed {
+        self.parts.shared.throttle.warn(Kind::Share, Some(key), now, || match closed {
             true => format!("{key} has its share; closing one of its waiting connections"),
             false => format!("{key} has its share of busy connections"),
         });
@@ -117,7 +121,7 @@ impl Acceptor {
         let count = self.connections.len();
         let victim = self.connections.victim();
         let closed = victim.is_some_and(|victim| self.shed(victim));
-        self.throttles.full.warn(now, || match closed {
+        self.parts.shared.throttle.warn(Kind::Connections, None, now, || match closed {
             true => format!("{count} connections; closing one of the busiest address"),
             false => format!("{count} connections, all of them downloads; dropping a newcomer"),
         });

@@ -30,7 +30,6 @@ use queue::Queue;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 use crate::delivery::watch::{Look, Sign};
-use crate::logging::throttle::LogThrottle;
 use crate::net::listener::Listener;
 use crate::pool::Pool;
 use crate::pool::exchange::{Connection, Next, Returned};
@@ -47,8 +46,6 @@ const SCRATCH: usize = 16 * 1024;
 const MAX_WAIT: Duration = Duration::from_secs(1);
 /// How soon a record is offered again to a housekeeper that has too many.
 const RECORD_AGAIN: Duration = Duration::from_millis(10);
-/// Lines of one kind that strangers can cause in ten seconds.
-const LINES: u32 = 5;
 
 /// Tags of what is not a connection; a connection's id has the highest bit clear.
 const TAG_RETURNS: u64 = 1 << 63;
@@ -110,16 +107,6 @@ pub struct Acceptor {
     /// Connections whose record the housekeeper had no room for.
     unrecorded: Vec<u64>,
     scratch: Box<[u8]>,
-    throttles: Throttles,
-}
-
-#[derive(Debug)]
-struct Throttles {
-    full: LogThrottle,
-    share: LogThrottle,
-    descriptors: LogThrottle,
-    busy: LogThrottle,
-    refused: LogThrottle,
 }
 
 impl Acceptor {
@@ -162,13 +149,6 @@ impl Acceptor {
             again: Vec::new(),
             unrecorded: Vec::new(),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
-            throttles: Throttles {
-                full: LogThrottle::new("max_connections", LINES),
-                share: LogThrottle::new("max_connections_per_address", LINES),
-                descriptors: LogThrottle::new("descriptors", LINES),
-                busy: LogThrottle::new("queue", LINES),
-                refused: LogThrottle::new("refused requests", LINES),
-            },
             parts,
         })
     }

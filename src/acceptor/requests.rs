@@ -8,9 +8,10 @@ use super::bandwidth::Rates;
 use super::connections::{Held, State};
 use super::queue::Lane;
 use crate::config::Reuse;
-use crate::http::head::{Field, Head, Method, Route, Screened, screen};
+use crate::http::head::{Head, Method, Route, Screened, screen};
 use crate::http::refusal::{Busy, Refusal};
 use crate::link::token::Endpoint;
+use crate::logging::throttle::Kind;
 use crate::net::address::ClientKey;
 use crate::pool::exchange::{Connection, Exchange, Request, Task};
 
@@ -120,7 +121,7 @@ impl Acceptor {
 
     fn enqueue(&mut self, connection: Box<Connection>, head: Box<Head>, endpoint: Endpoint) {
         let (id, config) = (connection.id, &self.settings.config);
-        let client = connection.peer.client(head.list(Field::XForwardedFor).as_deref(), config);
+        let client = connection.peer.client(head.forwarded(), config);
         let key = client.map(ClientKey::of);
         let direct = !connection.peer.is_proxy(config);
         let share = config.max_connections_per_address;
@@ -234,7 +235,7 @@ impl Acceptor {
         key: Option<ClientKey>,
         busy: Busy,
     ) {
-        self.throttles.busy.warn(Instant::now(), || {
+        self.parts.shared.throttle.warn(Kind::Queue, key, Instant::now(), || {
             let client = key.map_or_else(|| "-".to_owned(), |key| key.to_string());
             format!("{client}: {}", Refusal::Busy(busy).cause())
         });

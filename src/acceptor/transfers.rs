@@ -13,6 +13,7 @@ use crate::delivery::record::Record;
 use crate::delivery::transfer::Transfer;
 use crate::delivery::watch::{DeliveryWatch, Look, Sign, WatchRules};
 use crate::logging::access::Outcome;
+use crate::logging::throttle::Kind;
 use crate::pool::exchange::Connection;
 use crate::replay::EndedBy;
 
@@ -51,7 +52,7 @@ impl Acceptor {
         }
         let victim = self.connections.watched_victim().or_else(|| self.connections.slowest());
         if let Some(victim) = victim {
-            self.throttles.full.warn(Instant::now(), || {
+            self.parts.shared.throttle.warn(Kind::Connections, None, Instant::now(), || {
                 "too many downloads; ending the slowest for a new one".to_owned()
             });
             self.shed(victim);

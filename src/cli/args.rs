@@ -91,6 +91,9 @@ pub struct SignOptions {
     /// Leave out what makes the link one-time
     #[arg(long)]
     pub no_unique_id: bool,
+    /// Link to the landing page, which chat previews may fetch without using the link up
+    #[arg(long)]
+    pub page: bool,
     /// What the URL begins with [default: the first address that the configuration listens on]
     #[arg(long, value_name = "URL")]
     pub base_url: Option<String>,

@@ -9,11 +9,11 @@ use super::load;
 use crate::cli::args::Explain;
 use crate::clock::Clock;
 use crate::config::{Config, Reuse};
-use crate::download::token_of;
 use crate::error::StartError;
+use crate::http::head::token_of;
 use crate::link::storage::backup_layouts;
 use crate::link::token::{Claims, Endpoint, Resource, TokenFault, Used};
-use crate::logging::access::escape;
+use crate::logging::escape;
 use crate::replay::{self, LinkStatus, Replay};
 use crate::shared::Settings;
 
@@ -25,9 +25,10 @@ use crate::shared::Settings;
 pub fn explain(options: &Explain) -> Result<bool, StartError> {
     let settings = Settings::new(load(&options.config)?);
     let now = Clock::System.unix();
-    let token = match options.link.split_once('?') {
-        Some(_) => token_of(&options.link).unwrap_or_default(),
-        None => options.link.clone(),
+    let link = options.link.split('#').next().unwrap_or_default();
+    let token = match link.split_once('?') {
+        Some((_, query)) => token_of(query).unwrap_or_default(),
+        None => link.into(),
     };
     let payload = payload_of(&token);
     let endpoint = endpoint_of(&options.link, payload.as_ref());
@@ -116,9 +117,9 @@ fn judge(settings: &Settings, claims: &Claims, now: u64) -> Result<Option<String
         Ok(found) => {
             line("found", &format!("{} bytes, offered as {}", found.length, escape(&found.name)))
         }
-        Err(refusal) => line("found", &refusal.cause()),
+        Err(error) => line("found", &error.cause()),
     }
-    Ok(refusal.or_else(|| found.err().map(|refusal| refusal.cause())))
+    Ok(refusal.or_else(|| found.err().map(|error| error.cause())))
 }
 
 /// What the journal knows of the link; `None` where nobody but the server itself can know.

@@ -48,7 +48,8 @@ pub fn sign(what: &Sign) -> Result<bool, StartError> {
         return Err(StartError::new(format!("the link would be refused: {}", fault.cause())));
     }
     let base = options.base_url.clone().unwrap_or_else(|| default_base(&config));
-    println!("{}/download/{}?token={token}", base.trim_end_matches('/'), endpoint.name());
+    let page = if options.page { "&page" } else { "" };
+    println!("{}/download/{}?token={token}{page}", base.trim_end_matches('/'), endpoint.name());
     Ok(true)
 }
 

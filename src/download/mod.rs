@@ -10,20 +10,20 @@ use std::ops::Range;
 use std::time::Instant;
 
 use body::Piece;
-use percent_encoding::percent_decode_str;
 
 use crate::config::Reuse;
 use crate::delivery::pace::Broken;
 use crate::delivery::record::Delivery;
 use crate::delivery::transfer::Transfer;
-use crate::http::cors;
-use crate::http::head::{Field, Head, Method, Route};
+use crate::http::head::{Field, Method};
+use crate::http::page::Landing;
 use crate::http::range::{Conditions, Selection, Validators, select};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
-use crate::link::storage::Found;
+use crate::link::storage::{Found, OpenError};
 use crate::link::token::{Claims, Endpoint, TokenFault};
-use crate::logging::access::{Bytes, Entry, Outcome};
+use crate::logging::access::{Entry, Outcome};
+use crate::logging::throttle::Kind;
 use crate::net::address::ClientKey;
 use crate::pool::exchange::{Exchange, Next, Request, Task, Work};
 use crate::replay::{self, ClaimRequest, EndedBy, FileVersion, Stream};
@@ -37,7 +37,7 @@ pub fn serve(shared: &Shared, exchange: Exchange) {
             let entry = Entry {
                 client: request.client,
                 method: request.head.method.name(),
-                endpoint: endpoint_of(&request.head).map_or("-", Endpoint::name),
+                endpoint: request.head.endpoint().map_or("-", Endpoint::name),
                 status: 0,
                 resource: None,
                 began: Instant::now(),
@@ -87,12 +87,15 @@ struct Granted {
     selection: Selection,
     /// How its link is claimed; `None` where its token is not one-time.
     claim: Option<ClaimRequest>,
+    /// When the token expires, unless it has and only a grant keeps the link alive.
+    until: Option<u64>,
 }
 
 impl Serving<'_> {
     fn run(mut self) {
         match self.prepare() {
             Err(refusal) => self.refuse(&refusal),
+            Ok(granted) if self.request.head.wants_page() => self.show_page(&granted),
             Ok(granted) => match &granted.selection {
                 Selection::NotModified => self.answer(&granted, 304),
                 Selection::PreconditionFailed => self.refuse(&Refusal::Precondition),
@@ -118,11 +121,10 @@ impl Serving<'_> {
 
     /// Everything up to the claim, which changes nothing.
     fn prepare(&mut self) -> Result<Granted, Refusal> {
-        let endpoint = endpoint_of(&self.request.head).ok_or(Refusal::UnknownPath)?;
+        let endpoint = self.request.head.endpoint().ok_or(Refusal::UnknownPath)?;
         let now = self.shared.clock.unix();
-        let token = token_of(&self.request.head.target).unwrap_or_default();
-        let claims =
-            self.settings.verifier.verify(&token, endpoint, now).map_err(Refusal::Token)?;
+        let token = self.request.head.token().unwrap_or_default();
+        let claims = self.settings.verifier.verify(&token, endpoint, now)?;
         self.entry.resource = Some(claims.resource.clone());
         let claim = self.link(&claims);
         match &claim {
@@ -133,7 +135,8 @@ impl Serving<'_> {
         let found = self.settings.storage.open(&claims.resource)?;
         let conditions = self.conditions();
         let file = Validators { tag: found.tag, modified: found.modified, length: found.length };
-        Ok(Granted { selection: select(&conditions, &file), found, claim })
+        let until = (!claims.expired).then_some(claims.expires);
+        Ok(Granted { selection: select(&conditions, &file), found, claim, until })
     }
 
     fn link(&self, claims: &Claims) -> Option<ClaimRequest> {
@@ -155,6 +158,7 @@ impl Serving<'_> {
         let head = &self.request.head;
         let ranges = self.offers_ranges() && head.method == Method::Get;
         Conditions {
+            changed: false,
             range: head.field(Field::Range).filter(|_| ranges),
             if_range: head.field(Field::IfRange),
             if_match: head.field(Field::IfMatch),
@@ -178,9 +182,8 @@ impl Serving<'_> {
 
     fn send(mut self, granted: Granted, span: Range<u64>, stream: Option<Stream>) {
         self.entry.status = if matches!(granted.selection, Selection::Part(_)) { 206 } else { 200 };
-        let cors = cors::lines(&self.request.head, &self.settings.config);
         let Granted { found, selection, .. } = granted;
-        let context = self.context(&cors);
+        let context = self.context();
         let head = response::content_head(&context, &found, &selection, self.offers_ranges());
         let keep_alive = self.may_keep();
         let early_input = self.work.has_input();
@@ -203,8 +206,7 @@ impl Serving<'_> {
     /// Answers without content: a `HEAD`, or 304.
     fn answer(mut self, granted: &Granted, status: u16) {
         self.entry.status = status;
-        let cors = cors::lines(&self.request.head, &self.settings.config);
-        let context = self.context(&cors);
+        let context = self.context();
         let answer = if status == 304 {
             response::not_modified(&context, &granted.found)
         } else {
@@ -219,87 +221,44 @@ impl Serving<'_> {
         self.finish(&answer, &Outcome::Answered);
     }
 
-    fn refuse(mut self, refusal: &Refusal) {
-        self.entry.status = refusal.status();
-        let cors = cors::lines(&self.request.head, &self.settings.config);
-        let answer = response::refusal(&self.context(&cors), refusal);
-        if let Refusal::Storage(cause) = refusal {
-            log::warn!("request {}: {cause}", self.entry.id);
-        }
-        let unsigned = matches!(refusal, Refusal::Token(fault) if fault.is_unsigned());
-        if unsigned && !self.shared.logs_unsigned() {
-            self.send_off(&answer);
-        } else {
-            self.finish(&answer, &Outcome::Refused(refusal.cause()));
-        }
+    /// Answers with the landing page, which uses no link.
+    fn show_page(mut self, granted: &Granted) {
+        self.entry.status = 200;
+        let link = self.request.head.download_link();
+        let Granted { found, until, .. } = granted;
+        let landing =
+            Landing { name: &found.name, length: found.length, until: *until, link: &link };
+        let answer = response::landing(&self.context(), &landing);
+        self.finish(&answer, &Outcome::Answered);
     }
 
-    fn finish(self, answer: &[u8], outcome: &Outcome) {
-        self.entry.log(&Bytes::default(), outcome);
-        self.send_off(answer);
+    fn refuse(mut self, refusal: &Refusal) {
+        self.entry.status = refusal.status();
+        let answer = response::refusal(&self.context(), refusal);
+        if let Refusal::Open(OpenError::Failed(cause)) = refusal {
+            let client = self.entry.client.map(ClientKey::of);
+            let message = || format!("request {}: {cause}", self.entry.id);
+            self.shared.throttle.warn(Kind::Storage, client, Instant::now(), message);
+        }
+        self.finish(&answer, &Outcome::Refused(refusal.cause()));
     }
 
     /// Writes an answer without content, which a client takes at once or not at all.
-    fn send_off(mut self, answer: &[u8]) {
+    fn finish(mut self, answer: &[u8], outcome: &Outcome) {
+        self.entry.log_bounded(outcome, &self.shared.throttle);
         let taken = self.work.socket().is_some_and(|socket| socket.write_at_once(answer));
         let next = if taken { Next::Answered(self.may_keep()) } else { Next::Abort };
         self.work.finish(next);
     }
 
-    fn context<'b>(&'b self, cors: &'b str) -> ResponseContext<'b> {
-        let panel = self.settings.config.remote.as_deref();
-        let mut context = ResponseContext::of(Some(&self.request.head), &self.entry.id, panel);
+    fn context(&self) -> ResponseContext<'_> {
+        let (head, config) = (&self.request.head, &self.settings.config);
+        let mut context = ResponseContext::of(Some(head), &self.entry.id, config);
         context.keep_alive = self.may_keep();
-        context.cors = cors;
         context
     }
 
     fn may_keep(&self) -> bool {
         self.request.head.keep_alive && !self.request.last
-    }
-}
-
-fn endpoint_of(head: &Head) -> Option<Endpoint> {
-    match head.route {
-        Route::Download(endpoint) => Some(endpoint),
-        _ => None,
-    }
-}
-
-/// The first `token` parameter of a target's query, decoded. One that is not text is no token.
-pub fn token_of(target: &str) -> Option<String> {
-    let query = target.split_once('?')?.1.split('#').next().unwrap_or("");
-    query.split('&').find_map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = percent_decode_str(name).decode_utf8().ok()?;
-        if name != "token" {
-            return None;
-        }
-        Some(percent_decode_str(value).decode_utf8().map_or_else(|_| "?".into(), Into::into))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::token_of;
-
-    #[test]
-    fn the_first_token_parameter_counts() {
-        let table = [
-            ("/x", None),
-            ("/x?", None),
-            ("/x?token", Some("")),
-            ("/x?token=", Some("")),
-            ("/x?token=a", Some("a")),
-            ("/x?a=b&token=c&token=d", Some("c")),
-            ("/x?tokens=a", None),
-            ("/x?%74oken=a%2Eb", Some("a.b")),
-            ("/x?token=%ff", Some("?")),
-            ("/x?token=a#token=b", Some("a")),
-            ("/x?token=a=b", Some("a=b")),
-        ];
-        for (target, expected) in table {
-            assert_eq!(token_of(target).as_deref(), expected, "{target}");
-        }
     }
 }

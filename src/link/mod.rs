@@ -1,4 +1,4 @@
-//! What a link says, and which file it opens.
+//! What a link says, and which file it opens. Its errors know nothing of HTTP.
 
 pub mod storage;
 pub mod token;

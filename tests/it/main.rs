@@ -25,6 +25,7 @@ mod grants;
 mod journal;
 mod limits;
 mod listening;
+mod pages;
 mod paths;
 mod pool;
 mod ranges;
