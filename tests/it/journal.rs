@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::{Client, get};
-use crate::harness::{Node, Server, is_root, pattern};
+use crate::harness::{Node, Server, must_be_root, pattern, skip};
 use crate::mint::Token;
 
 /// Rounds of the crash test, unless `WINGLET_CRASH_ROUNDS` says otherwise.
@@ -177,7 +177,7 @@ fn what_cannot_be_read_stops_the_start() {
 
 #[test]
 fn a_journal_of_another_user_stops_the_start() {
-    if !is_root() {
+    if !must_be_root() {
         return;
     }
     let (node, _) = node();
@@ -238,7 +238,7 @@ impl Small {
         let options = ["-t", "tmpfs", "-o", "size=64k,mode=0700", "winglet-test"];
         let mounted = Command::new("mount").args(options).arg(&at).output().unwrap();
         if !mounted.status.success() {
-            eprintln!("skipped: mount is not allowed here");
+            skip("mounting is not allowed here");
             return None;
         }
         Some(Small(at))
@@ -253,7 +253,7 @@ impl Drop for Small {
 
 #[test]
 fn a_disk_that_has_room_again_gets_everything() {
-    if !is_root() {
+    if !must_be_root() {
         return;
     }
     let (node, _) = node();

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, connect_from};
-use crate::crowd::{Crowd, descriptors_for};
-use crate::harness::{Node, Server, pattern};
+use crate::crowd::Crowd;
+use crate::harness::{Node, Server, descriptors_for, pattern};
 use crate::mint::Token;
 
 /// Threads of each kind.
