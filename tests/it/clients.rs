@@ -151,7 +151,7 @@ fn curl_that_retries_from_the_start() {
     let server = node.start();
     let download = Download::new();
     let proxy = Proxy::start(server.address(), vec![MIB, 3 * MIB, 100_000]);
-    let retry = ["--retry", "5", "--retry-all-errors", "--retry-delay", "0"];
+    let retry = ["--retry", "5", "--retry-all-errors", "--retry-delay", "1"];
     download.run(curl(&download).args(retry).arg(proxy.base() + &target));
     assert_eq!(proxy.cut(), 3);
     assert_spent(&server, &download, &content, &target);

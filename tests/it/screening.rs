@@ -318,7 +318,7 @@ fn pipelined_requests_are_answered_in_order() {
     }
     let server = node.start();
     // A download's successor waits for the client's acknowledgement, which may take its time.
-    let is_file = |number: usize| number % 61 < 2;
+    let is_file = |number: usize| number % 161 < 2;
     let targets: Vec<String> = (0..10).map(|n| Token::file(&n.to_string()).target()).collect();
     let mut client = Client::connect(server.address());
     let mut sender = Client::over(client.stream().try_clone().unwrap());
