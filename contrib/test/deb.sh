@@ -113,6 +113,10 @@ ok 'starts and enables nothing unconfigured, and says what to do'
 within 'getent passwd winglet && [ "$(stat -c "%a %U:%G" /var/lib/winglet)" = "700 winglet:winglet" ] &&
     [ "$(stat -c "%a %U:%G" /var/log/winglet)" = "750 root:adm" ] && winglet --help' || fail 'user and directories'
 ok 'user, state directory and log directory are there'
+for library in tiny_http jwt-simple rustls ring; do
+    grep -q "^$library [0-9]" "$root/usr/share/doc/winglet/copyright" || fail "copyright names $library"
+done
+ok 'the licences of the libraries are in the copyright file'
 
 volume=$root/var/lib/pterodactyl/volumes/$server
 mkdir -p "$volume" "$root/var/lib/pterodactyl/backups"
