@@ -15,7 +15,8 @@ fn main() {
     lines.sort_unstable();
     match lines.len() {
         0 => println!("\nno integration test was skipped"),
-        count => println!("\n{count} skipped, of all integration tests or parts of them:"),
+        1 => println!("\n1 integration test, or a part of it, was skipped:"),
+        count => println!("\n{count} integration tests, or parts of them, were skipped:"),
     }
     lines.iter().for_each(|line| println!("  {line}"));
     let _ = std::fs::remove_file(list);
