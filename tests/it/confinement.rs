@@ -15,14 +15,14 @@ use winglet::server::{self, Opened, Server as InProcess};
 use winglet::shared::Shared;
 
 use crate::client::{Client, get};
-use crate::harness::{Node, OTHER_SERVER, is_root};
+use crate::harness::{Node, OTHER_SERVER, must_be_root, skip};
 use crate::mint::Token;
 
-/// Whether this kernel has Landlock. Prints why a test is skipped where it has not.
+/// Whether this kernel has Landlock; a skip if it does not.
 fn has_landlock() -> bool {
     let has = sandbox::probe() != Sandbox::None;
     if !has {
-        eprintln!("skipped: this kernel has no Landlock");
+        skip("this kernel has no Landlock");
     }
     has
 }
@@ -35,7 +35,7 @@ fn shadow(node: &Node) -> Token {
 
 #[test]
 fn the_password_file_is_out_of_reach_even_for_root() {
-    if !has_landlock() || !is_root() {
+    if !has_landlock() || !must_be_root() {
         return;
     }
     let node = Node::new().with_state();

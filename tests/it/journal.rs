@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::{Client, get};
-use crate::harness::{Node, Server, is_root, pattern};
+use crate::harness::{Node, Server, have, must_be_root, pattern, skip};
 use crate::mint::Token;
 
 /// Rounds of the crash test, unless `WINGLET_CRASH_ROUNDS` says otherwise.
@@ -177,7 +177,7 @@ fn what_cannot_be_read_stops_the_start() {
 
 #[test]
 fn a_journal_of_another_user_stops_the_start() {
-    if !is_root() {
+    if !must_be_root() {
         return;
     }
     let (node, _) = node();
@@ -214,6 +214,9 @@ fn spend_many(server: &Server, count: usize) -> Vec<String> {
 
 #[test]
 fn a_full_disk_is_reported_once_and_served_on() {
+    if !have("prlimit") {
+        return;
+    }
     let (node, _) = node();
     // No file grows past this: the journal's writes fail, as on a full disk.
     let limit = ["prlimit", "--fsize=4096:4096", "sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
@@ -238,7 +241,7 @@ impl Small {
         let options = ["-t", "tmpfs", "-o", "size=64k,mode=0700", "winglet-test"];
         let mounted = Command::new("mount").args(options).arg(&at).output().unwrap();
         if !mounted.status.success() {
-            eprintln!("skipped: mount is not allowed here");
+            skip("mounting is not allowed here");
             return None;
         }
         Some(Small(at))
@@ -253,7 +256,7 @@ impl Drop for Small {
 
 #[test]
 fn a_disk_that_has_room_again_gets_everything() {
-    if !is_root() {
+    if !must_be_root() {
         return;
     }
     let (node, _) = node();

@@ -206,8 +206,8 @@ fn a_restart_on_a_passed_socket_loses_no_request() {
             // Two hundred a second, each on a connection of its own, until some time after.
             let target = Token::file("small").without("unique_id").target();
             let (mut asked, mut next) = (Vec::new(), Instant::now());
-            let mut after = 0;
-            while after < 100 {
+            let (mut after, end) = (0, Instant::now() + PATIENCE);
+            while after < 100 && Instant::now() < end {
                 after += usize::from(restarted.load(Ordering::Relaxed) == 3);
                 let target = target.clone();
                 asked.push(scope.spawn(move || get(address, &target).status));
