@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::Acceptor;
-use super::connections::{Held, State};
+use super::connections::State;
 use crate::http::head::{Head, Method};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
@@ -144,12 +144,5 @@ impl Acceptor {
             id,
         };
         entry.log_bounded(&Outcome::Refused(refusal.cause()), &self.parts.shared.throttle);
-    }
-
-    /// Closes whatever a connection waits for, for the end of the server.
-    pub(super) fn close_id(&mut self, id: u64) {
-        if let Some(Held { connection, state }) = self.connections.take(id) {
-            self.close(Held { connection, state });
-        }
     }
 }

@@ -34,6 +34,9 @@ pub(super) enum State {
     Lingering { left: usize },
 }
 
+/// Why the log says that a connection was closed for another one.
+pub(super) const MAKING_ROOM: &str = "closed to make room";
+
 /// Who gives way first if there are too many connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {

@@ -40,7 +40,7 @@ impl Acceptor {
                 matches!(held.state, State::Queued { .. } | State::Ready(_) | State::Parked(_))
             });
             if waits {
-                self.close_id(id);
+                self.shed(id, "server stopping");
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
-use super::connections::{Rank, State};
+use super::connections::{MAKING_ROOM, Rank, State};
 use super::{Acceptor, TAG_LISTENERS};
 use crate::logging::throttle::Kind;
 use crate::net::address::{ClientKey, Peer};
@@ -46,7 +46,7 @@ impl Acceptor {
                             Instant::now(),
                             || format!("{error}; closing a connection of the busiest address"),
                         );
-                        shed = self.shed(victim);
+                        shed = self.shed(victim, MAKING_ROOM);
                     }
                     // The one connection is gone; the next is another matter.
                     _ => {}
@@ -104,7 +104,7 @@ impl Acceptor {
             return true;
         };
         let victim = self.connections.victim_of(key, Rank::Head);
-        let closed = victim.is_some_and(|victim| self.shed(victim));
+        let closed = victim.is_some_and(|victim| self.shed(victim, MAKING_ROOM));
         let taken = closed || !self.connections.shares().is_exceeded(key, share);
         self.parts.shared.throttle.warn(Kind::Share, Some(key), now, || match closed {
             true => format!("{key} has its share; closing one of its waiting connections"),
@@ -120,7 +120,7 @@ impl Acceptor {
         }
         let count = self.connections.len();
         let victim = self.connections.victim();
-        let closed = victim.is_some_and(|victim| self.shed(victim));
+        let closed = victim.is_some_and(|victim| self.shed(victim, MAKING_ROOM));
         self.parts.shared.throttle.warn(Kind::Connections, None, now, || match closed {
             true => format!("{count} connections; closing one of the busiest address"),
             false => format!("{count} connections, all of them downloads; dropping a newcomer"),

@@ -260,7 +260,7 @@ impl Acceptor {
             State::Watched(watch) => self.watched_event(connection, watch, flags),
             State::Parked(transfer) => self.make_ready(connection, transfer),
             State::Lingering { left } => self.discard_input(connection, left),
-            state if gone => self.close(Held { connection, state }),
+            state if gone => self.close(Held { connection, state }, "client gone"),
             state => self.put_back(Held { connection, state }),
         }
     }
@@ -283,7 +283,7 @@ impl Acceptor {
                 State::Watched(watch) => self.look(connection, watch, Sign::None),
                 State::Ready(transfer) => self.make_ready(connection, transfer),
                 State::Recording(..) => self.put_back(Held { connection, state }),
-                State::Lingering { .. } => self.close(Held { connection, state }),
+                State::Lingering { .. } => self.drop_connection(connection),
             }
         }
         for id in std::mem::take(&mut self.unrecorded) {
@@ -357,7 +357,7 @@ impl Acceptor {
         };
         if let Err(error) = result {
             log::warn!("epoll: {error}");
-            self.shed(id);
+            self.shed(id, "out of resources");
         }
     }
 
@@ -367,18 +367,18 @@ impl Acceptor {
         self.connections.put(held, deadline);
     }
 
-    /// Closes a connection at once, whatever it waits for.
-    fn close(&mut self, held: Held) {
+    /// Closes a connection at once, whatever it waits for; the log says `why`.
+    fn close(&mut self, held: Held, why: &str) {
         let Held { connection, state } = held;
         let id = connection.id;
         match state {
             State::Queued { .. } => self.queue.remove(self.connections.turn(id), id),
             State::Ready(transfer) => {
                 self.queue.remove(self.connections.turn(id), id);
-                return self.break_off(connection, transfer, "client gone");
+                return self.break_off(connection, transfer, why);
             }
             State::Parked(transfer) => return self.break_off(connection, transfer, "client gone"),
-            State::Watched(watch) => return self.cut_watched(connection, watch),
+            State::Watched(watch) => return self.cut_watched(connection, watch, why),
             State::Recording(record, watch, _) => {
                 return self.record(connection, record, watch, Look::Reset);
             }
@@ -387,11 +387,11 @@ impl Acceptor {
         self.drop_connection(connection);
     }
 
-    /// Closes the connection of `id` to make room. `false` if a worker has it.
-    fn shed(&mut self, id: u64) -> bool {
+    /// Closes the connection of `id`. `false` if a worker has it.
+    fn shed(&mut self, id: u64, why: &str) -> bool {
         match self.connections.take(id) {
             Some(held) => {
-                self.close(held);
+                self.close(held, why);
                 true
             }
             None => false,

@@ -7,7 +7,7 @@ use rustix::event::epoll::EventFlags;
 
 use super::Acceptor;
 use super::bandwidth::Rates;
-use super::connections::{Held, State};
+use super::connections::{Held, MAKING_ROOM, State};
 use crate::config::Reuse;
 use crate::delivery::record::Record;
 use crate::delivery::transfer::Transfer;
@@ -55,7 +55,7 @@ impl Acceptor {
             self.parts.shared.throttle.warn(Kind::Connections, None, Instant::now(), || {
                 "too many downloads; ending the slowest for a new one".to_owned()
             });
-            self.shed(victim);
+            self.shed(victim, MAKING_ROOM);
         }
     }
 
@@ -202,10 +202,11 @@ impl Acceptor {
         &mut self,
         mut connection: Box<Connection>,
         mut watch: Box<DeliveryWatch>,
+        why: &str,
     ) {
         let rules = self.watch_rules();
         let look = if watch.is_whole() { Look::Close } else { Look::Reset };
-        watch.cut(&mut connection.socket, "closed for others", &rules);
+        watch.cut(&mut connection.socket, why, &rules);
         match watch.take_record() {
             Some(record) => self.record(connection, record, Some(watch), look),
             None => self.after_look(connection, Some(watch), look),
