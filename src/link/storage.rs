@@ -17,8 +17,8 @@ use rustix::io::Errno;
 
 use crate::config::Config;
 use crate::http::refusal::{Busy, Missing, Refusal};
+use crate::link::Uuid;
 use crate::link::token::Resource;
-use crate::link::uuid::Uuid;
 
 /// A strong validator: a hash of inode, size and modification time, so that none of them shows.
 pub type EntityTag = u64;
@@ -64,7 +64,7 @@ impl Storage {
     }
 
     fn open_file(&self, server: &Uuid, path: &str) -> Result<Found, Refusal> {
-        let volume = self.data.join(server.as_str());
+        let volume = self.data.join(server.to_string());
         let volume = Dir::open_ambient_dir(&volume, ambient_authority())
             .map_err(|error| classify(&error, Missing::Server))?;
         let relative = path.trim_start_matches('/');
