@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::acceptor::{Acceptor, Parts};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Listen, Loaded};
 use crate::error::StartError;
 use crate::logging;
 use crate::net::listener::{self, Listener};
@@ -17,7 +17,7 @@ use crate::net::listener::{self, Listener};
 use crate::net::tls::Certificates;
 use crate::pool::private::PrivateSocket;
 use crate::pool::{self, Source};
-use crate::process::descriptors as limits;
+use crate::process::descriptors;
 use crate::process::notify::Notifier;
 use crate::process::signals::Signals;
 use crate::replay::Replay;
@@ -91,9 +91,8 @@ impl Server {
         clock: Clock,
         sandboxed: bool,
     ) -> Result<Server, StartError> {
-        let system = |error: io::Error| StartError::new(format!("cannot start: {error}"));
-        let available = limits::raise();
-        let needed = limits::needed(&config);
+        let available = descriptors::raise();
+        let needed = descriptors::needed(&config);
         if available < needed {
             log::warn!(
                 "descriptors: {available} allowed, {needed} needed for max_connections and threads; raise the hard limit (ulimit -Hn) to {needed}"
@@ -115,16 +114,16 @@ impl Server {
         };
         let base = private_base(config);
         let (tiny, private) = PrivateSocket::open(&base).map_err(|error| {
-            StartError::new(format!(
-                "cannot bind a private socket in {}: {error}; set state_directory, or TMPDIR, to a directory that the server may write",
-                base.display()
+            let base = base.display();
+            StartError::new("winglet.state_directory", format!(
+                "cannot bind a private socket in {base}: {error}; set state_directory, or TMPDIR, to a directory that the server may write"
             ))
         })?;
-        let (threads, descriptor_room) = (config.threads, limits::room(config, available));
-        let shared = Arc::new(Shared::new(settings, replay, clock).map_err(system)?);
+        let (threads, descriptor_room) = (config.threads, descriptors::room(config, available));
+        let shared = Arc::new(Shared::new(settings, replay, clock)?);
         let source = Arc::new(Source::default());
         source.replace(tiny, 0);
-        pool::start(threads, &source, &shared).map_err(system)?;
+        pool::start(threads, &source, &shared)?;
         let reload = signals.reload_flag();
         let addresses = opened.listeners.iter().map(ToString::to_string).collect();
         let acceptor = Acceptor::new(Parts {
@@ -137,18 +136,14 @@ impl Server {
             descriptor_room,
             #[cfg(feature = "tls")]
             tls: opened.tls.clone(),
-        })
-        .map_err(system)?;
+        })?;
         let end = Arc::clone(&shared);
-        let acceptor = thread::Builder::new()
-            .name("acceptor".into())
-            .stack_size(STACK)
-            .spawn(move || {
+        let acceptor =
+            thread::Builder::new().name("acceptor".into()).stack_size(STACK).spawn(move || {
                 let result = acceptor.run();
                 end.records.close();
                 result
-            })
-            .map_err(system)?;
+            })?;
         Ok(Server {
             shared,
             acceptor,
@@ -177,7 +172,7 @@ impl Server {
     /// What the acceptor died of.
     pub fn run_housekeeping(
         self,
-        read: &dyn Fn() -> (Option<Config>, config::Findings),
+        read: &dyn Fn(&[Listen]) -> Loaded,
         notifier: &Notifier,
     ) -> io::Result<()> {
         let mut looked = Instant::now();
@@ -189,7 +184,8 @@ impl Server {
             }
             if self.reload.swap(false, Ordering::AcqRel) {
                 notifier.reloading();
-                self.reload(read());
+                let before = self.shared.settings();
+                self.reload(read(&before.config.listen));
                 notifier.ready();
             }
             if self.shared.is_stopping() && !told {
@@ -198,7 +194,7 @@ impl Server {
             }
             if looked.elapsed() >= HOUSEKEEPING {
                 looked = Instant::now();
-                self.look_after();
+                self.look_after(false);
             }
             if trimmed.elapsed() >= TRIMMING {
                 trimmed = Instant::now();
@@ -214,20 +210,25 @@ impl Server {
         self.acceptor.join().unwrap_or_else(|_| Err(io::Error::other("the acceptor panicked")))
     }
 
-    fn look_after(&self) {
+    fn look_after(&self, reload: bool) {
+        #[cfg(not(feature = "tls"))]
+        let _ = reload;
         let settings = self.shared.settings();
         self.shared.replay.maintain(&settings.rules, self.shared.clock.unix());
         #[cfg(feature = "tls")]
         if let (Some(certificates), Some(files)) = (&self.tls, &settings.config.tls) {
-            match certificates.refresh(files) {
+            match certificates.refresh(files, reload) {
                 Ok(true) => log::info!("api.ssl: certificate loaded again"),
                 Ok(false) => {}
                 Err(error) => log::error!("{error}; the certificate in force stays"),
             }
+            if let Some(warning) = certificates.daily_warning(self.shared.clock.unix()) {
+                log::warn!("api.ssl.cert: {warning}");
+            }
         }
     }
 
-    fn reload(&self, (config, findings): (Option<Config>, config::Findings)) {
+    fn reload(&self, Loaded { config, findings, .. }: Loaded) {
         for finding in &findings {
             match finding.severity {
                 config::Severity::Error => log::error!("{finding}"),
@@ -242,7 +243,7 @@ impl Server {
         keep_fixed(&mut config, &before.config, self.sandboxed);
         logging::set_debug(config.debug);
         self.shared.replace(Settings::new(config));
-        self.look_after();
+        self.look_after(true);
         log::info!("reload: done");
     }
 }

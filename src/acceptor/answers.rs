@@ -85,7 +85,7 @@ impl Acceptor {
             .get(index)
             .and_then(|slot| slot.connection.as_ref())
             .map_or(0, |connection| connection.requests);
-        self.draining.is_none() && requests + 1 < self.settings.config.max_requests_per_connection
+        self.draining.is_none() && requests + 1 < super::MAX_REQUESTS
     }
 
     /// Writes without waiting: a client that does not read its answers is closed.

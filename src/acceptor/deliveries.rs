@@ -71,7 +71,7 @@ impl Acceptor {
     pub(super) fn start_waiting(&mut self, index: usize) {
         self.slots.start_waiting(index);
         if let Some(key) = self.slots.get(index).and_then(|slot| slot.share)
-            && self.slots.waiting_of(key) > self.settings.config.max_waiting_per_address
+            && self.slots.waiting_of(key) > self.settings.config.max_connections_per_address
             && let Some(oldest) = self.slots.longest_waiting_of(key)
         {
             self.shed_share(key, oldest);

@@ -92,7 +92,7 @@ impl Acceptor {
         let share =
             if peer.is_proxy(&self.settings.config) { None } else { peer.ip().map(ClientKey::of) };
         if let Some(key) = share
-            && self.slots.waiting_of(key) >= self.settings.config.max_waiting_per_address
+            && self.slots.waiting_of(key) >= self.settings.config.max_connections_per_address
             && let Some(oldest) = self.slots.longest_waiting_of(key)
         {
             self.shed_share(key, oldest);
@@ -257,7 +257,7 @@ impl Acceptor {
         // Whoever is over its share of workers waits, but not without end: queued requests are not
         // closed for newcomers, so that one address could take all connections.
         if let Some(key) = key
-            && self.queue.blocked_of(key) >= self.settings.config.max_waiting_per_address
+            && self.queue.blocked_of(key) >= self.settings.config.max_connections_per_address
         {
             return self.refuse_busy(index, &head, Some(key), Busy::ClientShare);
         }
@@ -290,7 +290,7 @@ impl Acceptor {
         let number = self.slots.number(index);
         self.slots.set_expiry(index, None);
         let draining = self.draining.is_some();
-        let max_requests = self.settings.config.max_requests_per_connection;
+        let max_requests = super::MAX_REQUESTS;
         let Some(slot) = self.slots.get_mut(index) else {
             return self.queue.worker_is_free(number);
         };

@@ -42,6 +42,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes read from a connection at once: a head fits.
 const SCRATCH: usize = 16 * 1024;
 
+/// Requests on one connection before it is closed.
+const MAX_REQUESTS: u32 = 1000;
 /// Lines of one kind that strangers can cause in ten seconds.
 const LINES: u32 = 5;
 
@@ -49,7 +51,6 @@ const LINES: u32 = 5;
 const TAG_RETURNS: u64 = 1 << 63;
 const TAG_PRIVATE: u64 = TAG_RETURNS + 1;
 const TAG_STOP: u64 = TAG_RETURNS + 2;
-const TAG_RELOAD: u64 = TAG_RETURNS + 3;
 const TAG_LISTENERS: u64 = TAG_RETURNS + 16;
 
 /// What the acceptor is made of.
@@ -124,14 +125,13 @@ impl Acceptor {
         add(&parts.shared.returns.as_ref(), TAG_RETURNS, EventFlags::IN | EventFlags::ET)?;
         add(&parts.private, TAG_PRIVATE, EventFlags::empty())?;
         add(&parts.signals.stop, TAG_STOP, EventFlags::IN)?;
-        add(&parts.signals.reload, TAG_RELOAD, EventFlags::IN)?;
         for (index, listener) in parts.listeners.iter().enumerate() {
             add(listener, TAG_LISTENERS + index as u64, EventFlags::IN)?;
         }
         let settings = parts.shared.settings();
         let workers = settings.config.threads;
         Ok(Acceptor {
-            queue: Queue::new(workers, window(), settings.config.max_streams_per_address),
+            queue: Queue::new(workers, window(), settings.config.max_connections_per_address),
             settings,
             epoll,
             slots: Slots::default(),
@@ -145,7 +145,7 @@ impl Acceptor {
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             noise: LogThrottles {
                 evicted: LogThrottle::new("max_connections", LINES),
-                share: LogThrottle::new("max_waiting_per_address", LINES),
+                share: LogThrottle::new("max_connections_per_address", LINES),
                 descriptors: LogThrottle::new("descriptors", LINES),
                 busy: LogThrottle::new("queue", LINES),
                 refused: LogThrottle::new("refused requests", LINES),
@@ -169,7 +169,7 @@ impl Acceptor {
             };
             self.parts.shared.returns.awake();
             self.settings = self.parts.shared.settings();
-            self.queue.set_share(self.settings.config.max_streams_per_address);
+            self.queue.set_share(self.settings.config.max_connections_per_address);
             self.handle_returns();
             // What ends a delivery comes before new requests, so that a link which was delivered
             // is spent when it is used again at once.
@@ -228,10 +228,6 @@ impl Acceptor {
                 }
             }
             TAG_STOP => self.stop(),
-            TAG_RELOAD => {
-                self.parts.signals.take_reload();
-                self.parts.shared.records.call();
-            }
             tag if tag >= TAG_LISTENERS => listeners.push((tag - TAG_LISTENERS) as usize),
             number => {
                 if let Some(index) = self.slots.find(number) {

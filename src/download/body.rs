@@ -58,6 +58,9 @@ pub struct Pace {
     pub buffer: usize,
 }
 
+/// Size of the copy buffer of one download, in bytes.
+const COPY_BUFFER: usize = 64 * 1024;
+
 impl Pace {
     /// The pace that `config` describes.
     pub fn of(config: &Config) -> Pace {
@@ -65,7 +68,7 @@ impl Pace {
             stall: config.timeouts.stall,
             min_rate: config.min_rate,
             rate_limit: config.rate_limit,
-            buffer: config.copy_buffer,
+            buffer: COPY_BUFFER,
         }
     }
 }

@@ -7,57 +7,7 @@ use crate::harness::{BACKUP, KEY, Node, OTHER_SERVER, SERVER};
 use crate::mint::{Token, now};
 
 /// A configuration as Wings writes it, down to the keys that Winglet has never heard of.
-const WINGS: &str = r#"
-debug: false
-app_name: Pterodactyl
-uuid: 5f6a7b8c-1234-4abc-9def-001122334455
-token_id: AbCdEfGhIjKlMnOp
-api:
-  host: 0.0.0.0
-  port: 8080
-  ssl: { enabled: false, cert: /etc/letsencrypt/live/n/fullchain.pem, key: /etc/letsencrypt/live/n/privkey.pem }
-  disable_remote_download: false
-  upload_limit: 100
-  trusted_proxies: []
-system:
-  root_directory: /var/lib/pterodactyl
-  log_directory: /var/log/pterodactyl
-  data: volumes
-  archive_directory: /var/lib/pterodactyl/archives
-  backup_directory: backups
-  tmp_directory: /tmp/pterodactyl
-  username: pterodactyl
-  timezone: Europe/Berlin
-  user: { rootless: { enabled: false, container_uid: 0, container_gid: 0 }, uid: 988, gid: 988 }
-  disk_check_interval: 150
-  activity_send_interval: 60
-  activity_send_count: 100
-  check_permissions_on_boot: true
-  enable_log_rotate: true
-  websocket_log_count: 150
-  sftp: { bind_address: 0.0.0.0, bind_port: 2022, read_only: false }
-  crash_detection: { enabled: true, detect_clean_exit_as_crash: true, timeout: 60 }
-  backups: { write_limit: 0, compression_level: best_speed }
-  transfers: { download_limit: 0 }
-  openat_mode: auto
-docker:
-  network: { interface: 172.18.0.1, dns: [1.1.1.1, 1.0.0.1], name: pterodactyl_nw, ispn: false, driver: bridge, network_mode: pterodactyl_nw, is_internal: false, enable_icc: true, network_mtu: 1500, interfaces: { v4: { subnet: 172.18.0.0/16, gateway: 172.18.0.1 }, v6: { subnet: "fdba:17c8:6c94::/64", gateway: "fdba:17c8:6c94::1011" } } }
-  domainname: ""
-  registries: {}
-  tmpfs_size: 100
-  container_pid_limit: 512
-  installer_limits: { memory: 1024, cpu: 100 }
-  overhead: { override: false, default_multiplier: 1.05, multipliers: {} }
-  use_performant_inspect: true
-  userns_mode: ""
-  log_config: { type: local, config: { compress: "false", max-file: "1", max-size: 5m, mode: non-blocking } }
-throttles: { enabled: true, lines: 2000, line_reset_interval: 100 }
-remote: https://panel.example.com
-remote_query: { timeout: 30, boot_servers_per_page: 50 }
-allowed_mounts: [/srv/shared]
-allowed_origins: [https://shop.example.com]
-allow_cors_private_network: false
-ignore_panel_config_updates: false"#;
+const WINGS: &str = include_str!("../wings.yml");
 
 fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
@@ -239,7 +189,7 @@ fn explain(node: &Node, link: &str, served: bool) -> String {
     let output = node.run(&["explain", link]);
     let text = stdout(&output) + &stderr(&output);
     assert_eq!(output.status.code(), Some(i32::from(!served)), "{text}");
-    let verdict = if served { "it would be served" } else { "it would be refused: " };
+    let verdict = if served { "it would be served" } else { "it would be refused with " };
     assert!(text.lines().last().unwrap().contains(verdict), "{text}");
     let signature = link.rsplit('.').next().unwrap();
     assert!(signature.len() < 20 || !text.contains(signature), "{text}");

@@ -85,10 +85,10 @@ fn confined(node: &Node) -> (Arc<Shared>, SocketAddr, impl FnOnce()) {
     let config_file = node.write_config();
     let start = move || {
         let none = |_: &str| None;
-        let (config, findings) = winglet::config::load(&config_file, &[], &none);
-        let config = config.unwrap_or_else(|| panic!("{findings}"));
+        let loaded = winglet::config::load(&[config_file], &[], &none);
+        let config = loaded.config.unwrap_or_else(|| panic!("{:?}", loaded.findings));
         let opened = Opened::open(&config, &none).unwrap();
-        let (signals, mut stop, _) = Signals::unconnected().unwrap();
+        let (signals, mut stop) = Signals::unconnected().unwrap();
         if let Some(directory) = &config.state_directory {
             fs::create_dir_all(directory).unwrap();
         }
@@ -100,7 +100,7 @@ fn confined(node: &Node) -> (Arc<Shared>, SocketAddr, impl FnOnce()) {
         let address = server.addresses()[0].rsplit("://").next().unwrap().parse().unwrap();
         let shared = Arc::clone(server.shared());
         let house = thread::spawn(move || {
-            let read = || (None, winglet::config::Findings::default());
+            let read = |_: &[_]| winglet::config::Loaded::default();
             server.run_housekeeping(&read, &Notifier::connect(&|_: &str| None))
         });
         let end = move || {

@@ -164,14 +164,14 @@ struct Running {
 impl Running {
     fn start(node: &Node) -> Running {
         let none = |_: &str| None;
-        let (config, findings) = winglet::config::load(&node.write_config(), &[], &none);
-        let config = config.unwrap_or_else(|| panic!("{findings}"));
+        let loaded = winglet::config::load(&[node.write_config()], &[], &none);
+        let config = loaded.config.unwrap_or_else(|| panic!("{:?}", loaded.findings));
         let opened = Opened::open(&config, &none).unwrap();
-        let (signals, stop, _) = Signals::unconnected().unwrap();
+        let (signals, stop) = Signals::unconnected().unwrap();
         let server = InProcess::start(config, opened, signals, Clock::System, false).unwrap();
         let address = server.addresses()[0].rsplit("://").next().unwrap().parse().unwrap();
         let shared = Arc::clone(server.shared());
-        let read = || (None, winglet::config::Findings::default());
+        let read = |_: &[_]| winglet::config::Loaded::default();
         let house = thread::spawn(move || {
             server.run_housekeeping(&read, &Notifier::connect(&|_: &str| None))
         });
