@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -27,7 +28,7 @@ pub(super) fn check(options: &Check, out: &mut String) -> ExitCode {
     let ok = loaded.config.is_some() && !findings.iter().any(Finding::is_error);
     let files = crate::config::files(&options.files.config);
     if options.json {
-        print_json(out, &names(&files), ok, &findings, &facts, &loaded.settings, options.print);
+        print_json(out, &files, ok, &findings, &facts, &loaded.settings, options.print);
     } else {
         for finding in &findings {
             let _ = writeln!(out, "{}: {finding}", finding.severity.name());
@@ -83,7 +84,7 @@ fn print_settings(out: &mut String, settings: &[Setting]) {
 
 fn print_json(
     out: &mut String,
-    files: &str,
+    files: &[PathBuf],
     ok: bool,
     findings: &[Finding],
     facts: &Facts,
@@ -98,6 +99,7 @@ fn print_json(
     for (name, text) in facts {
         named.entry(name.replace(' ', "_")).or_default().push(text);
     }
+    let files: Vec<_> = files.iter().map(|file| file.to_string_lossy()).collect();
     let mut value = json!({"files": files, "ok": ok, "findings": findings, "facts": named});
     if print {
         let setting = |setting: &Setting| json!({"key": setting.key, "value": setting.value, "origin": setting.origin.to_string()});

@@ -35,7 +35,7 @@ pub struct Loaded {
     pub config: Option<Config>,
     /// What is wrong, in the order of the checks.
     pub findings: Vec<Finding>,
-    /// Every setting in force, in the order in which they were read.
+    /// Every setting in force, section by section.
     pub settings: Vec<Setting>,
 }
 
@@ -68,7 +68,9 @@ pub fn load_after(
         keys::unread(&root);
         config
     });
-    let (findings, settings) = (notes.findings.into_inner(), notes.settings.into_inner());
+    let (findings, mut settings) = (notes.findings.into_inner(), notes.settings.into_inner());
+    // Otherwise as they were read.
+    settings.sort_by_key(|setting| setting.key.split_once('.').map(|(top, _)| top.to_owned()));
     let config = config.filter(|_| !findings.iter().any(Finding::is_error));
     Loaded { config, findings, settings }
 }

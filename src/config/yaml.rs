@@ -149,6 +149,7 @@ impl Value {
     pub(super) fn plain(&self) -> String {
         match self {
             Value::Switch(switch) => switch.to_string(),
+            Value::Text(text) if text.is_empty() => "\"\"".to_owned(),
             Value::Number(text) | Value::Text(text) => visible(text),
             Value::List(items) => {
                 let items: Vec<_> = items.iter().map(|item| item.value.plain()).collect();
