@@ -1,4 +1,4 @@
-//! Tokens: arbitrary ones, and arbitrary payloads and headers that are rightly signed.
+//! Tokens: arbitrary ones, and arbitrary payloads and headers that are correctly signed.
 #![no_main]
 
 use std::sync::OnceLock;
@@ -43,7 +43,7 @@ fn judge(token: &str) -> bool {
                 assert!(claims.unique_id.as_deref() != Some(""));
             }
             Err(fault) => {
-                let _ = (fault.cause(), fault.public());
+                let _ = (fault.cause(), fault.client_message());
             }
         }
     }

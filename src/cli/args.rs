@@ -146,7 +146,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     match duration {
         Ok(duration) if duration.as_secs() > 0 => Ok(duration),
-        Ok(_) => Err("a link must be valid for a second at least".into()),
+        Ok(_) => Err("a link must be valid for at least one second".into()),
         Err(error) => Err(format!("{error}; give a time such as 15m or 2h")),
     }
 }

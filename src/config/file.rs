@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::findings::Notes;
-use super::raw::reason;
 use super::yaml::{self, Node, Value};
 
 /// Where a configuration is if the command line names none.
@@ -85,6 +84,12 @@ fn decode(bytes: Vec<u8>) -> Result<String, String> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
+/// The system's words for an error, without its number.
+pub(super) fn reason(error: &io::Error) -> String {
+    let text = error.to_string().to_lowercase();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +106,13 @@ mod tests {
         assert_eq!(usual(&here, &system), here);
         assert_eq!(files(&[system.clone(), here.clone()]), [system, here]);
         fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_no_missing_one() {
+        let error = io::Error::from_raw_os_error(libc::EACCES);
+        let told = "cannot be read (permission denied); run this as root (sudo), or as the user that the service runs as";
+        assert_eq!(unreadable(&error), told);
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub enum Reuse {
     Unlimited,
 }
 
-/// How the process stands beside others on the machine.
+/// Who comes first when others on the machine want processor or disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
     /// Processor and disk go to others first.
@@ -128,7 +128,7 @@ pub struct Config {
     pub rate_limit: u64,
     /// Bytes per second below which a client is cut off; 0 is none.
     pub min_rate: u64,
-    /// How the process stands beside others.
+    /// Who comes first when others want processor or disk.
     pub priority: Priority,
     /// Confine the process with Landlock after start-up.
     pub sandbox: bool,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::file::reason;
 use super::findings::{Finding, Notes, Setting};
 use super::places::Places;
 use super::values::Section;
@@ -240,10 +241,4 @@ fn usable(path: &Path) -> Result<(), String> {
 
 fn without_slash(text: &str) -> String {
     text.trim_end_matches('/').to_owned()
-}
-
-/// The system's words for an error, without its number.
-pub(super) fn reason(error: &io::Error) -> String {
-    let text = error.to_string().to_lowercase();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }

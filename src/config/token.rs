@@ -5,8 +5,8 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::file::reason;
 use super::findings::{Notes, Origin};
-use super::raw::reason;
 use super::values::Section;
 use super::yaml::Value;
 use super::{Config, defaults};

@@ -103,10 +103,7 @@ impl Certificates {
 
     /// A warning that the certificate has expired by `now` or will soon, once per day.
     pub fn daily_warning(&self, now: u64) -> Option<String> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let warning = loaded.report.warning(now).filter(|_| loaded.warned != now / DAY)?;
-        loaded.warned = now / DAY;
-        Some(warning)
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).daily_warning(now)
     }
 
     /// What the chain in force says about itself.
@@ -120,6 +117,14 @@ impl Certificates {
     /// As [`Certificates::load`].
     pub fn check(files: &TlsFiles) -> Result<CertificateReport, StartError> {
         server_config(files).map(|(_, report)| report)
+    }
+}
+
+impl Loaded {
+    fn daily_warning(&mut self, now: u64) -> Option<String> {
+        let warning = self.report.warning(now).filter(|_| self.warned != now / DAY)?;
+        self.warned = now / DAY;
+        Some(warning)
     }
 }
 
@@ -226,5 +231,16 @@ mod tests {
         assert_eq!(report(Some(end)).warning(end - 14 * DAY + 1).as_deref(), Some(told));
         let told = report(Some(end)).warning(end).unwrap();
         assert!(told.starts_with("expired on 2027-01-15T08:00:00Z"), "{told}");
+    }
+
+    #[test]
+    fn the_warning_is_repeated_daily() {
+        let files = TlsFiles { certificate: "a".into(), key: "b".into() };
+        let report = CertificateReport { length: 1, expires: Some(20 * DAY) };
+        let mut loaded = Loaded { seen: seen(&files), failed: false, report, warned: 0 };
+        let warned = |now: &u64| loaded.daily_warning(*now).is_some();
+        let days: Vec<u64> = (0..30 * 24).map(|hour| hour * 3600).filter(warned).collect();
+        assert_eq!(days.first(), Some(&(6 * DAY + 3600)));
+        assert_eq!(days.len(), 24);
     }
 }

@@ -1,4 +1,4 @@
-//! The commands beside `serve`, and how `serve` refuses to start.
+//! The commands besides `serve`, and how `serve` refuses to start.
 
 use std::process::Output;
 
@@ -171,7 +171,7 @@ fn sign_refuses_what_would_not_work() {
     for (arguments, code, words) in [
         (too_long, 1, "the link would be refused: token longer than 8192 bytes"),
         (sign_file(&["--expires", "25h"]), 1, "longer than winglet.max_token_lifetime"),
-        (sign_file(&["--expires", "0s"]), 2, "valid for a second at least"),
+        (sign_file(&["--expires", "0s"]), 2, "valid for at least one second"),
         (sign_file(&["--expires", "soon"]), 2, "such as 15m or 2h"),
         (sign_file(&["--base-url", "node.example.com"]), 2, "does not begin with http"),
         (sign_file(&["--base-url", "ftp://node"]), 2, "does not begin with http"),
