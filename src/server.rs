@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::acceptor::{Acceptor, Parts};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Listen, Loaded};
 use crate::download;
 use crate::error::StartError;
 use crate::logging;
@@ -98,7 +98,6 @@ impl Server {
         clock: Clock,
         sandboxed: bool,
     ) -> Result<Server, StartError> {
-        let system = |error: io::Error| StartError::new(format!("cannot start: {error}"));
         let descriptor_room = raise_descriptors(&config);
         let settings = Settings::new(config);
         let config = &settings.config;
@@ -106,11 +105,10 @@ impl Server {
         let (tiny, private) = open_private(config)?;
         let threads = config.threads;
         let (sender, chores) = sync_channel(CHORES);
-        let shared = Arc::new(Shared::new(settings, replay, clock, sender).map_err(system)?);
+        let shared = Arc::new(Shared::new(settings, replay, clock, sender)?);
         let worker = Arc::clone(&shared);
         let handler = move |exchange| download::serve(&worker, exchange);
-        let pool =
-            Pool::start(threads, tiny, Arc::clone(&shared.handed), handler).map_err(system)?;
+        let pool = Pool::start(threads, tiny, Arc::clone(&shared.handed), handler)?;
         let reload = signals.reload_flag();
         let addresses = opened.listeners.iter().map(ToString::to_string).collect();
         let acceptor = Acceptor::new(Parts {
@@ -122,10 +120,9 @@ impl Server {
             descriptor_room,
             #[cfg(feature = "tls")]
             tls: opened.tls.clone(),
-        })
-        .map_err(system)?;
+        })?;
         Ok(Server {
-            acceptor: run_acceptor(acceptor, &shared).map_err(system)?,
+            acceptor: run_acceptor(acceptor, &shared)?,
             shared,
             chores,
             addresses,
@@ -149,7 +146,7 @@ impl Server {
     /// What the acceptor died of.
     pub fn run_housekeeping(
         self,
-        read: &dyn Fn() -> (Option<Config>, config::Findings),
+        read: &dyn Fn(&[Listen]) -> Loaded,
         notifier: &Notifier,
     ) -> io::Result<()> {
         let mut looked = Instant::now();
@@ -159,7 +156,8 @@ impl Server {
             self.do_chores(HOUSEKEEPING);
             if self.reload.swap(false, Ordering::AcqRel) {
                 notifier.reloading();
-                self.reload(read());
+                let before = self.shared.settings();
+                self.reload(read(&before.config.listen));
                 notifier.ready();
             }
             if self.shared.is_stopping() && !std::mem::replace(&mut told, true) {
@@ -167,7 +165,7 @@ impl Server {
             }
             if looked.elapsed() >= HOUSEKEEPING {
                 looked = Instant::now();
-                self.look_after();
+                self.look_after(false);
             }
             if trimmed.elapsed() >= TRIMMING {
                 trimmed = Instant::now();
@@ -192,21 +190,26 @@ impl Server {
         self.chores.try_iter().take(CHORES).for_each(Chore::carry_out);
     }
 
-    fn look_after(&self) {
-        self.shared.throttle.report(Instant::now());
+    /// `reload`: an operator has asked for it, and is told again of what is wrong.
+    fn look_after(&self, reload: bool) {
+        #[cfg(not(feature = "tls"))]
+        let _ = reload;
         let settings = self.shared.settings();
         self.shared.replay.maintain(&settings.rules, self.shared.clock.unix());
         #[cfg(feature = "tls")]
         if let (Some(certificates), Some(files)) = (&self.tls, &settings.config.tls) {
-            match certificates.refresh(files) {
+            match certificates.refresh(files, reload) {
                 Ok(true) => log::info!("api.ssl: certificate loaded again"),
                 Ok(false) => {}
                 Err(error) => log::error!("{error}; the certificate in force stays"),
             }
+            if let Some(warning) = certificates.daily_warning(self.shared.clock.unix()) {
+                log::warn!("api.ssl.cert: {warning}");
+            }
         }
     }
 
-    fn reload(&self, (config, findings): (Option<Config>, config::Findings)) {
+    fn reload(&self, Loaded { config, findings, .. }: Loaded) {
         for finding in &findings {
             match finding.severity {
                 config::Severity::Error => log::error!("{finding}"),
@@ -221,7 +224,7 @@ impl Server {
         keep_fixed(&mut config, &before.config, self.sandboxed);
         logging::set_debug(config.debug);
         self.shared.replace(Settings::new(config));
-        self.look_after();
+        self.look_after(true);
         log::info!("reload: done");
     }
 }
@@ -253,7 +256,7 @@ fn open_replay(settings: &Settings, now: u64) -> Result<Replay, StartError> {
 fn open_private(config: &Config) -> Result<(tiny_http::Server, PrivateSocket), StartError> {
     let base = private_base(config);
     PrivateSocket::open(&base).map_err(|error| {
-        StartError::new(format!(
+        StartError::new("winglet.state_directory", format!(
             "cannot bind a private socket in {}: {error}; set state_directory, or TMPDIR, to a directory that the server may write",
             base.display()
         ))

@@ -17,9 +17,9 @@ fn verifier() -> &'static Verifier {
     VERIFIER.get_or_init(|| {
         let file = std::env::temp_dir().join(format!("winglet-fuzz-{}.yml", std::process::id()));
         std::fs::write(&file, format!("token: {KEY}\nsystem:\n  data: /\n")).unwrap();
-        let (config, findings) = winglet::config::load(&file, &[], &|_| None);
+        let loaded = winglet::config::load(&[file.clone()], &[], &|_| None);
         std::fs::remove_file(&file).unwrap();
-        Verifier::new(&config.unwrap_or_else(|| panic!("{findings:?}")))
+        Verifier::new(&loaded.config.unwrap_or_else(|| panic!("{:?}", loaded.findings)))
     })
 }
 

@@ -51,7 +51,6 @@ const RECORD_AGAIN: Duration = Duration::from_millis(10);
 const TAG_RETURNS: u64 = 1 << 63;
 const TAG_PRIVATE: u64 = TAG_RETURNS + 1;
 const TAG_STOP: u64 = TAG_RETURNS + 2;
-const TAG_RELOAD: u64 = TAG_RETURNS + 3;
 const TAG_LISTENERS: u64 = TAG_RETURNS + 16;
 
 /// What the acceptor is made of.
@@ -124,7 +123,6 @@ impl Acceptor {
         add(&parts.shared.returns.as_ref(), TAG_RETURNS, EventFlags::IN | EventFlags::ET)?;
         add(&parts.private, TAG_PRIVATE, EventFlags::empty())?;
         add(&parts.signals.stop, TAG_STOP, EventFlags::IN)?;
-        add(&parts.signals.reload, TAG_RELOAD, EventFlags::IN)?;
         for (index, listener) in parts.listeners.iter().enumerate() {
             add(listener, TAG_LISTENERS + index as u64, EventFlags::IN)?;
         }
@@ -239,10 +237,6 @@ impl Acceptor {
                 }
             }
             TAG_STOP => self.stop(),
-            TAG_RELOAD => {
-                self.parts.signals.take_reload();
-                self.parts.shared.call_housekeeper();
-            }
             tag if tag >= TAG_LISTENERS => listeners.push((tag - TAG_LISTENERS) as usize),
             id => self.connection_event(id, flags),
         }

@@ -136,7 +136,7 @@ impl Refusal {
             Refusal::Open(error) => error.cause(),
             Refusal::Busy(busy) => match busy {
                 Busy::Workers => "queue: no worker became free in time",
-                Busy::ClientShare => "queue: max_streams_per_address reached",
+                Busy::ClientShare => "queue: max_connections_per_address reached",
                 Busy::LinkShare => "too many streams of this link",
                 Busy::Tracked => "max_tracked_tokens reached",
                 Busy::Handover => "lost on the way to a worker",

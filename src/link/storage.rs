@@ -15,8 +15,8 @@ use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use rustix::io::Errno;
 
 use crate::config::Config;
+use crate::link::Uuid;
 use crate::link::token::Resource;
-use crate::link::uuid::Uuid;
 
 /// A strong validator: a hash of inode, size and modification time, so that it reveals none of them.
 pub type EntityTag = u64;
@@ -106,7 +106,7 @@ impl Storage {
     }
 
     fn open_file(&self, server: &Uuid, path: &str) -> Result<Found, OpenError> {
-        let volume = self.data.join(server.as_str());
+        let volume = self.data.join(server.to_string());
         let volume = Dir::open_ambient_dir(&volume, ambient_authority())
             .map_err(|error| classify(&error, Missing::Server))?;
         let relative = path.trim_start_matches('/');

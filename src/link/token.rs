@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 use crate::config::Config;
-use crate::link::uuid::Uuid;
+use crate::link::Uuid;
 
 /// Longest token in bytes; longer ones are refused unread.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -274,7 +274,7 @@ impl Payload<'_> {
     fn resource(&self, endpoint: Endpoint) -> Result<Resource, TokenFault> {
         let uuid = |name, value: &Option<Cow<'_, str>>| {
             let text = value.as_deref().ok_or(TokenFault::NoClaim(name))?;
-            Uuid::parse(text).ok_or(TokenFault::NotUuid(name))
+            text.parse::<Uuid>().map_err(|_| TokenFault::NotUuid(name))
         };
         let server = uuid("server_uuid", &self.server_uuid)?;
         match endpoint {

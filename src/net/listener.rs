@@ -153,10 +153,11 @@ fn passed(
             match listener {
                 // Without a certificate every connection would be closed in silence.
                 Ok(listener) if listener.tls && config.tls.is_none() => Err(StartError::new(
-                    "LISTEN_FDNAMES: a socket is named tls, and winglet.listen names no TLS address; add one (tls:ADDR:PORT), so that api.ssl counts",
+                    "LISTEN_FDNAMES",
+                    "a socket is named tls, and winglet.listen names no TLS address; add one (tls:ADDR:PORT), so that api.ssl counts",
                 )),
                 listener => listener.map_err(|error| {
-                    StartError::new(format!("LISTEN_FDS: descriptor {number}: {error}"))
+                    StartError::new("LISTEN_FDS", format!("descriptor {number}: {error}"))
                 }),
             }
         })
@@ -177,7 +178,7 @@ fn adopt(fd: OwnedFd, tls: bool) -> io::Result<Listener> {
 
 fn bind(listen: &Listen, config: &Config) -> Result<Listener, StartError> {
     let result = match listen {
-        Listen::Tcp { address, tls } => bind_tcp(*address).map(|listener| Listener {
+        Listen::Tcp { address, tls, .. } => bind_tcp(*address).map(|listener| Listener {
             kind: Kind::Tcp(listener),
             tls: *tls,
             path: None,
@@ -199,7 +200,7 @@ fn bind(listen: &Listen, config: &Config) -> Result<Listener, StartError> {
             io::ErrorKind::AddrNotAvailable => "this machine has no such address",
             _ => "choose another address",
         };
-        StartError::new(format!("listen: cannot listen on {listen}: {error}; {remedy}"))
+        StartError::new("listen", format!("cannot listen on {listen}: {error}; {remedy}"))
     })
 }
 

@@ -15,6 +15,8 @@ use super::record;
 use super::{Entry, Key};
 use crate::error::StartError;
 
+/// What an error here is about.
+const KEY: &str = "winglet.state_directory";
 const HEADER: &str = "winglet-journal 1\n";
 /// Compaction is not worth it below this many bytes.
 const COMPACT_ABOVE: u64 = 1 << 20;
@@ -58,10 +60,13 @@ impl Journal {
     /// read: an unreadable journal must never pass for an empty one.
     pub(super) fn open(directory: &Path) -> Result<(Journal, Loaded), StartError> {
         let problem = |what: &str, error: &dyn std::fmt::Display| {
-            StartError::new(format!(
-                "state_directory: {what} in {}: {error}; make it a directory that the server may write, or remove the key to keep used links in memory only",
-                directory.display()
-            ))
+            StartError::new(
+                KEY,
+                format!(
+                    "{what} in {}: {error}; make it a directory that the server may write, or remove the key to keep used links in memory only",
+                    directory.display()
+                ),
+            )
         };
         make_directory(directory)
             .map_err(|error| problem("cannot create the directory", &error))?;
@@ -69,10 +74,10 @@ impl Journal {
             .open(directory.join("lock"))
             .map_err(|error| problem("cannot open the lock file", &error))?;
         lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => StartError::new(format!(
-                "state_directory: {} is in use by another server; give each its own",
-                directory.display()
-            )),
+            TryLockError::WouldBlock => StartError::new(
+                KEY,
+                format!("{} is in use by another server; give each its own", directory.display()),
+            ),
             TryLockError::Error(error) => problem("cannot lock the lock file", &error),
         })?;
         let loaded = read(directory)?;
@@ -198,10 +203,13 @@ fn read_files(directory: &Path) -> (Result<Loaded, StartError>, bool) {
 }
 
 fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> StartError {
-    StartError::new(format!(
-        "state_directory: cannot read {}: {error}; without it links that were used could be used again. Mend it, or move it away to accept that until they expire",
-        path.display()
-    ))
+    StartError::new(
+        KEY,
+        format!(
+            "cannot read {}: {error}; without it links that were used could be used again. Mend it, or move it away to accept that until they expire",
+            path.display()
+        ),
+    )
 }
 
 /// Reads one file. `compacting`: another one holds what this one may still lack.

@@ -289,13 +289,13 @@ pub fn hash_of(resource: &Resource) -> [u8; 16] {
     match resource {
         Resource::File { server, path } => {
             hash.update(b"file\0");
-            hash.update(server.as_str());
+            hash.update(server.to_string());
             hash.update(path);
         }
         Resource::Backup { server, backup } => {
             hash.update(b"backup\0");
-            hash.update(server.as_str());
-            hash.update(backup.as_str());
+            hash.update(server.to_string());
+            hash.update(backup.to_string());
         }
     }
     truncate(hash.finalize())

@@ -25,6 +25,7 @@ mod grants;
 mod journal;
 mod limits;
 mod listening;
+mod operating;
 mod pages;
 mod paths;
 mod pool;
