@@ -120,6 +120,7 @@ impl Acceptor {
         let Some(slot) = self.slots.get_mut(index) else { return };
         let Some(watch) = slot.watch.take() else { return };
         let socket = slot.connection.as_mut().map(|connection| &mut connection.socket);
-        self.parts.shared.records.push(watch.end(socket, outcome));
+        let now = self.parts.shared.clock.unix();
+        self.parts.shared.records.push(watch.end(socket, outcome, now));
     }
 }

@@ -2,9 +2,12 @@
 
 use super::environment;
 use crate::cli::args::Check;
+use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::error::StartError;
 use crate::process::{descriptors as limits, sandbox};
+use crate::replay::Replay;
+use crate::shared::Settings;
 
 /// Prints everything that is wrong with a configuration, or what it comes to. `false` where it has
 /// errors.
@@ -53,7 +56,12 @@ fn check_state(config: &Config, findings: &mut config::Findings) {
             "winglet.state_directory",
             format!("{} does not exist yet; serve makes it", directory.display()),
         );
-    } else if let Err(error) = crate::replay::Replay::status_on_disk(directory, &[0; 16]) {
+    } else if let Err(error) = Replay::read_only(
+        config.max_tracked_tokens,
+        directory,
+        &Settings::new(config.clone()).rules,
+        Clock::System.unix(),
+    ) {
         findings.error("winglet.state_directory", error.to_string());
     }
 }

@@ -8,13 +8,14 @@ use serde_json::Value;
 use super::load;
 use crate::cli::args::Explain;
 use crate::clock::Clock;
-use crate::config::{Config, Reuse};
+use crate::config::Config;
 use crate::download::token_of;
 use crate::error::StartError;
+use crate::http::refusal::Refusal;
 use crate::link::storage::backup_layouts;
-use crate::link::token::{Claims, Endpoint, Resource, TokenFault, Used};
+use crate::link::token::{Claims, Endpoint, Resource, TokenFault};
 use crate::logging::access::escape;
-use crate::replay::{self, LinkStatus, Replay};
+use crate::replay::{self, ClaimRequest, LinkStatus, Replay};
 use crate::shared::Settings;
 
 /// Prints what a link says, and whether it would be served now. It spends nothing. `false` where
@@ -100,11 +101,9 @@ fn date_beside(date: u64, now: u64) -> String {
     }
 }
 
-/// Judges rightly signed claims: the state of the link, then the file. `None` where it would be
-/// served.
+/// Judges rightly signed claims: the state of the link, then the file. `None` if it would be served.
 fn judge(settings: &Settings, claims: &Claims, now: u64) -> Result<Option<String>, StartError> {
-    let standing = print_standing(&settings.config, claims)?;
-    let refusal = link_refusal(settings, claims, standing.as_ref(), now);
+    let refusal = judge_link(settings, claims, now)?;
     if let Resource::Backup { server, backup } = &claims.resource {
         for layout in backup_layouts(server, backup) {
             let there = settings.config.backup_directory.join(&layout).exists();
@@ -121,51 +120,63 @@ fn judge(settings: &Settings, claims: &Claims, now: u64) -> Result<Option<String
     Ok(refusal.or_else(|| found.err().map(|refusal| refusal.cause())))
 }
 
-/// What the journal knows of the link; `None` where nobody but the server itself can know.
-fn print_standing(config: &Config, claims: &Claims) -> Result<Option<LinkStatus>, StartError> {
+/// Prints what the journal knows of the link, and asks the server's own check about it.
+fn judge_link(
+    settings: &Settings,
+    claims: &Claims,
+    now: u64,
+) -> Result<Option<String>, StartError> {
+    let (config, rules) = (&settings.config, &settings.rules);
+    let expired = claims.expired.then(|| TokenFault::Expired.cause());
     let Some(unique_id) = &claims.unique_id else {
         line("link", "not one-time: it has no unique_id");
-        return Ok(None);
+        return Ok(expired);
     };
     let Some(directory) = &config.state_directory else {
         line("link", "one-time; only the server knows its state, since state_directory is not set");
-        return Ok(None);
+        return Ok(expired);
     };
-    let standing = Replay::status_on_disk(directory, &replay::key_of(unique_id))?;
-    match &standing {
-        LinkStatus::Unused => line("link", "one-time, never used"),
-        LinkStatus::Spent => line("link", "one-time, spent: its download is complete"),
-        LinkStatus::Open { client, opened, delivered, charged } => {
-            line(
-                "link",
-                &format!("in progress: {} of {} bytes delivered", delivered.0, delivered.1),
-            );
-            match client {
-                Some(client) => line("bound to", &client.to_string()),
-                None => line("bound to", "no address"),
-            }
-            let end = opened.saturating_add(config.resume_window.as_secs());
-            line("resumable", &format!("until {}", date_beside(end, Clock::System.unix())));
-            line("paid for", &format!("{} of at most {} bytes", charged.0, charged.1));
-        }
-    }
-    Ok(Some(standing))
+    let replay = Replay::read_only(config.max_tracked_tokens, directory, rules, now)?;
+    let key = replay::key_of(unique_id);
+    let status = replay.status(&key, rules, now);
+    print_status(&status, config, now);
+    // Asked as the client that it is bound to.
+    let client = match status {
+        LinkStatus::Open { client, .. } => client,
+        _ => None,
+    };
+    let request = ClaimRequest {
+        key,
+        resource: replay::hash_of(&claims.resource),
+        server: replay::key_of(claims.resource.server().as_str()),
+        client,
+        expires: claims.expires,
+        expired: claims.expired,
+    };
+    Ok(replay.check(&request, rules, now).err().map(|error| Refusal::from(error).cause()))
 }
 
-fn link_refusal(
-    settings: &Settings,
-    claims: &Claims,
-    standing: Option<&LinkStatus>,
-    now: u64,
-) -> Option<String> {
-    let used = |used| Some(TokenFault::Used(used).cause());
-    match (standing, settings.rules.reuse) {
-        (Some(LinkStatus::Spent), Reuse::Once | Reuse::Resume) => used(Used::Spent),
-        (Some(LinkStatus::Open { .. }), Reuse::Once) => used(Used::Spent),
-        (Some(LinkStatus::Open { opened, .. }), Reuse::Resume) => {
-            let over = now >= opened.saturating_add(settings.rules.window);
-            if over { used(Used::WindowOver) } else { None }
-        }
-        _ => claims.expired.then(|| TokenFault::Expired.cause()),
+fn print_status(status: &LinkStatus, config: &Config, now: u64) {
+    let LinkStatus::Open { client, opened, sure, delivered, charged, settles } = status else {
+        let spent = *status == LinkStatus::Spent;
+        let text = if spent { "spent: its download is complete" } else { "never used" };
+        return line("link", &format!("one-time, {text}"));
+    };
+    line(
+        "link",
+        &format!(
+            "in progress: {} of {} bytes delivered, {sure} of them for sure",
+            delivered.0, delivered.1
+        ),
+    );
+    match client {
+        Some(client) => line("bound to", &client.to_string()),
+        None => line("bound to", "no address"),
     }
+    let end = opened.saturating_add(config.resume_window.as_secs());
+    line("resumable", &format!("until {}", date_beside(end, now)));
+    if let Some(settles) = settles {
+        line("spent", &format!("at {} unless used before", date_beside(*settles, now)));
+    }
+    line("paid for", &format!("{} of at most {} bytes", charged.0, charged.1));
 }

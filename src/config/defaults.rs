@@ -27,6 +27,8 @@ pub const MAX_STREAMS_PER_ADDRESS: usize = 16;
 pub const MAX_REQUESTS_PER_CONNECTION: u32 = 1000;
 /// `winglet.resume_window`.
 pub const RESUME_WINDOW: Duration = Duration::from_secs(24 * 3600);
+/// `winglet.settle_time`.
+pub const SETTLE_TIME: Duration = Duration::from_secs(600);
 /// `winglet.max_token_lifetime`.
 pub const MAX_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// `winglet.clock_skew`.

@@ -98,6 +98,8 @@ pub struct Config {
     pub reuse: Reuse,
     /// How long after its first use a link may be resumed.
     pub resume_window: Duration,
+    /// How long after its last stream a link that may have delivered everything stays open.
+    pub settle_time: Duration,
     /// Bind a link to the address that used it first.
     pub bind_address: bool,
     /// Refuse tokens without a `scope` claim.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::logging::access::{Bytes, Entry, Outcome};
 use crate::pool::exchange::Delivery;
-use crate::replay::{Finished, StreamEnd};
+use crate::replay::{EndedBy, Finished, StreamEnd};
 
 /// At most this many ended streams wait for the housekeeper; the next one is recorded on the spot.
 const MAX_WAITING: usize = 4096;
@@ -27,11 +27,11 @@ pub struct Record {
 
 impl Delivery {
     /// Ends the stream in memory. `acknowledged` counts the answer's content.
-    pub fn end(self, sent: u64, acknowledged: u64, outcome: Outcome) -> Record {
-        let orderly = outcome == Outcome::Delivered;
-        let ending = StreamEnd { sent, acknowledged, orderly };
+    pub fn end(self, sent: u64, acknowledged: u64, outcome: Outcome, now: u64) -> Record {
+        let by = if outcome == Outcome::Delivered { EndedBy::Client } else { EndedBy::Reset };
+        let end = StreamEnd { sent, acknowledged, by };
         Record {
-            finished: self.stream.map(|stream| stream.finish(&ending)),
+            finished: self.stream.map(|stream| stream.finish(&end, now)),
             entry: self.entry,
             bytes: Bytes { sent: acknowledged, content: self.content, link: None },
             outcome,

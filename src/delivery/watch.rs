@@ -88,6 +88,13 @@ impl DeliveryWatch {
             Ok(acknowledged) => acknowledged,
             Err(error) => return Look::Ended(Outcome::Interrupted(error.kind().to_string())),
         };
+        if let Some(stream) = &self.delivery.stream {
+            let content = acknowledged.saturating_sub(self.delivery.content_start);
+            stream.progress(self.delivery.content, content);
+            if !stream.is_current() {
+                return Look::Ended(Outcome::Interrupted("taken over by another client".into()));
+            }
+        }
         if acknowledged >= self.delivery.content_start + self.delivery.content {
             return self.look_at_end(socket, now, more_input);
         }
@@ -119,7 +126,7 @@ impl DeliveryWatch {
     }
 
     /// Ends the stream: in memory at once, in the journal and log by the record.
-    pub(crate) fn end(self, socket: Option<&mut Socket>, outcome: Outcome) -> Record {
+    pub(crate) fn end(self, socket: Option<&mut Socket>, outcome: Outcome, now: u64) -> Record {
         let content = self.delivery.content;
         let start = self.delivery.content_start;
         let acknowledged = if outcome == Outcome::Delivered {
@@ -128,6 +135,6 @@ impl DeliveryWatch {
             let acknowledged = socket.and_then(|socket| socket.acknowledged().ok()).unwrap_or(0);
             acknowledged.saturating_sub(start).min(content)
         };
-        self.delivery.end(content, acknowledged, outcome)
+        self.delivery.end(content, acknowledged, outcome, now)
     }
 }

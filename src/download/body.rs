@@ -138,6 +138,8 @@ struct Sink<'a> {
     stream: Option<&'a mut Stream>,
     /// Bytes of the answer before its content.
     head: u64,
+    /// The value of [`Socket::sent`] at the first content byte.
+    start: u64,
     /// Bytes of the answer written so far.
     written: u64,
     fault: Option<Broken>,
@@ -155,6 +157,7 @@ impl<'a> Sink<'a> {
         stream: Option<&'a mut Stream>,
     ) -> Sink<'a> {
         Sink {
+            start: socket.sent() + head,
             socket,
             stream,
             head,
@@ -188,6 +191,10 @@ impl<'a> Sink<'a> {
         let Some(watch) = &mut self.watch else { return Ok(()) };
         self.socket.wait_writable(watch.tick());
         let acknowledged = self.socket.acknowledged()?;
+        if let Some(stream) = &self.stream {
+            let sent = self.written.saturating_sub(self.head);
+            stream.progress(sent, acknowledged.saturating_sub(self.start));
+        }
         watch.judge(Instant::now(), acknowledged).map_err(|broken| {
             self.fault = Some(broken);
             io::ErrorKind::TimedOut.into()

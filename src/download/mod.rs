@@ -92,7 +92,9 @@ impl Serving<'_> {
         self.entry.resource = Some(claims.resource.clone());
         let claim = self.link(&claims);
         match &claim {
-            Some(claim) => self.shared.replay.check(claim, &self.settings.rules, now)?,
+            Some(claim) => {
+                self.shared.replay.check(claim, &self.settings.rules, now)?;
+            }
             None if claims.expired => return Err(Refusal::Token(TokenFault::Expired)),
             None => {}
         }
@@ -107,6 +109,7 @@ impl Serving<'_> {
         Some(replay::ClaimRequest {
             key: replay::key_of(unique_id),
             resource: replay::hash_of(&claims.resource),
+            server: replay::key_of(claims.resource.server().as_str()),
             client: self.exchange.client.map(ClientKey::of),
             expires: claims.expires,
             expired: claims.expired,
@@ -138,7 +141,7 @@ impl Serving<'_> {
         });
         match claimed {
             Ok(stream) => self.send(&granted, span, stream),
-            Err(refusal) => self.refuse(&refusal),
+            Err(error) => self.refuse(&error.into()),
         }
     }
 
@@ -180,7 +183,7 @@ impl Serving<'_> {
                 let sent = sent.saturating_sub(content_start);
                 let acknowledged = acknowledged.saturating_sub(content_start);
                 let outcome = Outcome::Interrupted(broken.to_string());
-                let record = delivery.end(sent, acknowledged, outcome);
+                let record = delivery.end(sent, acknowledged, outcome, self.shared.clock.unix());
                 // A worker may wait for the disk: it records on the spot.
                 record.write();
                 self.exchange.finish(After::Abort, None);

@@ -5,6 +5,7 @@
 //! the log through [`Refusal::cause`].
 
 use crate::link::token::TokenFault;
+use crate::replay::ClaimError;
 
 /// A request that is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,17 @@ pub enum Busy {
     Handover,
     /// No descriptor is left to open the file with.
     Descriptors,
+}
+
+impl From<ClaimError> for Refusal {
+    fn from(error: ClaimError) -> Refusal {
+        match error {
+            ClaimError::Used(used) => Refusal::Token(TokenFault::Used(used)),
+            ClaimError::Expired => Refusal::Token(TokenFault::Expired),
+            ClaimError::TooManyStreams => Refusal::Busy(Busy::LinkShare),
+            ClaimError::TableFull | ClaimError::ServerShare => Refusal::Busy(Busy::Tracked),
+        }
+    }
 }
 
 impl Refusal {

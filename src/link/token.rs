@@ -67,6 +67,15 @@ pub enum Resource {
     },
 }
 
+impl Resource {
+    /// The server that it belongs to.
+    pub fn server(&self) -> &Uuid {
+        match self {
+            Resource::File { server, .. } | Resource::Backup { server, .. } => server,
+        }
+    }
+}
+
 /// The claims of a token whose signature, dates and scope are in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
