@@ -63,8 +63,10 @@ pub enum EndedBy {
 #[derive(Debug)]
 pub(super) struct Flow {
     /// What was asked for.
-    pub(super) span: Range<u64>,
+    span: Range<u64>,
     tag: EntityTag,
+    /// Bytes that may be sent; more take another step of the budget.
+    pub(super) reserved: AtomicU64,
     pub(super) sent: AtomicU64,
     pub(super) acknowledged: AtomicU64,
     /// The link is still its client's.
@@ -72,6 +74,15 @@ pub(super) struct Flow {
 }
 
 impl Flow {
+    /// Bytes that were asked for.
+    pub(super) fn length(&self) -> u64 {
+        self.span.end - self.span.start
+    }
+
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserved.load(Ordering::Acquire)
+    }
+
     pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Acquire)
     }
@@ -173,9 +184,9 @@ impl Grant {
         (self.sure, self.seen) = (Spans::default(), Spans::default());
     }
 
-    /// Starts a stream over `span` and reserves its first step; returns the bytes reserved with it.
-    /// A changed file starts the delivery over, not the budget.
-    pub(super) fn start(&mut self, file: &FileVersion, span: &Range<u64>) -> (Arc<Flow>, u64) {
+    /// Starts a stream over `span` and reserves its first step. A changed file starts the delivery
+    /// over, not the budget.
+    pub(super) fn start(&mut self, file: &FileVersion, span: &Range<u64>) -> Arc<Flow> {
         if self.charged == 0 {
             self.base = file.length;
         }
@@ -184,35 +195,36 @@ impl Grant {
         }
         self.file = *file;
         self.charged = self.charged.saturating_add(HEAD_CHARGE);
-        let reserved = self.reserve(span.end - span.start).unwrap_or(0);
         let flow = Arc::new(Flow {
             span: span.clone(),
             tag: file.tag,
-            // Until its sender reports, it counts as sending: of two first requests at once, one
-            // wins.
-            sent: AtomicU64::new(reserved),
+            reserved: AtomicU64::new(0),
+            // Until its sender reports, it is sending: of two first requests at once, one wins.
+            sent: AtomicU64::new(u64::MAX),
             acknowledged: AtomicU64::new(0),
             current: AtomicBool::new(true),
         });
+        self.reserve(&flow);
         self.streams.push(Arc::clone(&flow));
-        (flow, reserved)
+        flow
     }
 
-    /// Pays for the next step of at most `wanted` bytes, if the budget has any left.
-    pub(super) fn reserve(&mut self, wanted: u64) -> Option<u64> {
-        let step = wanted.min(STEP_BYTES).min(self.left());
+    /// Pays for the next step of `flow`; `None` if the budget has nothing left for it.
+    pub(super) fn reserve(&mut self, flow: &Flow) -> Option<()> {
+        let step = (flow.length() - flow.reserved()).min(STEP_BYTES).min(self.left());
         self.charged += step;
-        (step > 0).then_some(step)
+        flow.reserved.fetch_add(step, Ordering::Release);
+        (step > 0).then_some(())
     }
 
     /// Ends the stream of `flow`, unless another client has taken the link over. Returns whether the
     /// file has now surely been delivered whole.
     pub(super) fn finish(&mut self, flow: &Arc<Flow>, end: &StreamEnd, now: u64) -> bool {
+        self.charged = self.charged.saturating_sub(flow.reserved().saturating_sub(end.sent));
         let index = self.streams.iter().position(|stream| Arc::ptr_eq(stream, flow));
         let Some(index) = index else { return false };
         self.streams.swap_remove(index);
-        let asked = flow.span.end - flow.span.start;
-        let acknowledged = end.acknowledged.min(asked);
+        let acknowledged = end.acknowledged.min(flow.length());
         self.ended = now;
         self.acknowledged = self.acknowledged.saturating_add(acknowledged);
         if flow.tag != self.file.tag {
@@ -223,11 +235,17 @@ impl Grant {
             _ => flow.span.start..flow.span.start + acknowledged,
         };
         match end.by {
-            EndedBy::Client if acknowledged == asked => self.sure.insert(counted),
+            EndedBy::Client if acknowledged == flow.length() => self.sure.insert(counted),
             EndedBy::Client | EndedBy::Other => self.seen.insert(counted),
             EndedBy::Reset => self.seen.insert(flow.short(acknowledged)),
         }
         self.sure.total() >= self.whole()
+    }
+
+    /// What a crash now would leave acknowledged: running streams with all that they may have sent,
+    /// so that nobody takes the link from a client that was cut off.
+    pub(super) fn acknowledged_by_now(&self) -> u64 {
+        self.streams.iter().fold(self.acknowledged, |sum, flow| sum.saturating_add(flow.reserved()))
     }
 
     /// What a crash now would leave as seen: running streams with what they have acknowledged.

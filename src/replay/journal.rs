@@ -14,8 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::StatVfsMountFlags;
 
-use super::record;
-use super::{Entry, Key};
+use super::{Entry, Key, record};
 use crate::error::StartError;
 
 const HEADER: &str = "winglet-journal 2\n";
@@ -28,10 +27,9 @@ const GROWTH: u64 = 3;
 /// A rewrite wants this many free bytes per link: twice what a usual line has, so that it never
 /// takes the last of a disk.
 const ROOM_PER_LINK: u64 = 512;
-/// After a rewrite that failed, the next one waits this many seconds, then twice as long, …
+/// After a rewrite that failed, the next one waits this many seconds, then twice as long, and so on
+/// up to sixteen times.
 const RETRY: u64 = 60;
-/// …up to this many doublings.
-const MAX_DOUBLINGS: u32 = 4;
 
 const CURRENT: &str = "journal";
 /// The file that version 1 rewrote from.
@@ -52,9 +50,7 @@ struct Inner {
     file: Option<File>,
     /// Where a rewrite that is under way copies to.
     new: Option<File>,
-    /// Bytes in `file`.
-    bytes: u64,
-    /// Bytes in `file` when it was last rewritten.
+    /// Bytes that `file` had when it was last rewritten.
     rewritten: u64,
     /// `file` lacks lines, and may end in the middle of one. That was logged.
     behind: bool,
@@ -94,19 +90,19 @@ impl Journal {
         if inner.new.as_mut().is_some_and(|new| new.write_all(text.as_bytes()).is_err()) {
             inner.new = None;
         }
-        match inner.file.as_mut().map(|file| file.write_all(text.as_bytes())) {
-            Some(Ok(())) => inner.bytes += text.len() as u64,
-            Some(Err(error)) => inner.fail(&self.directory, &error),
-            // That was logged at the start; the next rewrite makes up for it.
-            None => {}
+        // Without a file, the table remembers: that was logged at the start.
+        let written = inner.file.as_mut().map_or(Ok(()), |file| file.write_all(text.as_bytes()));
+        if let Err(error) = written {
+            inner.fail(&self.directory, &error);
         }
     }
 
     /// Whether a rewrite would help at `time`: lines are missing from the file, or it has grown.
     pub(super) fn wants_rewrite(&self, time: u64) -> bool {
         let inner = self.inner();
-        let grown = inner.bytes > REWRITE_ABOVE.max(inner.rewritten.saturating_mul(GROWTH));
-        (inner.behind || grown) && time >= inner.retry_at
+        let bytes = inner.file.as_ref().and_then(|file| Some(file.metadata().ok()?.len()));
+        let enough = REWRITE_ABOVE.max(inner.rewritten.saturating_mul(GROWTH));
+        (inner.behind || bytes > Some(enough)) && time >= inner.retry_at
     }
 
     /// Rewrites the journal at `time` with `lines`, which are about `links` many. A failure is
@@ -118,7 +114,7 @@ impl Journal {
         } else if let Err(error) = self.begin().and_then(|new| self.copy(new, lines)) {
             let mut inner = self.inner();
             inner.new = None;
-            inner.retry_at = time + (RETRY << inner.failures.min(MAX_DOUBLINGS));
+            inner.retry_at = time + (RETRY << inner.failures.min(4));
             inner.failures += 1;
             if inner.lock.is_some() {
                 // Half a copy must not take what room is left.
@@ -171,8 +167,7 @@ impl Journal {
         std::fs::rename(self.directory.join(NEW), self.directory.join(CURRENT))?;
         let _ = std::fs::remove_file(self.directory.join(OLD));
         // Nothing below may fail: the old file is gone.
-        (inner.bytes, inner.rewritten, inner.failures) = (bytes, bytes, 0);
-        inner.file = Some(new);
+        (inner.file, inner.rewritten, inner.failures) = (Some(new), bytes, 0);
         if std::mem::take(&mut inner.behind) {
             log::info!("state_directory: the journal is written again and complete");
         }

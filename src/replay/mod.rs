@@ -175,7 +175,7 @@ impl Replay {
         });
         self.write(self.line(entry));
         let (replay, key) = (Arc::clone(self), request.key);
-        Ok(started.map(|(flow, reserved)| Stream { replay, key, flow, reserved, ended: false }))
+        Ok(started.map(|flow| Stream { replay, key, flow, ended: false }))
     }
 
     /// The entry for a request that may use it; a new one takes its place in the table.

@@ -23,8 +23,9 @@ pub(super) fn format(key: &Key, entry: &Entry) -> String {
             let client = grant.client.map_or_else(|| "-".to_owned(), |client| client.to_string());
             let running = !grant.streams.is_empty();
             let ended = if running { "-".to_owned() } else { grant.ended.to_string() };
-            let Grant { opened, base, charged, acknowledged, sure, .. } = &**grant;
+            let Grant { opened, base, charged, sure, .. } = &**grant;
             let (FileVersion { tag, length }, seen) = (grant.file, grant.seen_by_now());
+            let acknowledged = grant.acknowledged_by_now();
             let _ = write!(
                 line,
                 " open {opened} {client} {base} {tag:016x} {length} {charged} {acknowledged} {ended} {sure} {seen}"
@@ -111,7 +112,7 @@ mod tests {
         let client = ClientKey::of("2001:db8::1".parse().unwrap());
         let mut grant = Grant { opened: 100, client: Some(client), ..Grant::default() };
         for (start, by) in [(10, EndedBy::Client), (30, EndedBy::Other), (50, EndedBy::Reset)] {
-            let (flow, _) = grant.start(&FILE, &(start..start + 10));
+            let flow = grant.start(&FILE, &(start..start + 10));
             grant.finish(&flow, &StreamEnd { sent: 10, acknowledged: 10, by }, 100);
         }
         let grant = Some(Box::new(grant));
@@ -150,7 +151,7 @@ mod tests {
     #[test]
     fn a_running_stream_is_written_as_a_crash_would_leave_it() {
         let mut entry = open_entry();
-        let (flow, _) = entry.grant.as_mut().unwrap().start(&FILE, &(500..800));
+        let flow = entry.grant.as_mut().unwrap().start(&FILE, &(500..800));
         flow.sent.store(300, Ordering::Relaxed);
         flow.acknowledged.store(200, Ordering::Relaxed);
         let line = format(&[9; 16], &entry);

@@ -12,8 +12,6 @@ pub struct Stream {
     pub(super) replay: Arc<Replay>,
     pub(super) key: Key,
     pub(super) flow: Arc<Flow>,
-    /// Bytes that may be sent; more take another step of the budget.
-    pub(super) reserved: u64,
     pub(super) ended: bool,
 }
 
@@ -32,16 +30,13 @@ impl Stream {
     /// Makes sure that at least one byte beyond `sent` may be sent, and says up to where. `None`
     /// if the link's budget is used up, or the stream is no longer current.
     pub fn reserve(&mut self, sent: u64) -> Option<u64> {
-        let length = self.flow.span.end - self.flow.span.start;
-        if !self.is_current() {
-            return None;
-        }
-        if sent >= self.reserved && self.reserved < length {
+        let reserved = self.flow.reserved();
+        if self.is_current() && sent >= reserved && reserved < self.flow.length() {
             let mut entry = self.replay.entries.get_mut(&self.key)?;
-            self.reserved += entry.grant.as_mut()?.reserve(length - self.reserved)?;
+            entry.grant.as_mut()?.reserve(&self.flow)?;
             self.replay.write(self.replay.line(entry));
         }
-        Some(self.reserved)
+        self.is_current().then(|| self.flow.reserved())
     }
 
     /// Reports how many content bytes were handed to the kernel and how many of them the client has
@@ -70,8 +65,6 @@ impl Stream {
         if let Some(mut entry) = self.replay.entries.get_mut(&self.key)
             && let Some(grant) = &mut entry.grant
         {
-            let unsent = self.reserved.saturating_sub(end.sent);
-            grant.charged = grant.charged.saturating_sub(unsent);
             let whole = grant.finish(&self.flow, end, now);
             let (delivered, length) = (grant.delivered(), grant.file.length);
             if whole || entry.spent {
@@ -88,7 +81,8 @@ impl Drop for Stream {
     fn drop(&mut self) {
         if !self.ended {
             let acknowledged = self.flow.acknowledged();
-            let end = StreamEnd { sent: self.reserved, acknowledged, by: EndedBy::Reset };
+            let sent = self.flow.reserved();
+            let end = StreamEnd { sent, acknowledged, by: EndedBy::Reset };
             self.end(&end, self.replay.clock.load(Ordering::Relaxed)).record();
         }
     }

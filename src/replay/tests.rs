@@ -221,7 +221,7 @@ fn twenty_addresses_taking_turns_share_one_budget() {
         match replay.claim(&request, &RULES, NOW, &file, &(0..255 << 10)) {
             Ok(stream) => {
                 let stream = stream.unwrap();
-                let sent = stream.reserved;
+                let sent = stream.flow.reserved();
                 bytes += sent;
                 let _ = stream.finish(&end(sent, EndedBy::Client), NOW).record();
             }
@@ -410,7 +410,7 @@ fn the_budget_holds_over_changes_of_the_file_and_restarts() {
             match replay.claim(&request, &RULES, NOW, &subject, &span) {
                 Ok(stream) => {
                     let stream = stream.unwrap();
-                    let bytes = stream.reserved;
+                    let bytes = stream.flow.reserved();
                     sent += bytes;
                     let _ = stream.finish(&end(bytes, EndedBy::Client), NOW).record();
                 }

@@ -111,7 +111,7 @@ impl Run<'_> {
             return false;
         }
         let asked = if self.style == Style::Segments { stop } else { self.file.length };
-        let (flow, _) = self.grant.start(&self.file, &(start..asked));
+        let flow = self.grant.start(&self.file, &(start..asked));
         let (acknowledged, read) = (start, start);
         self.connections.push(Connection { flow, start, asked, stop, acknowledged, read });
         true

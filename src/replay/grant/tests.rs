@@ -18,8 +18,8 @@ fn client(last: u8) -> Option<ClientKey> {
 fn stream(grant: &mut Grant, span: Range<u64>, acknowledged: u64, by: EndedBy) -> bool {
     let file = grant.file;
     let file = if file.length == 0 { FILE } else { file };
-    let (flow, reserved) = grant.start(&file, &span);
-    grant.finish(&flow, &StreamEnd { sent: reserved, acknowledged, by }, 0)
+    let flow = grant.start(&file, &span);
+    grant.finish(&flow, &StreamEnd { sent: flow.reserved(), acknowledged, by }, 0)
 }
 
 /// What a running stream's sender reports.
@@ -40,7 +40,7 @@ fn what_ended_otherwise_is_seen_and_settles() {
     assert!(!stream(&mut grant, 0..LENGTH, LENGTH, EndedBy::Other));
     assert!(!grant.is_settled(SETTLE, SETTLE - 1));
     assert!(grant.is_settled(SETTLE, SETTLE));
-    let (flow, _) = grant.start(&FILE, &(0..LENGTH));
+    let flow = grant.start(&FILE, &(0..LENGTH));
     assert!(!grant.is_settled(SETTLE, SETTLE), "a stream runs");
     grant.finish(&flow, &StreamEnd { sent: 0, acknowledged: 0, by: EndedBy::Reset }, 700);
     assert!(!grant.is_settled(SETTLE, 1299), "the time counts from the last stream's end");
@@ -111,8 +111,8 @@ fn an_empty_file_is_covered_by_one_finished_get() {
         (EndedBy::Reset, false, false),
     ] {
         let mut grant = grant();
-        let (flow, reserved) = grant.start(&empty, &(0..0));
-        assert_eq!((reserved, grant.is_a_peek()), (0, false));
+        let flow = grant.start(&empty, &(0..0));
+        assert_eq!((flow.reserved(), grant.is_a_peek()), (0, false));
         let end = StreamEnd { sent: 0, acknowledged: 0, by };
         assert_eq!(grant.finish(&flow, &end, 0), at_once, "{by:?}");
         assert_eq!(grant.is_settled(SETTLE, SETTLE), settled, "{by:?}");
@@ -125,21 +125,36 @@ fn the_budget_is_three_times_the_file_and_some() {
     let mut grant = grant();
     stream(&mut grant, 0..LENGTH, LENGTH, EndedBy::Reset);
     assert_eq!(grant.charged, LENGTH + HEAD_CHARGE);
-    grant.charged = grant.budget() - 10;
-    assert_eq!((grant.left(), grant.reserve(LENGTH)), (10, Some(10)), "up to the last byte");
-    assert_eq!(grant.reserve(1), None);
+    grant.charged = grant.budget() - HEAD_CHARGE - 10;
+    let flow = grant.start(&FILE, &(0..LENGTH));
+    assert_eq!(flow.reserved(), 10, "up to the last byte");
+    assert_eq!(grant.reserve(&flow), None);
     let larger = FileVersion { tag: 8, length: 1 << 40 };
-    let (_, reserved) = grant.start(&larger, &(0..1 << 40));
-    assert_eq!(reserved, 0, "a larger file does not raise it");
+    assert_eq!(
+        grant.start(&larger, &(0..1 << 40)).reserved(),
+        0,
+        "a larger file does not raise it"
+    );
+}
+
+#[test]
+fn what_was_reserved_and_not_sent_is_given_back() {
+    let mut grant = grant();
+    let file = FileVersion { tag: 7, length: 20 << 20 };
+    let flow = grant.start(&file, &(0..file.length));
+    assert_eq!(grant.reserve(&flow), Some(()));
+    assert_eq!((flow.reserved(), grant.charged), (2 * STEP_BYTES, 2 * STEP_BYTES + HEAD_CHARGE));
+    grant.finish(&flow, &StreamEnd { sent: 10, acknowledged: 5, by: EndedBy::Reset }, 0);
+    assert_eq!(grant.charged, HEAD_CHARGE + 10);
 }
 
 #[test]
 fn a_changed_file_starts_over_and_old_streams_do_not_count() {
     let mut grant = grant();
-    let (old, _) = grant.start(&FILE, &(0..LENGTH));
+    let old = grant.start(&FILE, &(0..LENGTH));
     stream(&mut grant, 0..500, 500, EndedBy::Client);
     let changed = FileVersion { tag: 8, length: LENGTH };
-    let (new, _) = grant.start(&changed, &(0..LENGTH));
+    let new = grant.start(&changed, &(0..LENGTH));
     assert_eq!(grant.delivered(), 0);
     let all = StreamEnd { sent: LENGTH, acknowledged: LENGTH, by: EndedBy::Client };
     assert!(!grant.finish(&old, &all, 0));
@@ -150,8 +165,9 @@ fn a_changed_file_starts_over_and_old_streams_do_not_count() {
 #[test]
 fn a_crash_leaves_what_running_streams_acknowledged() {
     let mut grant = grant();
-    let (flow, _) = grant.start(&FILE, &(100..LENGTH));
+    let flow = grant.start(&FILE, &(100..LENGTH));
     assert_eq!(grant.seen_by_now(), Spans::default());
+    assert_eq!(grant.acknowledged_by_now(), 900, "it may have been sent all of it");
     report(&flow, 500, 300);
     assert_eq!(grant.seen_by_now().to_string(), "100-400");
     report(&flow, 900, 900);
@@ -163,7 +179,7 @@ fn only_a_quiet_peek_is_taken_over() {
     const LARGE: FileVersion = FileVersion { tag: 7, length: 1 << 20 };
     const STEP: u64 = 256 << 10;
     let mut grant = Grant { client: client(1), ..Grant::default() };
-    let (flow, _) = grant.start(&LARGE, &(0..LARGE.length));
+    let flow = grant.start(&LARGE, &(0..LARGE.length));
     assert!(!grant.is_a_peek(), "it counts as sending until it says otherwise");
     report(&flow, STEP - 1, STEP - 2);
     assert!(!grant.is_a_peek(), "a byte is on its way");
@@ -184,7 +200,7 @@ fn only_a_quiet_peek_is_taken_over() {
 #[test]
 fn the_next_holder_starts_over_within_the_same_budget() {
     let mut grant = Grant { client: client(1), ..Grant::default() };
-    let (flow, reserved) = grant.start(&FILE, &(0..LENGTH));
+    let flow = grant.start(&FILE, &(0..LENGTH));
     stream(&mut grant, 0..100, 100, EndedBy::Client);
     let charged = grant.charged;
     grant.hold(client(1), true);
@@ -194,7 +210,7 @@ fn the_next_holder_starts_over_within_the_same_budget() {
     assert!(!flow.current.load(Ordering::Relaxed));
     assert_eq!((grant.client, grant.charged, grant.delivered()), (client(2), charged, 0));
     // The end of the old holder's stream says nothing about the new one's.
-    let all = StreamEnd { sent: reserved, acknowledged: LENGTH, by: EndedBy::Client };
+    let all = StreamEnd { sent: flow.reserved(), acknowledged: LENGTH, by: EndedBy::Client };
     assert!(!grant.finish(&flow, &all, 0));
     assert_eq!((grant.delivered(), grant.acknowledged), (0, 0));
     assert!(stream(&mut grant, 0..LENGTH, LENGTH, EndedBy::Client));
