@@ -64,11 +64,16 @@ impl Opened {
     }
 }
 
-/// Where private sockets are bound: the state directory where there is one, else the directory for
-/// temporary files.
+/// Where private sockets are bound: the state directory if it can be written to, else the directory
+/// for temporary files.
 pub fn private_base(config: &Config) -> PathBuf {
     match &config.state_directory {
-        Some(directory) if directory.as_os_str().len() <= MAX_BASE => directory.clone(),
+        Some(directory)
+            if directory.as_os_str().len() <= MAX_BASE
+                && rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok() =>
+        {
+            directory.clone()
+        }
         _ => std::env::temp_dir(),
     }
 }

@@ -38,6 +38,7 @@ impl Settings {
             rules: Rules {
                 reuse: config.reuse,
                 window: config.resume_window.as_secs(),
+                settle: config.settle_time.as_secs(),
                 bind: config.bind_address,
             },
             pace: Pace::of(&config),

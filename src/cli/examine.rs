@@ -13,7 +13,6 @@ use rustix::fs::Access;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::config::{Config, Finding, Listen};
-use crate::replay::Replay;
 
 /// How long whoever listens at our address may take to say who it is.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -163,7 +162,7 @@ fn state_directory(directory: &Path) -> Option<Finding> {
     if missing {
         return Some(Finding::warning(KEY, format!("{path} does not exist yet; serve makes it")));
     }
-    if let Err(error) = Replay::status_on_disk(directory, &[0; 16]) {
+    if let Err(error) = crate::replay::check_directory(directory) {
         return Some(Finding::error(KEY, error.message));
     }
     // Root may write everywhere, which says nothing about the user of the service.

@@ -10,16 +10,16 @@ use serde_json::{Value, json};
 use super::load;
 use crate::cli::args::Explain;
 use crate::clock::{self, Clock};
-use crate::config::{Config, Reuse};
+use crate::config::Config;
 use crate::error::CommandError;
 use crate::http::head::token_of;
 use crate::http::refusal::Refusal;
 use crate::link::storage::backup_layouts;
-use crate::link::token::{Claims, Endpoint, Resource, TokenFault, Used};
+use crate::link::token::{Claims, Endpoint, Resource, TokenFault};
 use crate::logging::escape;
 use crate::net::address::ClientKey;
 use crate::process::sandbox::{self, Allowed};
-use crate::replay::{self, LinkStatus, Replay};
+use crate::replay::{self, ClaimRequest, LinkStatus, Replay};
 use crate::server;
 use crate::shared::Settings;
 
@@ -127,7 +127,8 @@ fn distance(date: u64, now: u64) -> String {
     }
 }
 
-/// What the journal knows of the link, and whether `client` may use it.
+/// What the journal knows of the link, and what the server's own check says of `client`; without
+/// one, of the client that the link is bound to.
 ///
 /// # Errors
 /// If there is a journal and it cannot be read.
@@ -138,71 +139,54 @@ fn judge_link(
     now: u64,
     lines: &mut Lines,
 ) -> Result<Option<Refusal>, CommandError> {
-    let status = match (&claims.unique_id, &settings.config.state_directory) {
-        (None, _) => {
-            lines.push(("link", "not one-time: it has no unique_id".into()));
-            None
-        }
-        (_, None) => {
-            let text =
-                "one-time; only the server knows its state, since state_directory is not set";
-            lines.push(("link", text.into()));
-            None
-        }
-        (Some(unique_id), Some(directory)) => {
-            let status = Replay::status_on_disk(directory, &replay::key_of(unique_id))?;
-            lines.extend(lines_of_link(&status, &settings.config, now));
-            Some(status)
-        }
+    let (config, rules) = (&settings.config, &settings.rules);
+    let expired = claims.expired.then_some(Refusal::Token(TokenFault::Expired));
+    let Some(unique_id) = &claims.unique_id else {
+        lines.push(("link", "not one-time: it has no unique_id".into()));
+        return Ok(expired);
     };
-    let fault = link_fault(settings, claims, status.as_ref(), client, now);
-    Ok(fault.map(Refusal::Token))
+    let Some(directory) = &config.state_directory else {
+        let text = "one-time; only the server knows its state, since state_directory is not set";
+        lines.push(("link", text.into()));
+        return Ok(expired);
+    };
+    let replay = Replay::read_only(config.max_tracked_tokens, directory, rules, now)?;
+    let key = replay::key_of(unique_id);
+    let status = replay.status(&key, rules, now);
+    lines.extend(lines_of_link(&status, config, now));
+    let holder = match status {
+        LinkStatus::Open { client, .. } => client,
+        _ => None,
+    };
+    let request = ClaimRequest {
+        key,
+        resource: replay::hash_of(&claims.resource),
+        server: replay::key_of(&claims.resource.server().to_string()),
+        client: client.or(holder),
+        expires: claims.expires,
+        expired: claims.expired,
+    };
+    Ok(replay.check(&request, rules, now).err().map(Refusal::from))
 }
 
 fn lines_of_link(status: &LinkStatus, config: &Config, now: u64) -> Lines {
-    match status {
-        LinkStatus::Unused => vec![("link", "one-time, never used".into())],
-        LinkStatus::Spent => vec![("link", "one-time, spent: its download is complete".into())],
-        LinkStatus::Open { client, opened, delivered, charged } => {
-            let end = opened.saturating_add(config.resume_window.as_secs());
-            let client = client.map_or("no address".into(), |client| client.to_string());
-            vec![
-                (
-                    "link",
-                    format!("in progress: {} of {} bytes delivered", delivered.0, delivered.1),
-                ),
-                ("bound to", client),
-                ("resumable", format!("until {}", distance(end, now))),
-                ("paid for", format!("{} of at most {} bytes", charged.0, charged.1)),
-            ]
-        }
-    }
-}
-
-/// Why the table of used links would turn `client` away.
-fn link_fault(
-    settings: &Settings,
-    claims: &Claims,
-    status: Option<&LinkStatus>,
-    client: Option<ClientKey>,
-    now: u64,
-) -> Option<TokenFault> {
-    let used = match (status, settings.rules.reuse) {
-        (Some(LinkStatus::Spent), Reuse::Once | Reuse::Resume) => Some(Used::Spent),
-        (Some(LinkStatus::Open { .. }), Reuse::Once) => Some(Used::Spent),
-        (Some(LinkStatus::Open { opened, client: bound, .. }), Reuse::Resume) => {
-            let elsewhere = settings.rules.bind && bound.is_some() && client.is_some();
-            if elsewhere && *bound != client {
-                Some(Used::OtherAddress)
-            } else if now >= opened.saturating_add(settings.rules.window) {
-                Some(Used::WindowOver)
-            } else {
-                None
-            }
-        }
-        _ => return claims.expired.then_some(TokenFault::Expired),
+    let LinkStatus::Open { client, opened, sure, delivered, charged, settles } = status else {
+        let spent = *status == LinkStatus::Spent;
+        let text = if spent { "spent: its download is complete" } else { "never used" };
+        return vec![("link", format!("one-time, {text}"))];
     };
-    used.map(TokenFault::Used)
+    let (bytes, length) = delivered;
+    let end = opened.saturating_add(config.resume_window.as_secs());
+    let mut lines = vec![
+        ("link", format!("in progress: {bytes} of {length} bytes delivered, {sure} for certain")),
+        ("bound to", client.map_or("no address".into(), |client| client.to_string())),
+        ("resumable", format!("until {}", distance(end, now))),
+    ];
+    if let Some(settles) = settles {
+        lines.push(("spent", format!("at {} unless it is used before", distance(*settles, now))));
+    }
+    lines.push(("paid for", format!("{} of at most {} bytes", charged.0, charged.1)));
+    lines
 }
 
 /// Whether the file is there, and within the server's reach.

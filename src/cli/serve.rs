@@ -13,7 +13,7 @@ use crate::process::notify::{Notifier, PidFile};
 use crate::process::sandbox::{self, Allowed, Sandbox};
 use crate::process::signals::Signals;
 use crate::process::{self, priority};
-use crate::replay::Replay;
+use crate::replay;
 use crate::server::{self, Opened, Server};
 
 /// Serves until told to stop.
@@ -69,7 +69,7 @@ fn confine(config: &Config, options: &Serve) -> Result<Option<Sandbox>, StartErr
     }
     if let Some(directory) = &config.state_directory {
         // It must exist to be allowed; the journal says what is wrong if it cannot.
-        let _ = Replay::make_directory(directory);
+        let _ = replay::make_directory(directory);
     }
     let base = server::private_base(config);
     let pid_file = options.pid_file.as_deref().and_then(|path| std::path::absolute(path).ok());

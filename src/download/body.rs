@@ -52,6 +52,11 @@ pub fn send_piece(
     let mut stream = transfer.delivery.stream.take();
     let content_start = transfer.delivery.content_start;
     let (was_parked, allowance) = (transfer.was_parked, transfer.allowance);
+    if let Some(stream) = stream.as_ref().filter(|_| transfer.was_parked) {
+        // Until the next report the link counts as sending: nobody takes it over meanwhile.
+        let acknowledged = transfer.delivery.content_of(socket.acknowledged().unwrap_or(0));
+        stream.progress(transfer.delivery.content, acknowledged);
+    }
     let rest = transfer.rest(began);
     let length = rest.length();
     let state = State::default();

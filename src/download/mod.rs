@@ -127,13 +127,14 @@ impl Serving<'_> {
         let claims = self.settings.verifier.verify(&token, endpoint, now)?;
         self.entry.resource = Some(claims.resource.clone());
         let claim = self.link(&claims);
-        match &claim {
+        let last_seen = match &claim {
             Some(claim) => self.shared.replay.check(claim, &self.settings.rules, now)?,
             None if claims.expired => return Err(Refusal::Token(TokenFault::Expired)),
-            None => {}
-        }
+            None => None,
+        };
         let found = self.settings.storage.open(&claims.resource)?;
-        let conditions = self.conditions();
+        let mut conditions = self.conditions();
+        conditions.changed = last_seen.is_some_and(|tag| tag != found.tag);
         let file = Validators { tag: found.tag, modified: found.modified, length: found.length };
         let until = (!claims.expired).then_some(claims.expires);
         Ok(Granted { selection: select(&conditions, &file), found, claim, until })
@@ -144,6 +145,7 @@ impl Serving<'_> {
         Some(ClaimRequest {
             key: replay::key_of(unique_id),
             resource: replay::hash_of(&claims.resource),
+            server: replay::key_of(&claims.resource.server().to_string()),
             client: self.request.client.map(ClientKey::of),
             expires: claims.expires,
             expired: claims.expired,
@@ -176,7 +178,7 @@ impl Serving<'_> {
         });
         match claimed {
             Ok(stream) => self.send(granted, span, stream),
-            Err(refusal) => self.refuse(&refusal),
+            Err(error) => self.refuse(&error.into()),
         }
     }
 

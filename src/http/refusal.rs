@@ -6,6 +6,7 @@
 
 use crate::link::storage::{Missing, OpenError};
 use crate::link::token::{TokenFault, Used};
+use crate::replay::ClaimError;
 
 /// Seconds after which a client may try again, unless something else is known.
 pub const RETRY_AFTER: u32 = 5;
@@ -72,6 +73,17 @@ impl From<TokenFault> for Refusal {
 impl From<OpenError> for Refusal {
     fn from(error: OpenError) -> Refusal {
         Refusal::Open(error)
+    }
+}
+
+impl From<ClaimError> for Refusal {
+    fn from(error: ClaimError) -> Refusal {
+        match error {
+            ClaimError::Used(used) => Refusal::Token(TokenFault::Used(used)),
+            ClaimError::Expired => Refusal::Token(TokenFault::Expired),
+            ClaimError::TooManyStreams => Refusal::Busy(Busy::LinkShare),
+            ClaimError::TableFull | ClaimError::ServerShare => Refusal::Busy(Busy::Tracked),
+        }
     }
 }
 

@@ -64,6 +64,15 @@ pub enum Resource {
     },
 }
 
+impl Resource {
+    /// The server that it belongs to.
+    pub fn server(&self) -> Uuid {
+        match self {
+            Resource::File { server, .. } | Resource::Backup { server, .. } => *server,
+        }
+    }
+}
+
 /// The claims of a token with a valid signature, dates and scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
