@@ -294,9 +294,11 @@ fn keep_fixed(config: &mut Config, before: &Config, sandboxed: bool) {
     keep("winglet.state_directory", &mut config.state_directory, &before.state_directory);
     keep("winglet.max_tracked_tokens", &mut config.max_tracked_tokens, &before.max_tracked_tokens);
     keep("winglet.sandbox", &mut config.sandbox, &before.sandbox);
+    keep("winglet.priority", &mut config.priority, &before.priority);
     if sandboxed {
         // Landlock cannot be widened again.
         keep("system.data", &mut config.data, &before.data);
+        keep("winglet.extra_read_paths", &mut config.extra_read_paths, &before.extra_read_paths);
         keep("system.backup_directory", &mut config.backup_directory, &before.backup_directory);
         let directories = |config: &Config| {
             config.tls.as_ref().map(|tls| {

@@ -5,7 +5,6 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,13 +54,13 @@ fn certificate(_: &Config, _: &mut Vec<Finding>) -> Option<String> {
 
 /// Whether `listen` can be bound, or is taken by a running Winglet.
 fn address(listen: &Listen) -> Option<Finding> {
-    let error = match listen {
-        Listen::Tcp { address, .. } => bind(*address).err()?,
+    let (address, error) = match listen {
+        Listen::Tcp { address, .. } => (*address, bind(*address).err()?),
         Listen::Unix { path } => return unix_path(path),
     };
     let message = format!("cannot listen on {listen}: {error}");
     match error.kind() {
-        io::ErrorKind::AddrInUse if is_winglet(listen) => None,
+        io::ErrorKind::AddrInUse if is_winglet(address) => None,
         // It may be gone by the time of the start, as Wings is if it makes room.
         io::ErrorKind::AddrInUse => Some(Finding::warning(
             "listen",
@@ -110,34 +109,23 @@ fn unix_path(path: &Path) -> Option<Finding> {
 }
 
 /// Whether it is Winglet that listens there: it answers `/health`, and on a TLS port says so.
-fn is_winglet(listen: &Listen) -> bool {
-    let answer = match listen {
-        Listen::Tcp { address, .. } => {
-            let mut address = *address;
-            match address {
-                SocketAddr::V4(v4) if v4.ip().is_unspecified() => {
-                    address.set_ip(Ipv4Addr::LOCALHOST.into());
-                }
-                SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
-                    address.set_ip(Ipv6Addr::LOCALHOST.into());
-                }
-                _ => {}
-            }
-            TcpStream::connect_timeout(&address, PATIENCE).and_then(|mut stream| {
-                stream.set_read_timeout(Some(PATIENCE))?;
-                ask(&mut stream)
-            })
+fn is_winglet(mut address: SocketAddr) -> bool {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => {
+            address.set_ip(Ipv4Addr::LOCALHOST.into())
         }
-        Listen::Unix { path } => UnixStream::connect(path).and_then(|mut stream| {
-            stream.set_read_timeout(Some(PATIENCE))?;
-            ask(&mut stream)
-        }),
-    };
-    answer
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
+            address.set_ip(Ipv6Addr::LOCALHOST.into())
+        }
+        _ => {}
+    }
+    ask(address)
         .is_ok_and(|answer| answer.contains(r#""status":"ok""#) || answer.contains("speaks HTTPS"))
 }
 
-fn ask(stream: &mut (impl Read + Write)) -> io::Result<String> {
+fn ask(address: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     // A reset after the answer takes nothing away from it.

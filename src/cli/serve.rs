@@ -31,15 +31,16 @@ pub(super) fn serve(options: &Serve) -> Result<ExitCode, CommandError> {
         let message = "has errors, listed above; nothing was started";
         return Err(CommandError(format!("{} {message}", names(&files))));
     };
+    // The first writes to /proc/self, which the second takes away.
+    if config.priority == Priority::Low {
+        findings.extend(priority::lower());
+    }
+    process::forbid_core_dumps();
     // Caught before anything is opened: from here on, TERM means an orderly end.
     let signals = Signals::catch().map_err(StartError::from)?;
     let opened = Opened::open(&config, &environment)?;
     let notifier = Notifier::connect(&environment);
     let mut pid_file = options.pid_file.as_deref().map(PidFile::create).transpose()?;
-    if config.priority == Priority::Low {
-        findings.extend(priority::lower());
-    }
-    process::forbid_core_dumps();
     let sandbox = confine(&config, options)?;
     // Sandbox and priority bind threads that are started after them: no thread before this line.
     let log = logging::start(config.debug).map_err(StartError::from)?;

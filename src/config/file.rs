@@ -27,7 +27,7 @@ fn usual(here: &Path, system: &Path) -> PathBuf {
 
 /// Reads `paths`, each over the one before. `None` if there is nothing to go by.
 pub(super) fn read(paths: &[PathBuf], notes: &mut Notes) -> Option<Vec<(String, Node)>> {
-    let mut document: Option<Node> = None;
+    let (mut document, mut all) = (None::<Node>, true);
     for (number, path) in paths.iter().enumerate() {
         notes.files.push(std::path::absolute(path).unwrap_or_else(|_| path.clone()));
         match read_one(path, number, paths.len() > 1) {
@@ -35,10 +35,14 @@ pub(super) fn read(paths: &[PathBuf], notes: &mut Notes) -> Option<Vec<(String, 
                 Some(document) => document.overlay(node),
                 None => document = Some(node),
             },
-            Err(message) => notes.error(path.display().to_string(), message),
+            Err(message) => {
+                notes.error(path.display().to_string(), message);
+                all = false;
+            }
         }
     }
-    match document?.value {
+    // What the others lack may stand in the one that could not be read.
+    match document.filter(|_| all)?.value {
         Value::Section(entries) => Some(entries),
         // Each of several files may be empty, and so may all of them.
         _ => Some(Vec::new()),

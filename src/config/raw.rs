@@ -117,7 +117,7 @@ fn resolve(
         min_rate: w.integer("min_rate", defaults::MIN_RATE, 0..=1 << 30),
         priority: w.one_of("priority", Priority::Low, PRIORITY),
         sandbox: w.bool("sandbox", true),
-        extra_read_paths: w.paths("extra_read_paths", "/mnt/volumes"),
+        extra_read_paths: extra_read_paths(w),
         timeouts: timeouts(w),
     };
     token::must_be_secret(&config, root.notes);
@@ -175,6 +175,18 @@ fn state_directory(w: &Section<'_>) -> Option<PathBuf> {
         w.notes.error(w.name_of("state_directory"), message);
     }
     Some(path)
+}
+
+fn extra_read_paths(w: &Section<'_>) -> Vec<PathBuf> {
+    let paths = w.paths("extra_read_paths", "\"/mnt/volumes\"");
+    for path in paths.iter().filter(|path| !path.exists()) {
+        let message = format!(
+            "{} does not exist, so that the sandbox cannot let the server there",
+            path.display()
+        );
+        w.notes.warning(w.name_of("extra_read_paths"), message);
+    }
+    paths
 }
 
 fn timeouts(w: &Section<'_>) -> Timeouts {

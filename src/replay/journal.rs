@@ -106,8 +106,8 @@ impl Journal {
         (inner.behind || bytes > Some(enough)) && time >= inner.retry_at
     }
 
-    /// Rewrites the journal at `time` with `lines`, which are about `links` many. A failure is
-    /// logged once.
+    /// Rewrites the journal at `time` with `lines`, which are about `links` many and must be listed
+    /// only when the first one is asked for. A failure is logged once.
     pub(super) fn rewrite(&self, time: u64, links: u64, lines: impl Iterator<Item = String>) {
         if let Err(error) = self.has_room(links) {
             // Looking for room costs nothing, and may be done again at once.
@@ -133,7 +133,7 @@ impl Journal {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
         let room = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if room < (links + 8).saturating_mul(ROOM_PER_LINK) {
+        if room < links.saturating_add(8).saturating_mul(ROOM_PER_LINK) {
             return Err(io::Error::other(format!("only {room} bytes are free")));
         }
         Ok(())

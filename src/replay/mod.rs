@@ -232,10 +232,13 @@ impl Replay {
     }
 
     fn rewrite(&self, journal: &Journal) {
-        let keys: Vec<Key> = self.entries.iter().map(|entry| *entry.key()).collect();
+        // Not before the first one is asked for: from then on, new lines go to the new file as well.
+        let keys = std::iter::once_with(|| {
+            self.entries.iter().map(|entry| *entry.key()).collect::<Vec<Key>>()
+        });
         let lines =
-            keys.iter().filter_map(|key| Some(record::format(key, &*self.entries.get(key)?)));
-        journal.rewrite(self.steady.load(Ordering::Relaxed), keys.len() as u64, lines);
+            keys.flatten().filter_map(|key| Some(record::format(&key, &*self.entries.get(&key)?)));
+        journal.rewrite(self.steady.load(Ordering::Relaxed), self.tracked() as u64, lines);
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {

@@ -357,6 +357,30 @@ fn a_read_only_disk_is_reported_and_served_on() {
 }
 
 #[test]
+fn an_empty_read_only_disk_is_locked_and_written_once_it_can_be() {
+    if !is_root() {
+        return;
+    }
+    let (node, _) = node();
+    let Some(small) = Mounted::small(node.state()) else { return };
+    let remount = |options: &str| {
+        let done = Command::new("mount").args(["-o", options]).arg(&small.0).status();
+        assert!(done.unwrap().success());
+    };
+    remount("remount,ro");
+    let mut server = node.start();
+    server.may_log_errors();
+    assert!(server.log().contains("no lock"), "{}", server.log());
+    server.wait_for_log("ERROR state_directory: cannot write the journal");
+    let targets = spend_many(&server, 5);
+    remount("remount,rw");
+    server.wait_for_log("written again and complete");
+    assert_refuses(&node, "in use by another server");
+    server.kill();
+    assert_spent(&node.start(), &targets);
+}
+
+#[test]
 fn a_directory_that_its_user_may_not_write_to_is_reported_and_served_on() {
     if !is_root() {
         return;

@@ -171,6 +171,11 @@ fn warnings_leave_a_configuration() {
     let told = "warning: api.trusted_proxies: 0.0.0.0/0 believes X-Forwarded-For of everybody";
     assert!(findings.starts_with(told), "{findings}");
     assert!(Node::new().load("api: {trusted_proxies: ['::/0']}").1.contains("::/0 believes"));
+
+    let (config, findings) = Node::new().load("winglet: {extra_read_paths: [/no/such]}");
+    assert!(config.is_some());
+    let told = "warning: winglet.extra_read_paths: /no/such does not exist";
+    assert!(findings.starts_with(told), "{findings}");
 }
 
 #[test]

@@ -251,78 +251,39 @@ fn a_rewrite_that_fails_waits_longer_each_time_and_costs_nothing() {
     assert_eq!(journal.inner().failures, 0);
 }
 
-/// A file system of its own, unmounted in the end. `None` if this may not mount.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn mount(at: &Path, arguments: &[&str]) -> Option<Mounted> {
-        std::fs::create_dir_all(at).unwrap();
-        let done = std::process::Command::new("mount").args(arguments).arg(at).output();
-        let mounted = done.is_ok_and(|output| output.status.success());
-        if !mounted {
-            eprintln!("skipped: mount is not allowed here");
-        }
-        mounted.then(|| Mounted(at.to_owned()))
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
-fn a_full_disk_keeps_what_it_has_and_gets_the_rest_later() {
+fn a_rewrite_that_has_no_room_does_not_begin() {
     let state = State::new();
-    let options = ["-t", "tmpfs", "-o", "size=64k,mode=0700", "winglet-test"];
-    let Some(_small) = Mounted::mount(&state.0, &options) else { return };
     let replay = state.open(&RULES);
     deliver(&replay, &request(0));
-    drop(replay);
-    let ballast = state.0.join("ballast");
-    let _ = std::fs::write(&ballast, vec![0; 1 << 20]);
-    // At the start…
-    let replay = state.open(&RULES);
-    assert_eq!(replay.status(&request(0).key, &RULES, NOW), LinkStatus::Spent);
-    (1..40).for_each(|link| deliver(&replay, &request(link)));
-    assert!(!state.0.join(NEW).exists(), "it did not take the last bytes");
     let journal = replay.journal.as_ref().unwrap();
-    assert!(journal.inner().behind && journal.inner().failures == 0);
-    // …and as soon as there is room.
-    std::fs::remove_file(&ballast).unwrap();
-    replay.maintain(&RULES, NOW + 1);
+    let never = std::iter::from_fn(|| -> Option<String> { panic!("it begins") });
+    journal.rewrite(NOW, u64::MAX, never);
+    assert!(journal.inner().behind && !state.0.join(NEW).exists());
+    assert!(journal.wants_rewrite(NOW), "it looks again at once");
+    replay.maintain(&RULES, NOW);
     assert!(!journal.inner().behind);
-    drop(replay);
-    assert_eq!(statuses(&state, 40), vec![LinkStatus::Spent; 40]);
 }
 
 #[test]
-fn a_read_only_disk_is_read_locked_and_written_once_it_can_be() {
+fn a_server_that_could_not_lock_writes_nothing_before_it_can() {
     let state = State::new();
-    let (disk, options) = (&state.0, ["-t", "tmpfs", "-o", "size=256k,mode=0700", "winglet-test"]);
-    let Some(_disk) = Mounted::mount(disk, &options) else { return };
-    let mount = |options: &str| {
-        let done = std::process::Command::new("mount").args(["-o", options]).arg(disk).status();
-        assert!(done.unwrap().success());
-    };
-    mount("remount,ro");
+    // A directory in the place of the lock file cannot be opened for writing, but locked.
+    std::fs::create_dir_all(state.0.join("lock")).unwrap();
     let replay = state.open(&RULES);
-    deliver(&replay, &request(0));
-    let journal = replay.journal.as_ref().unwrap();
-    assert!(journal.inner().lock.is_none(), "there is no lock file, and none can be made");
-    mount("remount,rw");
-    replay.maintain(&RULES, NOW + 1);
-    assert!(journal.inner().lock.is_some() && !journal.inner().behind);
     assert!(refusal(&state).contains("in use by another server"));
     drop(replay);
-    mount("remount,ro");
+    std::fs::remove_dir(state.0.join("lock")).unwrap();
+    std::os::unix::fs::symlink("/nowhere", state.0.join("lock")).unwrap();
     let replay = state.open(&RULES);
-    assert_eq!(replay.status(&request(0).key, &RULES, NOW), LinkStatus::Spent);
-    assert!(refusal(&state).contains("in use by another server"), "a lock needs no right to write");
-    deliver(&replay, &request(1));
-    (2..200).for_each(|second| replay.maintain(&RULES, NOW + second));
-    assert_eq!(replay.journal.as_ref().unwrap().inner().failures, 0, "looking costs nothing");
+    deliver(&replay, &request(0));
+    let journal = replay.journal.as_ref().unwrap();
+    assert!(journal.inner().lock.is_none() && journal.inner().file.is_none());
+    std::fs::remove_file(state.0.join("lock")).unwrap();
+    (0..3).for_each(|minute| replay.maintain(&RULES, NOW + minute * LEAP));
+    assert!(journal.inner().lock.is_some() && !journal.inner().behind);
+    drop(replay);
+    assert_eq!(statuses(&state, 1), [LinkStatus::Spent]);
 }
 
 #[test]
