@@ -1,20 +1,11 @@
 //! The sandbox from inside: what a process that tries cannot do, root or not.
 
 use std::fs;
-use std::io::Write;
-use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
-use std::sync::Arc;
-use std::thread;
 
-use winglet::clock::Clock;
-use winglet::process::notify::Notifier;
-use winglet::process::sandbox::{self, Allowed, Sandbox};
-use winglet::process::signals::Signals;
-use winglet::server::{self, Opened, Server as InProcess};
-use winglet::shared::Shared;
+use winglet::process::sandbox::{self, Sandbox};
 
-use crate::client::{Client, get};
+use crate::client::get;
 use crate::harness::{Node, OTHER_SERVER, must_be_root, skip};
 use crate::mint::Token;
 

@@ -297,7 +297,7 @@ fn a_disk_that_has_room_again_gets_everything() {
 
 #[test]
 fn a_full_disk_at_the_start_is_reported_and_served_on() {
-    if !is_root() {
+    if !must_be_root() {
         return;
     }
     let (node, _) = node();
@@ -322,7 +322,7 @@ fn a_full_disk_at_the_start_is_reported_and_served_on() {
 
 #[test]
 fn a_read_only_disk_is_reported_and_served_on() {
-    if !is_root() {
+    if !must_be_root() {
         return;
     }
     let (node, _) = node();
@@ -358,7 +358,7 @@ fn a_read_only_disk_is_reported_and_served_on() {
 
 #[test]
 fn an_empty_read_only_disk_is_locked_and_written_once_it_can_be() {
-    if !is_root() {
+    if !must_be_root() {
         return;
     }
     let (node, _) = node();
@@ -382,7 +382,7 @@ fn an_empty_read_only_disk_is_locked_and_written_once_it_can_be() {
 
 #[test]
 fn a_directory_that_its_user_may_not_write_to_is_reported_and_served_on() {
-    if !is_root() {
+    if !must_be_root() {
         return;
     }
     let (node, _) = node();
