@@ -230,7 +230,7 @@ fn check_finds_a_state_directory_that_cannot_be_used() {
     assert_eq!(said(&node), (Some(0), String::new()));
     fs::write(node.state().join("journal"), "something else\n").unwrap();
     let (code, text) = said(&node);
-    assert!(code == Some(1) && text.contains("not a journal of this version"), "{text}");
+    assert!(code == Some(1) && text.contains("it is not a journal of ours"), "{text}");
     assert_eq!(text.matches("state_directory").count(), 1, "{text}");
 
     if !is_root() {
@@ -250,8 +250,10 @@ fn check_finds_a_state_directory_that_cannot_be_used() {
         .output();
     let Ok(output) = output else { return eprintln!("skipped: setpriv is not installed") };
     let text = stdout(&output);
-    assert!(text.contains("is not writable by this user"), "{text}");
-    assert_eq!(output.status.code(), Some(1));
+    // It serves all the same, as tests in journal.rs have it.
+    assert!(text.starts_with("warning: winglet.state_directory: "), "{text}");
+    assert!(text.contains("is not writable by this user (Permission denied"), "{text}");
+    assert_eq!(output.status.code(), Some(0));
 }
 
 #[test]

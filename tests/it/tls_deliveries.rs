@@ -75,6 +75,7 @@ fn an_interrupted_download_is_resumed_by_curl() {
         return;
     }
     let Some((node, authority)) = setup() else { return };
+    let node = node.winglet("settle_time: 1s");
     let content = pattern(8 << 20);
     node.file("a", &content);
     let server = node.start();
@@ -102,7 +103,13 @@ fn an_interrupted_download_is_resumed_by_curl() {
     assert_eq!(output.stdout, b"206", "{output:?}");
     assert!(fs::read(node.path().join("part")).unwrap() == content);
     server.wait_for_log(" delivered");
-    assert!(fetch(&authority, &server, &target).0.starts_with("HTTP/1.1 401 "));
+    server.wait_until("the link to settle", |server| {
+        let mut client = connect(&authority.root(), server.address(), None);
+        write!(client, "HEAD {target} HTTP/1.1\r\nHost: node.test\r\n\r\n").unwrap();
+        let mut status = [0; 12];
+        client.read_exact(&mut status).unwrap();
+        status.ends_with(b" 401")
+    });
 }
 
 #[test]
@@ -191,6 +198,23 @@ fn renewal_takes_hold_under_a_running_download() {
     assert!(got[head..] == content);
     drop(download);
     server.wait_for_log(" delivered");
+}
+
+#[test]
+fn renewal_goes_on_after_a_reload_that_drops_tls() {
+    let Some((node, authority)) = setup() else { return };
+    authority.leaf("second", Kind::Ec, "30");
+    let mut server = node.start();
+    // As above.
+    server.may_log_errors();
+    let config = fs::read_to_string(node.config()).unwrap();
+    fs::write(node.config(), config.replace("\"tls:127", "\"127")).unwrap();
+    server.signal("HUP");
+    server.wait_for_log("winglet.listen has changed; that takes a restart");
+    server.wait_for_log("reload: done");
+    authority.replace("leaf", "second");
+    let (root, second) = (authority.root(), authority.der("second"));
+    server.wait_until("the new certificate", |server| shown(&root, server.address()) == second);
 }
 
 #[test]
