@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::delivery::pace::Broken;
-use crate::delivery::transfer::{Rest, Transfer};
+use crate::delivery::transfer::{Piece, Rest, Transfer};
 use crate::net::socket::Socket;
 use crate::replay::Stream;
 
@@ -27,17 +27,6 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// Size of the copy buffer in bytes. `std::io::copy` uses a reader's own from `MIN_BUFFER` on.
 const BUFFER: usize = 128 * 1024;
 const MIN_BUFFER: usize = 8 * 1024;
-
-/// How a piece ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// Everything is in the kernel's hands.
-    Sent,
-    /// The socket is full.
-    Full,
-    /// It has had its turn.
-    TurnOver,
-}
 
 /// Sends the next piece of `transfer`; `others` is how many are ready and wait for a worker.
 ///
