@@ -307,6 +307,33 @@ fn a_crash_keeps_what_was_acknowledged_and_waits_from_the_start() {
 }
 
 #[test]
+fn a_client_that_a_crash_cut_off_keeps_its_link() {
+    let state = State::new();
+    let replay = state.open(&RULES);
+    // One that has everything and fetches it again, and one that has only begun.
+    for link in [1, 2] {
+        let bytes = if link == 1 { LENGTH } else { 0 };
+        let stream = claim(&replay, &request(link), NOW).unwrap();
+        let _ = stream.finish(&end(bytes, EndedBy::Other), NOW).record();
+        std::mem::forget(claim(&replay, &request(link), NOW).unwrap());
+    }
+    let journal = state.0.join("journal");
+    let after_a_crash = std::fs::read(&journal).unwrap();
+    drop(replay);
+    std::fs::remove_dir_all(&state.0).unwrap();
+    std::fs::create_dir(&state.0).unwrap();
+    std::fs::write(&journal, after_a_crash).unwrap();
+    let replay = state.open_at(&RULES, NOW + 1000);
+    let stranger = ClaimRequest { client: client("192.0.2.2"), ..request(2) };
+    assert_eq!(used(claim(&replay, &stranger, NOW + 1000)), Used::OtherAddress);
+    assert!(replay.check(&request(1), &RULES, NOW + 1000).is_ok(), "it may have run until now");
+    pass(&replay, NOW + 1000..NOW + 1000 + SETTLE + 2 * LEAP);
+    let late = NOW + 1000 + SETTLE + LEAP;
+    assert_eq!(used(claim(&replay, &request(1), late)), Used::Spent);
+    assert!(replay.check(&request(2), &RULES, late).is_ok());
+}
+
+#[test]
 fn expiry_and_window() {
     let replay = memory();
     let late = ClaimRequest { expired: true, ..request(1) };

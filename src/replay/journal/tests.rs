@@ -225,6 +225,21 @@ fn a_failed_write_is_made_up_for() {
 }
 
 #[test]
+fn a_line_that_failed_half_way_costs_that_line_only() {
+    let state = State::new();
+    let replay = state.open(&RULES);
+    deliver(&replay, &request(0));
+    let journal = replay.journal.as_ref().unwrap();
+    let mut file = journal.inner().file.as_ref().unwrap().try_clone().unwrap();
+    file.write_all(b"link 0123").unwrap();
+    journal.inner().fail(&state.0, &io::Error::other("no room"));
+    deliver(&replay, &request(1));
+    let links = read(&state.0).unwrap();
+    assert_eq!((links.len(), skipped(&state)), (2, 1));
+    assert!(links.iter().all(|(_, entry)| entry.spent));
+}
+
+#[test]
 fn a_rewrite_that_fails_waits_longer_each_time_and_costs_nothing() {
     let state = State::new();
     let replay = state.open(&RULES);
