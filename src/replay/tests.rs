@@ -376,6 +376,10 @@ fn running_streams_keep_their_entry_whatever_expires() {
     pass(&replay, NOW..late + 2 * SWEEP);
     assert!(second.reserve(STEP_BYTES).is_some(), "an overlapping download may complete");
     let _ = second.finish(&all, late).record();
+    assert!(
+        replay.entries.get(&request(1).key).unwrap().grant.is_none(),
+        "nothing is left to keep"
+    );
     pass(&replay, late + 2 * SWEEP..late + 5 * SWEEP);
     assert_eq!(replay.tracked(), 0);
 }
