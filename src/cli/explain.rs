@@ -176,7 +176,7 @@ fn print_status(status: &LinkStatus, config: &Config, now: u64) {
     let end = opened.saturating_add(config.resume_window.as_secs());
     line("resumable", &format!("until {}", date_beside(end, now)));
     if let Some(settles) = settles {
-        line("spent", &format!("at {} unless used before", date_beside(*settles, now)));
+        line("settles", &format!("at {}, if nobody uses it before", date_beside(*settles, now)));
     }
     line("paid for", &format!("{} of at most {} bytes", charged.0, charged.1));
 }

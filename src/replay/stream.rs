@@ -68,7 +68,7 @@ impl Stream {
         {
             let whole = grant.finish(&self.flow, end, time);
             let (delivered, length) = (grant.delivered(), grant.file.length);
-            if whole || entry.spent {
+            if whole {
                 entry.close();
             }
             finished.progress = Some(Progress { delivered, length, spent: entry.spent });
