@@ -12,8 +12,8 @@ usage: attack.py BINARY ATTACK [--seconds N] [more]     ATTACK --help names what
 
 It starts BINARY on a node in a temporary directory, with default settings unless --set says
 otherwise, on free ports of 127.0.0.1, and attacks nothing else. All sources are addresses of
-127.0.0.0/8; counts and times are bounded. Each line is one measurement, with `ok` or `NO` where
-there is a bound, and the exit status is 1 if any is `NO`. Python 3.9 and, for `hello`, openssl.
+127.0.0.0/8; counts and times are bounded. Each line is one measurement, with `ok` or `NO` if it
+has a bound, and the exit status is 1 if any is `NO`. Python 3.9 and, for `hello`, openssl.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import threading
 import time
 from collections import Counter, deque
 
-sys.dont_write_bytecode = True  # nothing is left beside this script
+sys.dont_write_bytecode = True  # leave nothing in this directory
 import attacked  # noqa: E402
 from attacked import (IP_BIND_ADDRESS_NO_PORT, MIB, PATIENCE, RESET, Bystander, Node, Strangers, address, connect, head,
                       raise_limit, report, watch)  # noqa: E402
