@@ -232,9 +232,9 @@ def flood(options):
         time.sleep(1)
         strangers = Strangers(node, 64, options.seconds - 2, pause=0.2, health=False)
         during = bystander and bystander.speed(options.seconds - 2)
+        watch(node, attack)
         for process in pouring:
             process.join()
-        watch(node, attack)
         rate = sum(count.value for count in counts) / options.seconds
         report(attack, "attack", f"{rate:.0f} connections a second of {options.rate} from {options.addresses} "
                "addresses" + ("" if rate > 0.9 * options.rate else "; this machine is too busy for more"))
