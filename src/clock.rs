@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where the time of day comes from.
 #[derive(Clone, Debug, Default)]
@@ -25,4 +25,12 @@ impl Clock {
             Clock::Fixed(seconds) => seconds.load(Ordering::Relaxed),
         }
     }
+}
+
+/// A date in seconds since the epoch, as RFC 3339 writes it.
+pub fn date(seconds: u64) -> String {
+    /// The year 9999 ends here.
+    const LAST: u64 = 253_402_300_799;
+    let date = UNIX_EPOCH + Duration::from_secs(seconds.min(LAST));
+    humantime::format_rfc3339_seconds(date).to_string()
 }

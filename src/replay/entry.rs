@@ -1,13 +1,10 @@
 //! The table's entry for one link: whether somebody may use it, and what is known about it.
 
-use std::ops::Range;
-
 use super::grant::{Grant, HEAD_CHARGE, MAX_STREAMS};
-use super::{AFTERLIFE, Key, STEP_BYTES};
+use super::{AFTERLIFE, Key};
 use crate::config::Reuse;
-use crate::http::refusal::{Busy, Refusal};
 use crate::link::storage::EntityTag;
-use crate::link::token::{TokenFault, Used};
+use crate::link::token::Used;
 use crate::net::address::ClientKey;
 
 /// The rules of the configuration that the table goes by.
@@ -17,6 +14,8 @@ pub struct Rules {
     pub reuse: Reuse,
     /// Seconds after its first use in which a link may be resumed.
     pub window: u64,
+    /// Seconds after its last stream in which a link that may have delivered everything stays open.
+    pub settle: u64,
     /// Bind a link to the client that used it first.
     pub bind: bool,
 }
@@ -28,7 +27,9 @@ pub struct ClaimRequest {
     pub key: Key,
     /// The hash of what it opens.
     pub resource: [u8; 16],
-    /// Who asks, where that is known.
+    /// The hash of the server that it belongs to: [`super::key_of`] its UUID.
+    pub server: Key,
+    /// Who asks, if that is known.
     pub client: Option<ClientKey>,
     /// The token's `exp`.
     pub expires: u64,
@@ -36,13 +37,19 @@ pub struct ClaimRequest {
     pub expired: bool,
 }
 
-/// The file that a link is used for, as it is now.
-#[derive(Clone, Copy, Debug)]
-pub struct FileVersion {
-    /// Its entity tag.
-    pub tag: EntityTag,
-    /// Its length in bytes.
-    pub length: u64,
+/// Why a link cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimError {
+    /// It was used before, in this way.
+    Used(Used),
+    /// Its token expired before it was ever used.
+    Expired,
+    /// It has [`MAX_STREAMS`] streams.
+    TooManyStreams,
+    /// The table holds as many links as it may.
+    TableFull,
+    /// The table holds as many links of this server as it may.
+    ServerShare,
 }
 
 /// What is known about a link, for `explain`.
@@ -56,130 +63,111 @@ pub enum LinkStatus {
         client: Option<ClientKey>,
         /// First use, seconds since the epoch.
         opened: u64,
-        /// Bytes known to be delivered, and the file's length.
+        /// Bytes that were surely delivered.
+        sure: u64,
+        /// Bytes that were delivered, for all the server could see, and the file's length.
         delivered: (u64, u64),
         /// Bytes paid for, and how many may be.
         charged: (u64, u64),
+        /// When it will count as spent if nobody asks before, in seconds since the epoch.
+        settles: Option<u64>,
     },
     /// Its download is complete.
     Spent,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) sequence: u64,
     /// The token's `exp`.
     pub(super) expires: u64,
     pub(super) resource: [u8; 16],
+    pub(super) server: Key,
     pub(super) spent: bool,
-    pub(super) state: State,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// Nothing more to account for.
-    Closed,
-    /// In use, or spent with streams that still run.
-    Open(Box<Grant>),
+    /// What there is to account for; of a spent link, until its last stream has ended.
+    pub(super) grant: Option<Box<Grant>>,
+    /// By how much the system's clock is ahead of the table's own, for all this entry knows, in
+    /// seconds (wrapping).
+    pub(super) skew: u64,
 }
 
 impl Entry {
+    pub(super) fn new(request: &ClaimRequest, rules: &Rules, now: u64, skew: u64) -> Entry {
+        let ClaimRequest { expires, resource, server, .. } = *request;
+        let client = request.client.filter(|_| rules.bind);
+        let spent = rules.reuse != Reuse::Resume;
+        let grant = Grant { opened: now, client, ..Grant::default() };
+        let grant = (!spent).then(|| Box::new(grant));
+        Entry { sequence: 0, expires, resource, server, spent, grant, skew }
+    }
+
     /// When the entry can go, in seconds since the epoch.
-    pub(super) fn removable_at(&self, window: u64) -> u64 {
-        let last_use = match &self.state {
-            State::Open(grant) if !self.spent => {
-                self.expires.max(grant.opened.saturating_add(window))
-            }
+    pub(super) fn end(&self, window: u64) -> u64 {
+        let last_use = match &self.grant {
+            // Its streams may run on, and ask it for leave with every step.
+            Some(grant) if !grant.streams.is_empty() => return u64::MAX,
+            Some(grant) if !self.spent => self.expires.max(grant.opened.saturating_add(window)),
             _ => self.expires,
         };
         last_use.saturating_add(AFTERLIFE)
     }
 
-    /// Whether streams of this link are running.
-    pub(super) fn is_running(&self) -> bool {
-        matches!(&self.state, State::Open(grant) if grant.streams() > 0)
+    /// Notes that a link which has settled is spent, and for good: a clock that steps back must not
+    /// revive it. Returns whether that is new. Comes before every question below.
+    pub(super) fn settle(&mut self, rules: &Rules, now: u64) -> bool {
+        let settled = self.open_grant().is_some_and(|grant| grant.is_settled(rules.settle, now));
+        if settled {
+            self.close();
+        }
+        settled
     }
 
-    /// Whether `request` may go on with this link at `now`.
+    /// Whether `request` may use this link: the one rule for all who ask. Returns the version of
+    /// the file at the link's last stream.
     pub(super) fn admits(
         &self,
         request: &ClaimRequest,
         rules: &Rules,
         now: u64,
-    ) -> Result<(), Used> {
-        if self.resource != request.resource {
-            return Err(Used::OtherResource);
-        }
-        match &self.state {
-            State::Open(grant) if !self.spent && rules.reuse == Reuse::Resume => {
-                if rules.bind && grant.client.is_some() && grant.client != request.client {
-                    return Err(Used::OtherAddress);
-                }
-                if now >= grant.opened.saturating_add(rules.window) {
-                    return Err(Used::WindowOver);
-                }
-                Ok(())
+    ) -> Result<EntityTag, ClaimError> {
+        let used = |used| Err(ClaimError::Used(used));
+        match self.open_grant().filter(|_| rules.reuse == Reuse::Resume) {
+            _ if self.resource != request.resource => used(Used::OtherResource),
+            None => used(Used::Spent),
+            Some(grant) if now >= grant.opened.saturating_add(rules.window) => {
+                used(Used::WindowOver)
             }
-            _ => Err(Used::Spent),
-        }
-    }
-
-    pub(super) fn fresh(
-        request: &ClaimRequest,
-        rules: &Rules,
-        now: u64,
-        subject: &FileVersion,
-    ) -> Entry {
-        let client = request.client.filter(|_| rules.bind);
-        let state = match rules.reuse {
-            Reuse::Resume => {
-                State::Open(Box::new(Grant::open(now, client, subject.tag, subject.length)))
+            Some(grant) if grant.left() <= HEAD_CHARGE => used(Used::BudgetSpent),
+            Some(grant) if grant.is_strange_to(request.client, rules.bind) => {
+                if grant.is_a_peek() {
+                    Ok(grant.file.tag)
+                } else {
+                    used(Used::OtherAddress)
+                }
             }
-            _ => State::Closed,
-        };
-        Entry {
-            sequence: 1,
-            expires: request.expires,
-            resource: request.resource,
-            spent: matches!(state, State::Closed),
-            state,
+            Some(grant) if grant.streams.len() >= MAX_STREAMS => Err(ClaimError::TooManyStreams),
+            Some(grant) => Ok(grant.file.tag),
         }
     }
 
-    /// Starts a stream over `span` and reserves its first step: its number and the bytes reserved.
-    pub(super) fn start_stream(
-        &mut self,
-        subject: &FileVersion,
-        span: &Range<u64>,
-    ) -> Result<(u32, u64), Refusal> {
-        let State::Open(grant) = &mut self.state else {
-            return Err(Refusal::Token(TokenFault::Used(Used::Spent)));
-        };
-        let length = span.end - span.start;
-        if grant.streams() >= MAX_STREAMS {
-            return Err(Refusal::Busy(Busy::LinkShare));
-        }
-        if !grant.can_pay(length.saturating_add(HEAD_CHARGE)) {
-            return Err(Refusal::Token(TokenFault::Used(Used::BudgetSpent)));
-        }
-        grant.see_file(subject.tag, subject.length);
-        let number = grant.start(span);
-        let first = length.min(STEP_BYTES);
-        // Cannot fail: `can_pay` covered it.
-        grant.reserve(number, first);
-        self.sequence += 1;
-        Ok((number, first))
+    /// The link is spent; running streams may go on.
+    pub(super) fn close(&mut self) {
+        self.spent = true;
+        self.grant = self.grant.take().filter(|grant| !grant.streams.is_empty());
     }
 
-    pub(super) fn standing(&self) -> LinkStatus {
-        match &self.state {
-            State::Open(grant) if !self.spent => LinkStatus::Open {
-                client: grant.client,
-                opened: grant.opened,
-                delivered: (grant.delivered.total(), grant.length),
-                charged: (grant.charged, grant.budget()),
-            },
-            _ => LinkStatus::Spent,
-        }
+    pub(super) fn status(&self, rules: &Rules) -> LinkStatus {
+        self.open_grant().map_or(LinkStatus::Spent, |grant| LinkStatus::Open {
+            client: grant.client,
+            opened: grant.opened,
+            sure: grant.sure.total().min(grant.file.length),
+            delivered: (grant.delivered(), grant.file.length),
+            charged: (grant.charged, grant.budget()),
+            settles: grant.is_covered().then(|| grant.ended.saturating_add(rules.settle)),
+        })
+    }
+
+    fn open_grant(&self) -> Option<&Grant> {
+        self.grant.as_deref().filter(|_| !self.spent)
     }
 }

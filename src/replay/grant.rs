@@ -1,82 +1,38 @@
 //! A grant: what one `resume` link has been used for so far.
 //!
-//! Pure bookkeeping without clocks, locks or I/O. Three kinds of bytes are told apart:
-//!
-//! - *delivered*: a stream that ended in order carried them;
-//! - *doubtful*: a broken stream sent them, and the client may have thrown them away unread, or
-//!   never got them. They count once the client shows that it has them, by resuming behind them;
-//! - *in flight*: a stream that still runs may carry them. To the journal they are doubtful
-//!   already, since a crash leaves no time to say more.
+//! Pure bookkeeping without clocks, locks or I/O. What was delivered is kept as two sets of bytes:
+//! `sure` for streams that the client itself ended after it had acknowledged everything, and `seen`
+//! for what it acknowledged on all others. `sure` alone can spend a link at once; both together do
+//! once the link has been quiet for `settle_time`.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::link::storage::EntityTag;
 use crate::net::address::ClientKey;
-use crate::replay::spans::{Doubts, Spans};
+use crate::replay::spans::Spans;
 
 /// One grant pays for this many times the file…
 const BUDGET_FACTOR: u64 = 3;
 /// …plus this many bytes, which carry small files through bad connections.
 const BUDGET_SLACK: u64 = 64 << 20;
-/// Charged for each answer beside its content: its head.
+/// Charged for each answer besides its content: its head.
 pub(super) const HEAD_CHARGE: u64 = 1024;
+/// A client that has acknowledged fewer bytes than this has only peeked.
+const PEEK_BYTES: u64 = 256 << 10;
 /// Streams that one link may have at a time.
 pub const MAX_STREAMS: usize = 16;
+/// A stream announces this many bytes to the table and the journal before it sends them.
+pub const STEP_BYTES: u64 = 8 << 20;
 
-/// The state of one link in use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Grant {
-    /// First use, seconds since the epoch.
-    pub(super) opened: u64,
-    /// The client that it is bound to; `None` where binding is off or nothing was known.
-    pub(super) client: Option<ClientKey>,
-    /// The file's length at first use, which the budget counts from.
-    pub(super) base: u64,
-    /// The file as of now.
-    pub(super) tag: EntityTag,
-    /// Its length.
-    pub(super) length: u64,
-    /// Bytes paid for, running streams' reservations included.
-    pub(super) charged: u64,
-    pub(super) delivered: Spans,
-    pub(super) doubtful: Doubts,
-    in_flight: Vec<InFlight>,
-    next_stream: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct InFlight {
-    number: u32,
-    /// From the stream's first byte to the end of what it may have sent.
-    span: Range<u64>,
-    tag: EntityTag,
-    /// Where what was asked for ends.
-    wanted_end: u64,
-    /// Where the part of the file that it goes on with begins: before `span`, if what lies there
-    /// has been delivered.
-    part: u64,
-    /// Where the part of another stream of its time begins, the nearest behind its own start.
-    successor: Option<u64>,
-}
-
-impl InFlight {
-    /// Where the doubt about `sent` bytes ends: before the end of what was asked for. Who goes on
-    /// from exactly there may well be fetching the next segment, and says nothing about this one.
-    fn doubt_end(&self, sent: u64) -> u64 {
-        let reserved = self.span.end - self.span.start;
-        let end = self.span.start.saturating_add(sent.min(reserved));
-        end.min(self.wanted_end.saturating_sub(1)).max(self.span.start)
-    }
-
-    /// Learns of another stream at the same time, over the part of the file from `part` on, of
-    /// which it fetches what lies behind `start`.
-    fn see(&mut self, part: u64, start: u64) {
-        let place = if part > self.span.start { part } else { start };
-        // At its very end there is nothing left to take over.
-        if self.span.start < place && place < self.wanted_end {
-            self.successor = Some(self.successor.map_or(place, |nearest| nearest.min(place)));
-        }
-    }
+/// The file that a link is used for, as it is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileVersion {
+    /// Its entity tag.
+    pub tag: EntityTag,
+    /// Its length in bytes.
+    pub length: u64,
 }
 
 /// How a stream ended.
@@ -86,141 +42,223 @@ pub struct StreamEnd {
     pub sent: u64,
     /// Content bytes that the client's TCP acknowledged.
     pub acknowledged: u64,
-    /// Everything was acknowledged, and the connection went on or was closed in order.
-    pub orderly: bool,
+    /// What ended it.
+    pub by: EndedBy,
+}
+
+/// What ended a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndedBy {
+    /// The client itself, on a direct connection and after it had acknowledged everything: its FIN,
+    /// its next request, or silence for the `idle` timeout.
+    Client,
+    /// Anything else.
+    Other,
+    /// A reset: the client may have thrown bytes away, so the last one that it asked for does not
+    /// count.
+    Reset,
+}
+
+/// A running stream: what its sender and its grant share, without a lock.
+#[derive(Debug)]
+pub(super) struct Flow {
+    /// What was asked for.
+    span: Range<u64>,
+    tag: EntityTag,
+    /// Bytes that may be sent; more take another step of the budget.
+    pub(super) reserved: AtomicU64,
+    pub(super) sent: AtomicU64,
+    pub(super) acknowledged: AtomicU64,
+    /// The link is still its client's.
+    pub(super) current: AtomicBool,
+}
+
+impl Flow {
+    /// Bytes that were asked for.
+    pub(super) fn length(&self) -> u64 {
+        self.span.end - self.span.start
+    }
+
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserved.load(Ordering::Acquire)
+    }
+
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Acquire)
+    }
+
+    /// What `acknowledged` bytes come to, short of the last one that was asked for.
+    fn short(&self, acknowledged: u64) -> Range<u64> {
+        let end = self.span.start.saturating_add(acknowledged);
+        self.span.start..end.min(self.span.end.saturating_sub(1))
+    }
+}
+
+/// The state of one link in use.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Grant {
+    /// First use, seconds since the epoch.
+    pub(super) opened: u64,
+    /// The client that it is bound to; `None` if binding is off or no address was known.
+    pub(super) client: Option<ClientKey>,
+    /// The file's length at first use, which the budget counts from.
+    pub(super) base: u64,
+    /// The file as of the last stream. All ranges lie within it.
+    pub(super) file: FileVersion,
+    /// Bytes paid for, running streams' reservations included.
+    pub(super) charged: u64,
+    /// Bytes that this client acknowledged on streams that have ended, repeated ones included.
+    pub(super) acknowledged: u64,
+    /// When the last stream ended, seconds since the epoch.
+    pub(super) ended: u64,
+    pub(super) sure: Spans,
+    pub(super) seen: Spans,
+    pub(super) streams: Vec<Arc<Flow>>,
 }
 
 impl Grant {
-    pub(super) fn open(
-        opened: u64,
-        client: Option<ClientKey>,
-        tag: EntityTag,
-        length: u64,
-    ) -> Grant {
-        Grant {
-            opened,
-            client,
-            base: length,
-            tag,
-            length,
-            charged: 0,
-            delivered: Spans::default(),
-            doubtful: Doubts::default(),
-            in_flight: Vec::new(),
-            next_stream: 0,
-        }
-    }
-
-    /// Bytes that this grant pays for in all. It follows the file's length at first use, so that
-    /// changing the file does not raise it.
+    /// Bytes that this grant pays for in all. They follow the file's length at first use, so that
+    /// changing the file does not raise them.
     pub(super) fn budget(&self) -> u64 {
         self.base.saturating_mul(BUDGET_FACTOR).saturating_add(BUDGET_SLACK)
     }
 
-    pub(super) fn streams(&self) -> usize {
-        self.in_flight.len()
+    /// Bytes that it still pays for.
+    pub(super) fn left(&self) -> u64 {
+        self.budget().saturating_sub(self.charged)
     }
 
-    /// Whether the budget has room for `bytes` more.
-    pub(super) fn can_pay(&self, bytes: u64) -> bool {
-        self.charged.saturating_add(bytes) <= self.budget()
+    /// An empty file counts as one byte, so that one finished GET covers it.
+    fn whole(&self) -> u64 {
+        self.file.length.max(1)
     }
 
-    /// Notes the file as it is now: a changed one starts the delivery over, not the budget.
-    pub(super) fn see_file(&mut self, tag: EntityTag, length: u64) {
-        if self.tag != tag {
-            self.tag = tag;
-            self.length = length;
-            self.delivered.clear();
-            self.doubtful.clear();
+    /// Bytes of the file that were delivered.
+    pub(super) fn delivered(&self) -> u64 {
+        self.sure.total_with(&self.seen).min(self.file.length)
+    }
+
+    /// Whether both sets cover the file, and no stream runs that could change anything.
+    pub(super) fn is_covered(&self) -> bool {
+        self.streams.is_empty() && self.sure.total_with(&self.seen) >= self.whole()
+    }
+
+    /// Whether the link has been covered and quiet for `settle` seconds.
+    pub(super) fn is_settled(&self, settle: u64, now: u64) -> bool {
+        now.saturating_sub(self.ended) >= settle && self.is_covered()
+    }
+
+    /// Whether its client has done no more than peek, so that another may take the link over.
+    pub(super) fn is_a_peek(&self) -> bool {
+        let mut total = self.acknowledged;
+        for stream in &self.streams {
+            let acknowledged = stream.acknowledged();
+            if stream.sent.load(Ordering::Acquire) > acknowledged {
+                return false;
+            }
+            total = total.saturating_add(acknowledged);
         }
+        total < PEEK_BYTES.min(self.file.length)
     }
 
-    /// Starts a stream over `wanted` and returns its number. Where it starts says what the client
-    /// holds of a broken stream: all before it, and nothing behind.
-    pub(super) fn start(&mut self, wanted: &Range<u64>) -> u32 {
-        let start = wanted.start;
-        if let Some(doubtful) = self.doubtful.take_at(start) {
-            self.delivered.insert(doubtful.start..start);
+    /// Whether it is bound, and to another client than `client`.
+    pub(super) fn is_strange_to(&self, client: Option<ClientKey>, bind: bool) -> bool {
+        bind && self.client.is_some() && self.client != client
+    }
+
+    /// Lets `client` take the link over if it is another's, whose streams then stop. The budget
+    /// stays as it is.
+    pub(super) fn hold(&mut self, client: Option<ClientKey>, bind: bool) {
+        if !self.is_strange_to(client, bind) {
+            return;
         }
+        for stream in self.streams.drain(..) {
+            stream.current.store(false, Ordering::Release);
+        }
+        self.client = client;
+        self.acknowledged = 0;
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        (self.sure, self.seen) = (Spans::default(), Spans::default());
+    }
+
+    /// Starts a stream over `span` and reserves its first step. A changed file starts the delivery
+    /// over, not the budget.
+    pub(super) fn start(&mut self, file: &FileVersion, span: &Range<u64>) -> Arc<Flow> {
+        if self.charged == 0 {
+            self.base = file.length;
+        }
+        if self.file.tag != file.tag {
+            self.forget();
+        }
+        self.file = *file;
         self.charged = self.charged.saturating_add(HEAD_CHARGE);
-        let number = self.next_stream;
-        self.next_stream = self.next_stream.wrapping_add(1);
-        let held = self.delivered.iter().find(|span| span.start <= start && start <= span.end);
-        let part = held.map_or(start, |span| span.start);
-        let mut stream = InFlight {
-            number,
-            span: start..start,
-            tag: self.tag,
-            wanted_end: wanted.end,
-            part,
-            successor: None,
-        };
-        // Parts of which the client holds a beginning: it will go on with them, and leave this
-        // stream where they begin.
-        self.doubtful.iter().for_each(|doubt| stream.see(doubt.start, doubt.start));
-        for other in self.in_flight.iter_mut().filter(|other| other.tag == self.tag) {
-            other.see(part, start);
-            stream.see(other.part, other.span.start);
-        }
-        self.in_flight.push(stream);
-        number
+        let flow = Arc::new(Flow {
+            span: span.clone(),
+            tag: file.tag,
+            reserved: AtomicU64::new(0),
+            // Until its sender reports, it is sending: of two first requests at once, one wins.
+            sent: AtomicU64::new(u64::MAX),
+            acknowledged: AtomicU64::new(0),
+            current: AtomicBool::new(true),
+        });
+        self.reserve(&flow);
+        self.streams.push(Arc::clone(&flow));
+        flow
     }
 
-    /// Lets stream `number` send `bytes` more, if the budget has them.
-    pub(super) fn reserve(&mut self, number: u32, bytes: u64) -> bool {
-        if !self.can_pay(bytes) {
-            return false;
-        }
-        let Some(stream) = self.in_flight.iter_mut().find(|stream| stream.number == number) else {
-            return false;
-        };
-        stream.span.end = stream.span.end.saturating_add(bytes);
-        self.charged += bytes;
-        true
+    /// Pays for the next step of `flow`; `None` if the budget has nothing left for it.
+    pub(super) fn reserve(&mut self, flow: &Flow) -> Option<()> {
+        let step = (flow.length() - flow.reserved()).min(STEP_BYTES).min(self.left());
+        self.charged += step;
+        flow.reserved.fetch_add(step, Ordering::Release);
+        (step > 0).then_some(())
     }
 
-    /// Ends stream `number`. Returns whether the file has now been delivered whole.
-    pub(super) fn finish(&mut self, number: u32, ending: &StreamEnd) -> bool {
-        let Some(index) = self.in_flight.iter().position(|stream| stream.number == number) else {
+    /// Ends the stream of `flow`, unless another client has taken the link over. Returns whether the
+    /// file has now surely been delivered whole.
+    pub(super) fn finish(&mut self, flow: &Arc<Flow>, end: &StreamEnd, now: u64) -> bool {
+        self.charged = self.charged.saturating_sub(flow.reserved().saturating_sub(end.sent));
+        let index = self.streams.iter().position(|stream| Arc::ptr_eq(stream, flow));
+        let Some(index) = index else { return false };
+        self.streams.swap_remove(index);
+        let acknowledged = end.acknowledged.min(flow.length());
+        self.ended = now;
+        self.acknowledged = self.acknowledged.saturating_add(acknowledged);
+        if flow.tag != self.file.tag {
             return false;
+        }
+        let counted = match self.file.length {
+            0 => 0..1,
+            _ => flow.span.start..flow.span.start + acknowledged,
         };
-        let stream = self.in_flight.swap_remove(index);
-        let reserved = stream.span.end - stream.span.start;
-        self.charged = self.charged.saturating_sub(reserved.saturating_sub(ending.sent));
-        if stream.tag != self.tag {
-            return false;
+        match end.by {
+            EndedBy::Client if acknowledged == flow.length() => self.sure.insert(counted),
+            EndedBy::Client | EndedBy::Other => self.seen.insert(counted),
+            EndedBy::Reset => self.seen.insert(flow.short(acknowledged)),
         }
-        let start = stream.span.start;
-        let end = start.saturating_add(ending.acknowledged.min(reserved));
-        if ending.orderly {
-            self.delivered.insert(start..end);
-        } else {
-            // A parallel downloader asks for the rest on other connections, reads this one as far
-            // as the next of them, and then closes it, unread bytes and all. What lies before that
-            // place it has kept. What lies behind the place is the other stream's to deliver, and
-            // streams of other times say nothing about this one.
-            let taken_over = stream.successor.filter(|place| *place <= end).unwrap_or(start);
-            self.delivered.insert(start..taken_over);
-            // As far as it was sent, not only acknowledged: a reset that overtakes the last
-            // acknowledgements, or a TLS record that is acknowledged in part, must not leave a gap
-            // before the place that the client goes on from.
-            self.doubtful.insert(taken_over..stream.doubt_end(ending.sent));
-        }
-        // An empty file is covered from the start: only an orderly end delivers it.
-        self.delivered.covers(self.length) && (ending.orderly || self.length > 0)
+        self.sure.total() >= self.whole()
     }
 
-    /// Doubtful bytes as a crash would leave them: running streams may have sent all they reserved.
-    pub(super) fn doubtful_after_a_crash(&self) -> Doubts {
-        let mut doubtful = self.doubtful.clone();
-        for stream in self.in_flight.iter().filter(|stream| stream.tag == self.tag) {
-            let reserved = stream.span.end - stream.span.start;
-            doubtful.insert(stream.span.start..stream.doubt_end(reserved));
+    /// What a crash now would leave acknowledged: running streams with all that they may have sent,
+    /// so that nobody takes the link from a client that was cut off.
+    pub(super) fn acknowledged_by_now(&self) -> u64 {
+        self.streams.iter().fold(self.acknowledged, |sum, flow| sum.saturating_add(flow.reserved()))
+    }
+
+    /// What a crash now would leave as seen: running streams with what they have acknowledged.
+    pub(super) fn seen_by_now(&self) -> Spans {
+        let mut seen = self.seen.clone();
+        for stream in self.streams.iter().filter(|stream| stream.tag == self.file.tag) {
+            seen.insert(stream.short(stream.acknowledged()));
         }
-        doubtful
+        seen
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

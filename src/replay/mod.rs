@@ -2,7 +2,7 @@
 //!
 //! Check and claim are one atomic step on the map's entry. No I/O happens under a map guard: what
 //! goes to the journal is formatted there and written after. The table is bounded, and nothing
-//! live is ever evicted: full, it turns new links away.
+//! live is ever evicted: if it is full, new links are turned away.
 
 mod entry;
 mod grant;
@@ -11,264 +11,244 @@ mod record;
 pub mod spans;
 mod stream;
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
+use dashmap::mapref::one::RefMut;
 
 use entry::Entry;
-pub use entry::{ClaimRequest, FileVersion, LinkStatus, Rules};
-pub use grant::{MAX_STREAMS, StreamEnd};
+pub use entry::{ClaimError, ClaimRequest, LinkStatus, Rules};
+pub use grant::{EndedBy, FileVersion, MAX_STREAMS, STEP_BYTES, StreamEnd};
 use journal::Journal;
+pub use journal::make_directory;
 pub use stream::{Finished, Progress, Stream};
 
 use crate::config::Reuse;
 use crate::error::StartError;
-use crate::http::refusal::{Busy, Refusal};
-use crate::link::token::{Resource, TokenFault};
+use crate::link::storage::EntityTag;
+use crate::link::token::Resource;
 
-/// The hash of a link's `unique_id`.
+/// A hash of what must not be kept in the clear: a link's `unique_id`, a server.
 pub type Key = [u8; 16];
 
-/// A stream announces this many bytes to the table and the journal before it sends them.
-pub const STEP_BYTES: u64 = 8 << 20;
+/// An entry that may be used, with the map's guard over it.
+type Admitted<'a> = Result<RefMut<'a, Key, Entry>, ClaimError>;
+
 /// Entries outlive their use by this much, against clocks that step back; seconds.
 const AFTERLIFE: u64 = 3600;
-/// An entry with running streams is looked at again after this much; seconds.
-const RUNNING_KEPT: u64 = 60;
-/// Expired entries removed in one go, so that no one waits long for a shard.
-const EXPIRE_AT_ONCE: usize = 512;
-/// Entries copied between two writes of a compaction.
-const COPY_AT_ONCE: usize = 1024;
+/// If the clock moves by more than this between two looks, it has leapt; seconds.
+const LEAP: u64 = 60;
+/// The table is swept this often; seconds.
+const SWEEP: u64 = 60;
+/// One server's links take at most this part of the table.
+const SHARE: usize = 4;
 
 /// The table.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Replay {
     entries: DashMap<Key, Entry>,
-    tracked: AtomicUsize,
+    places: Mutex<Places>,
     bound: usize,
-    expiries: Mutex<BinaryHeap<Reverse<(u64, Key)>>>,
     journal: Option<Journal>,
-    compacting: AtomicBool,
+    /// The system's clock when it was last looked at; 0 before the first look.
+    clock: AtomicU64,
+    /// The table's own: that clock without its leaps.
+    steady: AtomicU64,
+}
+
+/// How many links there are in all, and of each server.
+#[derive(Debug, Default)]
+struct Places {
+    tracked: usize,
+    servers: HashMap<Key, usize>,
 }
 
 impl Replay {
     /// An empty table for at most `bound` links, in memory.
     pub fn in_memory(bound: usize) -> Replay {
-        Replay {
-            entries: DashMap::new(),
-            tracked: AtomicUsize::new(0),
-            bound,
-            expiries: Mutex::default(),
-            journal: None,
-            compacting: AtomicBool::new(false),
-        }
+        Replay { bound, ..Replay::default() }
     }
 
-    /// The table with what the journal in `directory` remembers.
+    /// The table with what the journal in `directory` remembers, which it keeps up from here on. A
+    /// disk that is full or cannot be written to costs an error in the log and what is not written.
     ///
     /// # Errors
-    /// Where the journal cannot be read or written; see [`StartError`]'s text.
+    /// If another server holds the directory, or the journal is there and cannot be read.
     pub fn with_journal(
         bound: usize,
         directory: &Path,
         rules: &Rules,
         now: u64,
     ) -> Result<Replay, StartError> {
-        let (journal, loaded) = Journal::open(directory)?;
-        if loaded.skipped > 0 {
-            log::warn!(
-                "state_directory: {} unreadable lines of the journal were skipped",
-                loaded.skipped
-            );
-        }
-        let mut replay = Replay::in_memory(bound);
-        for (key, entry) in loaded.entries {
-            let removable = entry.removable_at(rules.window);
-            if removable > now {
-                replay.tracked.fetch_add(1, Ordering::Relaxed);
-                replay.schedule(removable, key);
-                replay.entries.insert(key, entry);
-            }
-        }
+        let journal = Journal::open(directory)?;
+        let mut replay = Replay::read_only(bound, directory, rules, now)?;
+        replay.rewrite(&journal);
         replay.journal = Some(journal);
         Ok(replay)
     }
 
-    /// Makes the state directory where it is missing, for the server alone (mode 0700).
+    /// The table as the journal in `directory` has it, for looking at: nothing is locked or written.
     ///
     /// # Errors
-    /// Whatever mkdir(2) returns.
-    pub fn make_directory(directory: &Path) -> std::io::Result<()> {
-        journal::make_directory(directory)
+    /// If the journal is there and cannot be read.
+    pub fn read_only(
+        bound: usize,
+        directory: &Path,
+        rules: &Rules,
+        now: u64,
+    ) -> Result<Replay, StartError> {
+        let (clock, steady) = (now.into(), now.into());
+        let replay = Replay { bound, clock, steady, ..Replay::default() };
+        let links = journal::read(directory)?.into_iter();
+        let (live, over): (Vec<_>, Vec<_>) =
+            links.partition(|(_, entry)| entry.end(rules.window) > now);
+        // What seems to be over stays for an hour if there is room: the clock may be wrong yet.
+        let room = (bound / 2).saturating_sub(live.len());
+        for (key, mut entry) in live.into_iter().chain(over.into_iter().take(room)) {
+            let last_use = entry.end(rules.window) - AFTERLIFE;
+            entry.skew = last_use.min(now).wrapping_sub(now);
+            if let Some(grant) = &mut entry.grant {
+                grant.ended = grant.ended.min(now);
+            }
+            replay.places().take(&entry.server);
+            replay.entries.insert(key, entry);
+        }
+        Ok(replay)
     }
 
     /// Links that are tracked now.
     pub fn tracked(&self) -> usize {
-        self.tracked.load(Ordering::Relaxed)
+        self.places().tracked
     }
 
-    /// Whether `request` could be claimed now, changing nothing.
+    /// Whether `request` could be claimed now, binding and spending nothing. Returns the version of
+    /// the file at the link's last stream, if it was used before and is accounted for.
     ///
     /// # Errors
     /// As [`Replay::claim`].
-    pub fn check(&self, request: &ClaimRequest, rules: &Rules, now: u64) -> Result<(), Refusal> {
-        let fault = match self.entries.get(&request.key) {
-            Some(entry) if rules.reuse != Reuse::Unlimited => {
-                entry.admits(request, rules, now).err().map(TokenFault::Used)
-            }
-            _ => request.expired.then_some(TokenFault::Expired),
+    pub fn check(
+        &self,
+        request: &ClaimRequest,
+        rules: &Rules,
+        now: u64,
+    ) -> Result<Option<EntityTag>, ClaimError> {
+        if rules.reuse == Reuse::Unlimited {
+            return if request.expired { Err(ClaimError::Expired) } else { Ok(None) };
+        }
+        let Some(mut entry) = self.entries.get_mut(&request.key) else {
+            return self.places().admits(request, self.bound).map(|()| None);
         };
-        fault.map_or(Ok(()), |fault| Err(Refusal::Token(fault)))
+        let settled = entry.settle(rules, now);
+        let admitted = entry.admits(request, rules, now).map(Some);
+        if settled {
+            self.write(self.line(entry));
+        }
+        admitted
     }
 
-    /// Claims `span` of `subject` for `request`. The stream that comes back has its first
+    /// Claims `span` of `file` for `request`. The stream that comes back has its first
     /// [`STEP_BYTES`] reserved; `None` means that nothing is to be accounted for.
     ///
     /// # Errors
-    /// [`Refusal::Token`] where the link is used up, bound to another client or expired, and
-    /// [`Refusal::Busy`] where the table is full or the link has [`MAX_STREAMS`] streams.
+    /// [`ClaimError`] if the link is used up, bound to another client or expired, has too many
+    /// streams, or does not fit into the table.
     pub fn claim(
         self: &Arc<Self>,
         request: &ClaimRequest,
         rules: &Rules,
         now: u64,
-        subject: &FileVersion,
+        file: &FileVersion,
         span: &Range<u64>,
-    ) -> Result<Option<Stream>, Refusal> {
+    ) -> Result<Option<Stream>, ClaimError> {
         if rules.reuse == Reuse::Unlimited {
-            return self.check(request, rules, now).map(|()| None);
+            return self.check(request, rules, now).map(|_| None);
         }
-        let (line, number, first) = match self.entries.entry(request.key) {
+        let mut entry = self.entry(request, rules, now)?;
+        let started = entry.grant.as_mut().map(|grant| {
+            grant.hold(request.client, rules.bind);
+            grant.start(file, span)
+        });
+        self.write(self.line(entry));
+        let (replay, key) = (Arc::clone(self), request.key);
+        Ok(started.map(|flow| Stream { replay, key, flow, ended: false }))
+    }
+
+    /// The entry for a request that may use it; a new one takes its place in the table.
+    fn entry(&self, request: &ClaimRequest, rules: &Rules, now: u64) -> Admitted<'_> {
+        match self.entries.entry(request.key) {
             Slot::Occupied(mut slot) => {
-                let entry = slot.get_mut();
-                entry
-                    .admits(request, rules, now)
-                    .map_err(|u| Refusal::Token(TokenFault::Used(u)))?;
-                let (number, first) = entry.start_stream(subject, span)?;
-                (self.line(&request.key, entry), Some(number), first)
+                slot.get_mut().settle(rules, now);
+                slot.get().admits(request, rules, now)?;
+                Ok(slot.into_ref())
             }
             Slot::Vacant(slot) => {
-                if request.expired {
-                    return Err(Refusal::Token(TokenFault::Expired));
-                }
-                self.take_place()?;
-                let mut entry = Entry::fresh(request, rules, now, subject);
-                let started = match rules.reuse {
-                    Reuse::Resume => entry.start_stream(subject, span).inspect_err(|_| {
-                        self.tracked.fetch_sub(1, Ordering::Relaxed);
-                    })?,
-                    _ => (0, 0),
-                };
-                let line = self.line(&request.key, &entry);
-                self.schedule(entry.removable_at(rules.window), request.key);
-                slot.insert(entry);
-                (line, (rules.reuse == Reuse::Resume).then_some(started.0), started.1)
+                let mut places = self.places();
+                places.admits(request, self.bound)?;
+                places.take(&request.server);
+                let skew = now.wrapping_sub(self.steady.load(Ordering::Relaxed));
+                Ok(slot.insert(Entry::new(request, rules, now, skew)))
             }
-        };
-        self.write(line);
-        Ok(number.map(|number| Stream {
-            replay: Arc::clone(self),
-            key: request.key,
-            number,
-            reserved: first,
-            length: span.end - span.start,
-            ended: false,
-        }))
+        }
     }
 
     /// What is known about a link.
-    pub fn standing(&self, key: &Key) -> LinkStatus {
-        self.entries.get(key).map_or(LinkStatus::Unused, |entry| entry.standing())
+    pub fn status(&self, key: &Key, rules: &Rules, now: u64) -> LinkStatus {
+        self.entries.get_mut(key).map_or(LinkStatus::Unused, |mut entry| {
+            entry.settle(rules, now);
+            entry.status(rules)
+        })
     }
 
-    /// Reads the standing of a link from the journal in `directory`, without the server's help.
-    ///
-    /// # Errors
-    /// Where there is a journal and it cannot be read.
-    pub fn status_on_disk(directory: &Path, key: &Key) -> Result<LinkStatus, StartError> {
-        let loaded = journal::read(directory)?;
-        let entry = loaded.entries.iter().find(|(found, _)| found == key);
-        Ok(entry.map_or(LinkStatus::Unused, |(_, entry)| entry.standing()))
-    }
-
-    /// Removes what has expired, a bounded number at a time, and compacts the journal if that is
-    /// due. Called about once a second.
+    /// Looks at the clock, removes what has expired, and rewrites the journal if that is due.
+    /// Called about once a second.
     pub fn maintain(&self, rules: &Rules, now: u64) {
-        while self.expire(rules, now) == EXPIRE_AT_ONCE {}
-        if self.journal.as_ref().is_some_and(Journal::wants_compaction)
-            && let Err(error) = self.compact()
-        {
-            log::debug!("state_directory: cannot compact the journal: {error}");
+        let before = self.clock.swap(now, Ordering::Relaxed);
+        // What its ticking does not explain is no time that has passed.
+        let passed = if before == 0 { 0 } else { now.saturating_sub(before).min(LEAP) };
+        let steady = self.steady.fetch_add(passed, Ordering::Relaxed) + passed;
+        if steady % SWEEP < passed {
+            self.sweep(rules, now, steady);
+        }
+        if let Some(journal) = self.journal.as_ref().filter(|j| j.wants_rewrite(steady)) {
+            self.rewrite(journal);
         }
     }
 
-    fn expire(&self, rules: &Rules, now: u64) -> usize {
-        let mut due = Vec::new();
-        {
-            let mut expiries = self.expiries.lock().unwrap_or_else(PoisonError::into_inner);
-            while due.len() < EXPIRE_AT_ONCE
-                && expiries.peek().is_some_and(|Reverse((when, _))| *when <= now)
-            {
-                due.extend(expiries.pop().map(|Reverse((_, key))| key));
+    /// Removes what is over by the system's clock and by the table's own.
+    fn sweep(&self, rules: &Rules, now: u64, steady: u64) {
+        self.entries.retain(|_, entry| {
+            let over = now.min(steady.wrapping_add(entry.skew)) >= entry.end(rules.window);
+            if over {
+                self.places().leave(&entry.server);
             }
-        }
-        for key in &due {
-            // An entry may have moved its own end since it was scheduled.
-            let end = self.entries.get(key).map(|entry| match entry.is_running() {
-                // Its streams may run on, and ask it for leave with every step.
-                true => now.saturating_add(RUNNING_KEPT),
-                false => entry.removable_at(rules.window),
-            });
-            match end {
-                Some(end) if end > now => self.schedule(end, *key),
-                Some(_) if self.entries.remove(key).is_some() => {
-                    self.tracked.fetch_sub(1, Ordering::Relaxed);
-                }
-                Some(_) | None => {}
-            }
-        }
-        due.len()
-    }
-
-    fn compact(&self) -> std::io::Result<()> {
-        let Some(journal) = &self.journal else { return Ok(()) };
-        if self.compacting.swap(true, Ordering::Acquire) {
-            return Ok(());
-        }
-        let copied = journal.begin_compaction().and_then(|()| {
-            let keys: Vec<Key> = self.entries.iter().map(|entry| *entry.key()).collect();
-            for keys in keys.chunks(COPY_AT_ONCE) {
-                let lines: String = keys
-                    .iter()
-                    .filter_map(|key| self.entries.get(key).map(|e| record::format(key, &e)))
-                    .collect();
-                journal.append(&lines);
-            }
-            journal.end_compaction()
+            !over
         });
-        self.compacting.store(false, Ordering::Release);
-        copied
+        self.places().servers.retain(|_, links| *links > 0);
     }
 
-    fn take_place(&self) -> Result<(), Refusal> {
-        let taken = self.tracked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |tracked| {
-            (tracked < self.bound).then_some(tracked + 1)
+    fn rewrite(&self, journal: &Journal) {
+        // Not before the first one is asked for: from then on, new lines go to the new file as well.
+        let keys = std::iter::once_with(|| {
+            self.entries.iter().map(|entry| *entry.key()).collect::<Vec<Key>>()
         });
-        taken.map(|_| ()).map_err(|_| Refusal::Busy(Busy::Tracked))
+        let lines =
+            keys.flatten().filter_map(|key| Some(record::format(&key, &*self.entries.get(&key)?)));
+        journal.rewrite(self.steady.load(Ordering::Relaxed), self.tracked() as u64, lines);
     }
 
-    fn schedule(&self, when: u64, key: Key) {
-        self.expiries.lock().unwrap_or_else(PoisonError::into_inner).push(Reverse((when, key)));
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn line(&self, key: &Key, entry: &Entry) -> Option<String> {
-        self.journal.as_ref().map(|_| record::format(key, entry))
+    /// Lets go of an entry that has changed, and returns what the journal must learn of it.
+    fn line(&self, mut entry: RefMut<'_, Key, Entry>) -> Option<String> {
+        entry.sequence += 1;
+        self.journal.as_ref().map(|_| record::format(entry.key(), &entry))
     }
 
     fn write(&self, line: Option<String>) {
@@ -278,33 +258,52 @@ impl Replay {
     }
 }
 
-/// The key of `unique_id`.
-pub fn key_of(unique_id: &str) -> Key {
-    truncate(hmac_sha256::Hash::hash(unique_id.as_bytes()))
+impl Places {
+    /// Whether a link that was never used may come in.
+    fn admits(&self, request: &ClaimRequest, bound: usize) -> Result<(), ClaimError> {
+        let share = (bound / SHARE).max(1);
+        match self.servers.get(&request.server) {
+            _ if request.expired => Err(ClaimError::Expired),
+            _ if self.tracked >= bound => Err(ClaimError::TableFull),
+            Some(links) if *links >= share => Err(ClaimError::ServerShare),
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&mut self, server: &Key) {
+        self.tracked += 1;
+        *self.servers.entry(*server).or_default() += 1;
+    }
+
+    fn leave(&mut self, server: &Key) {
+        self.tracked -= 1;
+        self.servers.entry(*server).and_modify(|links| *links -= 1);
+    }
+}
+
+/// Whether the journal in `directory` can be read, if there is one.
+///
+/// # Errors
+/// What is wrong with it, and the remedy.
+pub fn check_directory(directory: &Path) -> Result<(), StartError> {
+    journal::read(directory).map(drop)
+}
+
+/// The key of `text`: a `unique_id`, or a server's UUID.
+pub fn key_of(text: &str) -> Key {
+    let mut key = Key::default();
+    key.copy_from_slice(&hmac_sha256::Hash::hash(text.as_bytes())[..16]);
+    key
 }
 
 /// The hash that tells resources apart without naming them.
 pub fn hash_of(resource: &Resource) -> [u8; 16] {
-    let mut hash = hmac_sha256::Hash::new();
-    match resource {
-        Resource::File { server, path } => {
-            hash.update(b"file\0");
-            hash.update(server.as_str());
-            hash.update(path);
-        }
-        Resource::Backup { server, backup } => {
-            hash.update(b"backup\0");
-            hash.update(server.as_str());
-            hash.update(backup.as_str());
-        }
-    }
-    truncate(hash.finalize())
-}
-
-fn truncate(hash: [u8; 32]) -> [u8; 16] {
-    let mut truncated = [0; 16];
-    truncated.copy_from_slice(&hash[..16]);
-    truncated
+    // A server's UUID has one length, so that nothing needs to stand between it and the rest.
+    let (kind, server, name) = match resource {
+        Resource::File { server, path } => ("file", server, path.clone()),
+        Resource::Backup { server, backup } => ("backup", server, backup.to_string()),
+    };
+    key_of(&format!("{kind}\0{server}{name}"))
 }
 
 #[cfg(test)]

@@ -1,35 +1,34 @@
 //! One line of the journal: the whole state of one link at one moment.
 //!
 //! A line is complete in itself and carries a sequence number, so that lines may be lost, repeated
-//! or reordered: of all sound lines of a link, the highest number holds. `ARCHITECTURE.md` has the
+//! or reordered: of all valid lines of a link, the highest number holds. `ARCHITECTURE.md` has the
 //! format for those who read it with `less`.
 
 use std::fmt::Write as _;
 
 use super::Key;
-use super::entry::{Entry, State};
-use super::grant::Grant;
+use super::entry::Entry;
+use super::grant::{FileVersion, Grant};
 use crate::net::address::ClientKey;
-use crate::replay::spans::{Doubts, Spans};
+use crate::replay::spans::Spans;
 
 /// The line for `entry`, line break included.
 pub(super) fn format(key: &Key, entry: &Entry) -> String {
-    let mut line = String::with_capacity(192);
-    line.push_str(&hex(key));
-    let _ = write!(line, " {} {} {}", entry.sequence, entry.expires, hex(&entry.resource));
-    match &entry.state {
-        State::Open(grant) if !entry.spent => {
+    let mut line = String::with_capacity(256);
+    let Entry { sequence, expires, resource, server, spent, grant, .. } = entry;
+    let (key, resource, server) = (hex(key), hex(resource), hex(server));
+    let _ = write!(line, "link {key} {sequence} {expires} {resource} {server}");
+    match grant {
+        Some(grant) if !spent => {
             let client = grant.client.map_or_else(|| "-".to_owned(), |client| client.to_string());
+            let running = !grant.streams.is_empty();
+            let ended = if running { "-".to_owned() } else { grant.ended.to_string() };
+            let Grant { opened, base, charged, sure, .. } = &**grant;
+            let (FileVersion { tag, length }, seen) = (grant.file, grant.seen_by_now());
+            let acknowledged = grant.acknowledged_by_now();
             let _ = write!(
                 line,
-                " open {} {client} {} {:016x} {} {} {} {}",
-                grant.opened,
-                grant.base,
-                grant.tag,
-                grant.length,
-                grant.charged,
-                grant.delivered,
-                grant.doubtful_after_a_crash(),
+                " open {opened} {client} {base} {tag:016x} {length} {charged} {acknowledged} {ended} {sure} {seen}"
             );
         }
         _ => line.push_str(" spent"),
@@ -39,26 +38,31 @@ pub(super) fn format(key: &Key, entry: &Entry) -> String {
     line
 }
 
-/// Reads a line without its line break; `None` where it is torn or not one of ours.
+/// Reads a line without its line break; `None` if it is torn, or of a kind that is not known.
 pub(super) fn parse(line: &str) -> Option<(Key, Entry)> {
     let (content, sum) = line.rsplit_once(" *")?;
     if u32::from_str_radix(sum, 16).ok()? != checksum(content) || sum.len() != 8 {
         return None;
     }
-    let mut words = content.split(' ');
+    // Version 1 named no kind, and knew of no servers.
+    let (content, old) =
+        content.strip_prefix("link ").map_or((content, true), |rest| (rest, false));
+    let words = &mut content.split(' ');
     let key = unhex(words.next()?)?;
     let sequence = words.next()?.parse().ok()?;
     let expires = words.next()?.parse().ok()?;
     let resource = unhex(words.next()?)?;
-    let (state, spent) = match words.next()? {
-        "spent" => (State::Closed, true),
-        "open" => (State::Open(Box::new(parse_grant(&mut words)?)), false),
+    let server = if old { Key::default() } else { unhex(words.next()?)? };
+    let grant = match words.next()? {
+        "spent" => None,
+        "open" => Some(Box::new(parse_grant(words, old)?)),
         _ => return None,
     };
-    Some((key, Entry { sequence, expires, resource, spent, state }))
+    let spent = grant.is_none();
+    Some((key, Entry { sequence, expires, resource, server, spent, grant, skew: 0 }))
 }
 
-fn parse_grant<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Grant> {
+fn parse_grant<'a>(words: &mut impl Iterator<Item = &'a str>, old: bool) -> Option<Grant> {
     let opened = words.next()?.parse().ok()?;
     let client = match words.next()? {
         "-" => None,
@@ -67,11 +71,18 @@ fn parse_grant<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Grant> {
     let base = words.next()?.parse().ok()?;
     let tag = u64::from_str_radix(words.next()?, 16).ok()?;
     let length = words.next()?.parse().ok()?;
-    let mut grant = Grant::open(opened, client, tag, length);
-    grant.base = base;
-    grant.charged = words.next()?.parse().ok()?;
-    grant.delivered = Spans::parse(words.next()?)?;
-    grant.doubtful = Doubts::parse(words.next()?)?;
+    let file = FileVersion { tag, length };
+    let charged = words.next()?.parse().ok()?;
+    let mut grant = Grant { opened, client, base, file, charged, ..Grant::default() };
+    // Of version 1: its client had at most this much, and a stream may have run to the last.
+    (grant.acknowledged, grant.ended) = (charged, u64::MAX);
+    if !old {
+        grant.acknowledged = words.next()?.parse().ok()?;
+        grant.ended = words.next()?.parse().unwrap_or(u64::MAX);
+        grant.sure = Spans::parse(words.next()?)?;
+    }
+    // Version 1 called bytes delivered after two seconds of silence: they have been seen.
+    grant.seen = Spans::parse(words.next()?)?;
     Some(grant)
 }
 
@@ -90,33 +101,80 @@ fn unhex(text: &str) -> Option<[u8; 16]> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
+    use crate::replay::grant::{EndedBy, StreamEnd};
+
+    const FILE: FileVersion = FileVersion { tag: 0xabc, length: 1000 };
 
     fn open_entry() -> Entry {
         let client = ClientKey::of("2001:db8::1".parse().unwrap());
-        let mut grant = Grant::open(100, Some(client), 0xabc, 1000);
-        grant.charged = 77;
-        grant.delivered.insert(10..20);
-        grant.delivered.insert(30..40);
-        grant.doubtful.insert(50..60);
-        grant.doubtful.insert(60..70);
+        let mut grant = Grant { opened: 100, client: Some(client), ..Grant::default() };
+        for (start, by) in [(10, EndedBy::Client), (30, EndedBy::Other), (50, EndedBy::Reset)] {
+            let flow = grant.start(&FILE, &(start..start + 10));
+            grant.finish(&flow, &StreamEnd { sent: 10, acknowledged: 10, by }, 100);
+        }
+        let grant = Some(Box::new(grant));
         Entry {
             sequence: 3,
             expires: 900,
             resource: [7; 16],
+            server: [8; 16],
             spent: false,
-            state: State::Open(Box::new(grant)),
+            grant,
+            skew: 0,
         }
+    }
+
+    fn again(line: &str) -> (Key, Entry) {
+        parse(line.trim_end()).unwrap_or_else(|| panic!("{line}"))
+    }
+
+    fn sealed(content: &str) -> String {
+        format!("{content} *{:08x}", checksum(content))
     }
 
     #[test]
     fn what_is_written_is_read_back() {
-        let spent =
-            Entry { sequence: 1, expires: 5, resource: [0; 16], spent: true, state: State::Closed };
-        for entry in [open_entry(), spent] {
-            let line = format(&[9; 16], &entry);
-            assert_eq!(parse(line.trim_end()), Some(([9; 16], entry)), "{line}");
-        }
+        let line = format(&[9; 16], &open_entry());
+        assert!(line.contains(" 100 10-20 30-40,50-59 *"), "{line}");
+        let (key, entry) = again(&line);
+        assert_eq!((key, format(&key, &entry)), ([9; 16], line));
+        let mut spent = open_entry();
+        spent.close();
+        let line = format(&[9; 16], &spent);
+        assert!(line.contains(" spent *"), "{line}");
+        assert_eq!(format(&[9; 16], &again(&line).1), line);
+    }
+
+    #[test]
+    fn a_running_stream_is_written_as_a_crash_would_leave_it() {
+        let mut entry = open_entry();
+        let flow = entry.grant.as_mut().unwrap().start(&FILE, &(500..800));
+        flow.sent.store(300, Ordering::Relaxed);
+        flow.acknowledged.store(200, Ordering::Relaxed);
+        let line = format(&[9; 16], &entry);
+        assert!(line.contains(" - 10-20 30-40,50-59,500-700 *"), "{line}");
+        let grant = again(&line).1.grant.unwrap();
+        assert_eq!((grant.ended, grant.streams.len()), (u64::MAX, 0));
+        flow.acknowledged.store(300, Ordering::Relaxed);
+        assert!(format(&[9; 16], &entry).contains(",500-799 *"), "short of the last byte");
+    }
+
+    #[test]
+    fn lines_of_version_1_are_read() {
+        let (key, resource) = ("09".repeat(16), "07".repeat(16));
+        let line = sealed(&format!(
+            "{key} 3 900 {resource} open 100 192.0.2.1 1000 0000000000000abc 1000 77 10-20 50-60"
+        ));
+        let (key, entry) = again(&line);
+        let grant = entry.grant.unwrap();
+        assert_eq!((key, entry.expires, entry.server), ([9; 16], 900, Key::default()));
+        assert_eq!((grant.opened, grant.charged, grant.file), (100, 77, FILE));
+        assert_eq!((grant.sure.to_string(), grant.seen.to_string()), ("-".into(), "10-20".into()));
+        let (_, entry) = again(&sealed(&format!("{resource} 4 900 {resource} spent")));
+        assert!(entry.spent && entry.grant.is_none());
     }
 
     #[test]
@@ -124,12 +182,12 @@ mod tests {
         let line = format(&[9; 16], &open_entry());
         let line = line.trim_end();
         for end in 0..line.len() {
-            assert_eq!(parse(&line[..end]), None, "{}", &line[..end]);
+            assert!(parse(&line[..end]).is_none(), "{}", &line[..end]);
         }
         for position in 0..line.len() {
             let mut bytes = line.as_bytes().to_vec();
             bytes[position] ^= 1;
-            assert_eq!(parse(&String::from_utf8_lossy(&bytes)), None, "byte {position}");
+            assert!(parse(&String::from_utf8_lossy(&bytes)).is_none(), "byte {position}");
         }
     }
 }

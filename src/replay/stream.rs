@@ -1,28 +1,24 @@
 //! A claimed link's stream, from its first reserved byte to its record in the journal.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::entry::State;
-use super::grant::StreamEnd;
-use super::{AFTERLIFE, Key, Replay, STEP_BYTES};
+use super::grant::{EndedBy, Flow, StreamEnd};
+use super::{Key, Replay};
 
-/// One stream of a claimed link. Dropped without [`Stream::finish`], it counts as broken with
-/// nothing acknowledged.
+/// One stream of a claimed link. Dropped without [`Stream::finish`], it counts as reset.
 #[derive(Debug)]
 pub struct Stream {
     pub(super) replay: Arc<Replay>,
     pub(super) key: Key,
-    pub(super) number: u32,
-    /// Bytes that may be sent; more take another [`STEP_BYTES`].
-    pub(super) reserved: u64,
-    pub(super) length: u64,
+    pub(super) flow: Arc<Flow>,
     pub(super) ended: bool,
 }
 
 /// How far a link has come at the end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes of the file delivered so far.
+    /// Bytes of the file delivered so far, for all the server could see.
     pub delivered: u64,
     /// The file's length.
     pub length: u64,
@@ -31,67 +27,68 @@ pub struct Progress {
 }
 
 impl Stream {
+    /// The link.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
     /// Makes sure that at least one byte beyond `sent` may be sent, and says up to where. `None`
-    /// where the link's budget is used up.
+    /// if the link's budget is used up, or the stream is no longer current.
     pub fn reserve(&mut self, sent: u64) -> Option<u64> {
-        if sent < self.reserved || self.reserved >= self.length {
-            return Some(self.reserved);
-        }
-        let step = (self.length - self.reserved).min(STEP_BYTES);
-        let line = {
+        let reserved = self.flow.reserved();
+        if self.is_current() && sent >= reserved && reserved < self.flow.length() {
             let mut entry = self.replay.entries.get_mut(&self.key)?;
-            let State::Open(grant) = &mut entry.state else { return None };
-            if !grant.reserve(self.number, step) {
-                return None;
-            }
-            entry.sequence += 1;
-            self.replay.line(&self.key, &entry)
-        };
-        self.replay.write(line);
-        self.reserved += step;
-        Some(self.reserved)
+            entry.grant.as_mut()?.reserve(&self.flow)?;
+            self.replay.write(self.replay.line(entry));
+        }
+        self.is_current().then(|| self.flow.reserved())
     }
 
-    /// Ends the stream in memory, at once. What is returned still has to go to the journal.
-    pub fn finish(mut self, ending: &StreamEnd) -> Finished {
+    /// Reports how many content bytes were handed to the kernel and how many of them the client has
+    /// acknowledged. Takes no lock. Until the first report, the stream counts as sending.
+    pub fn progress(&self, sent: u64, acknowledged: u64) {
+        // In this order: who sees the second value sees the first, and no byte looks acknowledged
+        // that is not.
+        self.flow.sent.store(sent, Ordering::Release);
+        self.flow.acknowledged.store(acknowledged, Ordering::Release);
+    }
+
+    /// Whether the link is still this client's. If not, the sender must stop. Takes no lock.
+    pub fn is_current(&self) -> bool {
+        self.flow.current.load(Ordering::Acquire)
+    }
+
+    /// Ends the stream in memory at `now`, at once. What is returned still has to go to the journal.
+    pub fn finish(mut self, end: &StreamEnd, now: u64) -> Finished {
         self.ended = true;
-        let (progress, line) = self.end(ending);
-        Finished { replay: Arc::clone(&self.replay), line, progress }
+        self.end(end, now)
     }
 
-    fn end(&self, ending: &StreamEnd) -> (Option<Progress>, Option<String>) {
-        let Some(mut entry) = self.replay.entries.get_mut(&self.key) else { return (None, None) };
-        let State::Open(grant) = &mut entry.state else { return (None, None) };
-        let whole = grant.finish(self.number, ending);
-        let progress = Progress {
-            delivered: grant.delivered.total(),
-            length: grant.length,
-            spent: whole || entry.spent,
-        };
-        let State::Open(grant) = &entry.state else { return (None, None) };
-        let idle = grant.streams() == 0;
-        let newly_spent = progress.spent && !entry.spent;
-        entry.spent = progress.spent;
-        if entry.spent && idle {
-            entry.state = State::Closed;
+    fn end(&self, end: &StreamEnd, now: u64) -> Finished {
+        let mut finished =
+            Finished { replay: Arc::clone(&self.replay), line: None, progress: None };
+        if let Some(mut entry) = self.replay.entries.get_mut(&self.key)
+            && let Some(grant) = &mut entry.grant
+        {
+            let whole = grant.finish(&self.flow, end, now);
+            let (delivered, length) = (grant.delivered(), grant.file.length);
+            if whole || entry.spent {
+                entry.close();
+            }
+            finished.progress = Some(Progress { delivered, length, spent: entry.spent });
+            finished.line = self.replay.line(entry);
         }
-        entry.sequence += 1;
-        let line = self.replay.line(&self.key, &entry);
-        let expires = entry.expires;
-        drop(entry);
-        if newly_spent {
-            self.replay.schedule(expires.saturating_add(AFTERLIFE), self.key);
-        }
-        (Some(progress), line)
+        finished
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         if !self.ended {
-            let ending = StreamEnd { sent: self.reserved, acknowledged: 0, orderly: false };
-            let (_, line) = self.end(&ending);
-            self.replay.write(line);
+            let acknowledged = self.flow.acknowledged();
+            let sent = self.flow.reserved();
+            let end = StreamEnd { sent, acknowledged, by: EndedBy::Reset };
+            self.end(&end, self.replay.clock.load(Ordering::Relaxed)).record();
         }
     }
 }

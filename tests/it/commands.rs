@@ -1,4 +1,4 @@
-//! The commands beside `serve`, and how `serve` refuses to start.
+//! The commands besides `serve`, and how `serve` refuses to start.
 
 use std::process::Output;
 
@@ -174,8 +174,14 @@ fn sign_refuses_what_would_not_work() {
     for (arguments, code, words) in [
         (too_long, 1, "the link would be refused: token longer than 8192 bytes"),
         (sign_file(&["--expires", "25h"]), 1, "longer than winglet.max_token_lifetime"),
-        (sign_file(&["--expires", "0s"]), 2, "valid for a second at least"),
+        (sign_file(&["--expires", "0s"]), 2, "valid for at least one second"),
         (sign_file(&["--expires", "soon"]), 2, "such as 15m or 2h"),
+        (sign_file(&["--base-url", "node.example.com"]), 2, "does not begin with http"),
+        (sign_file(&["--base-url", "ftp://node"]), 2, "does not begin with http"),
+        (sign_file(&["--base-url", "https://"]), 2, "such as https://node.example.com:8080"),
+        (sign_file(&["--base-url", "https://n/?a=b"]), 2, "the link's own query"),
+        (sign_file(&["--base-url", "https://n/#a"]), 2, "the link's own query"),
+        (sign_file(&["--base-url", "https://n/a b"]), 2, "no spaces"),
         (vec!["sign", "file", "--server", "../x", "--path", "a"], 2, "--server <UUID>"),
         (vec!["sign", "backup", "--server", SERVER], 2, "--backup <UUID>"),
         (vec!["sign"], 2, "Usage: winglet sign"),
@@ -187,12 +193,61 @@ fn sign_refuses_what_would_not_work() {
     }
 }
 
+#[test]
+fn sign_says_what_is_doubtful_about_a_link() {
+    let signed = |node: &Node, more: &[&str]| {
+        let output = node.run(&sign_file(more));
+        assert!(output.status.success(), "{output:?}");
+        (stdout(&output), stderr(&output))
+    };
+    let node = Node::new();
+    node.write_config();
+    let (url, said) = signed(&node, &["--base-url", "https://n:1/x/"]);
+    assert!(url.starts_with("https://n:1/x/download/file?token="), "{url}");
+    assert_eq!(said, "winglet: warning: the link does not work yet: no such file\n");
+    node.file("a b/é.log", b"content");
+    assert_eq!(signed(&node, &["--base-url", "https://n", "--expires", "2"]).1, "");
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let host = host.trim();
+    for (listen, api, base, warned) in [
+        ("127.0.0.1:80", "0.0.0.0", "http://127.0.0.1/", "only to itself"),
+        ("[::1]:81", "0.0.0.0", "http://[::1]:81/", "only to itself"),
+        ("unix:w", "0.0.0.0", "http://localhost/", "no address that people can reach"),
+        ("192.0.2.1:80", "0.0.0.0", "http://192.0.2.1/", ""),
+        ("0.0.0.0:80", "node.example.com", "http://node.example.com/", ""),
+        ("0.0.0.0:8080", "192.0.2.7", "http://192.0.2.7:8080/", ""),
+        ("[::]:443", "'2001:db8::1'", "http://[2001:db8::1]:443/", ""),
+        ("0.0.0.0:82", "127.0.0.1", &format!("http://{host}:82/"), "?"),
+        ("0.0.0.0:82", "0.0.0.0", &format!("http://{host}:82/"), "?"),
+        ("127.0.0.1:80, 192.0.2.1:81", "0.0.0.0", "http://192.0.2.1:81/", ""),
+    ] {
+        let listen: Vec<_> = listen.split(", ").map(|one| format!("'{one}'")).collect();
+        let text = format!(
+            "token: {KEY}\nsystem: {{data: volumes, backup_directory: backups}}\napi: {{host: {api}}}\nwinglet: {{listen: [{}]}}\n",
+            listen.join(", ")
+        );
+        std::fs::write(node.config(), text).unwrap();
+        let (url, said) = signed(&node, &[]);
+        assert!(url.starts_with(&format!("{base}download/file?")), "{url}");
+        // Whether a host's name is known elsewhere shows in its having a domain.
+        let warned = match warned {
+            "?" if host.contains('.') => "",
+            "?" => "others may not know it",
+            told => told,
+        };
+        assert!(
+            said.contains(warned) && said.is_empty() == warned.is_empty(),
+            "{listen:?}: {said}"
+        );
+    }
+}
+
 /// What `explain` says of a link, which repeats neither its signature nor the key.
 fn explain(node: &Node, link: &str, served: bool) -> String {
     let output = node.run(&["explain", link]);
     let text = stdout(&output) + &stderr(&output);
     assert_eq!(output.status.code(), Some(i32::from(!served)), "{text}");
-    let verdict = if served { "it would be served" } else { "it would be refused: " };
+    let verdict = if served { "it would be served" } else { "it would be refused with " };
     assert!(text.lines().last().unwrap().contains(verdict), "{text}");
     let signature = link.rsplit('.').next().unwrap();
     assert!(signature.len() < 20 || !text.contains(signature), "{text}");
@@ -269,6 +324,16 @@ fn explain_follows_a_link_through_its_life_and_spends_nothing() {
     for words in ["in progress: 0 of ", &format!(" {length} bytes"), "127.0.0.1", "resumable"] {
         assert!(text.contains(words), "{words:?} not in:\n{text}");
     }
+    let from = |address: &str| {
+        let output = node.run(&["explain", "--from", address, &big.sign()]);
+        (output.status.code(), stdout(&output))
+    };
+    assert_eq!(from("127.0.0.1").0, Some(0));
+    assert_eq!(from("::ffff:127.0.0.1").0, Some(0));
+    let (code, text) = from("192.0.2.1");
+    assert_eq!(code, Some(1));
+    assert!(text.contains("it would be refused with 401: ") && text.contains("another address"));
+    assert_eq!(node.run(&["explain", "--from", "somewhere", "x"]).status.code(), Some(2));
     let plain = Token::file("a").without("unique_id");
     assert!(explain(&node, &plain.sign(), true).contains("not one-time"));
 }

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::client::{Client, get};
+use crate::client::{Client, connect_from, get};
 use crate::delivery::{ended, node};
-use crate::harness::Node;
+use crate::harness::{Node, PATIENCE};
 use crate::mint::{Token, now};
 
 const MIB: usize = 1 << 20;
@@ -68,7 +68,9 @@ fn a_client_over_ipv6() {
 
 #[test]
 fn one_64_is_one_client_behind_a_trusted_proxy() {
-    let (node, content) = node(1000);
+    // More than a peek, which another address could take over.
+    const PART: usize = 300_000;
+    let (node, content) = node(2 * PART);
     let node = node.top_level("api:\n  trusted_proxies: [127.0.0.1]");
     let server = node.start();
     let target = Token::file("file").target();
@@ -77,14 +79,14 @@ fn one_64_is_one_client_behind_a_trusted_proxy() {
         let fields = format!("X-Forwarded-For: {forwarded}\r\n{}", range(start, end));
         client.get_with(&target, &fields)
     };
-    assert_eq!(part("2001:db8::1", 0, 400).body, content[..400]);
-    assert_eq!(part("2001:db8:0:1::1", 400, 1000).status, 401);
-    assert_eq!(part("192.0.2.1", 400, 1000).status, 401);
+    assert!(part("2001:db8::1", 0, PART).body == content[..PART]);
+    assert_eq!(part("2001:db8:0:1::1", PART, 2 * PART).status, 401);
+    assert_eq!(part("192.0.2.1", PART, 2 * PART).status, 401);
     // What stands left of the proxy's own entry is the client's invention.
-    assert_eq!(part("2001:db8::1, 192.0.2.1", 400, 1000).status, 401);
-    assert_eq!(part("2001:db8::ffff:2", 400, 1000).body, content[400..]);
+    assert_eq!(part("2001:db8::1, 192.0.2.1", PART, 2 * PART).status, 401);
+    assert!(part("2001:db8::ffff:2", PART, 2 * PART).body == content[PART..]);
     drop(client);
-    server.wait_for_log("link=1000/1000");
+    server.wait_for_log("link=600000/600000");
     assert_eq!(status_from("127.0.0.1", server.address(), &target), 401);
 }
 
@@ -103,6 +105,7 @@ fn binding_can_be_switched_off() {
 #[test]
 fn a_grant_outlives_its_token_for_its_client_only() {
     let (node, content) = node(8 * MIB);
+    let node = node.winglet("settle_time: 1s");
     let server = node.start();
     let exp = now() + 2;
     let (used, never) =
@@ -129,6 +132,8 @@ fn a_grant_outlives_its_token_for_its_client_only() {
     assert!([kept, rest.body].concat() == content);
     drop(client);
     server.wait_for_log("delivered");
+    // Part of it came on a stream that was reset: that settles.
+    wait_for_time(now() + 2);
     assert_eq!(get(server.address(), &used).status, 401);
 }
 
@@ -142,6 +147,63 @@ fn the_window_ends_a_grant() {
     assert_eq!(Client::connect(server.address()).get_with(&target, &range(0, 10)).status, 206);
     wait_for_time(opened + 4);
     assert_eq!(get(server.address(), &target).status, 401);
+}
+
+/// A connection from `source` that fetches the first `bytes`, as soon as the one before it has
+/// acknowledged its own.
+fn preview(source: &str, address: SocketAddr, target: &str, bytes: usize) -> Client {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut client = Client::connect_from(source, address);
+        match client.get_with(target, &range(0, bytes)).status {
+            206 => return client,
+            status => assert!(status == 401 && Instant::now() < deadline, "{source}: {status}"),
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn previews_leave_the_link_to_the_person() {
+    let (node, content) = node(2 * MIB);
+    let server = node.start();
+    let address = server.address();
+    let target = Token::file("file").target();
+    let mut head = Client::connect_from("127.0.0.2", address);
+    head.request("HEAD", &target, "");
+    assert_eq!(head.bodiless_answer().status, 200);
+    drop(preview("127.0.0.3", address, &target, 1));
+    // These stay connected.
+    let kept = ["127.0.0.4", "127.0.0.5"].map(|from| preview(from, address, &target, 64 * 1024));
+    // This one is cut in the middle, with little acknowledged.
+    drop(preview("127.0.0.6", address, &target, 1));
+    let mut cut = Client::over(connect_from("127.0.0.6", address, Some(2048)));
+    cut.request("GET", &target, "");
+    assert_eq!(cut.head().unwrap().status, 200);
+    assert_eq!(status_from("127.0.0.7", address, &target), 401, "something is on its way");
+    cut.reset();
+    server.wait_for_log("/2097152 link=");
+    let mut person = Client::connect_from("127.0.0.7", address);
+    let answer = person.get(&target);
+    assert!(answer.status == 200 && answer.body == content, "{}", answer.raw);
+    drop(person);
+    server.wait_for_log("bytes=2097152/2097152 link=2097152/2097152");
+    for source in ["127.0.0.2", "127.0.0.3", "127.0.0.7"] {
+        assert_eq!(status_from(source, address, &target), 401, "{source}");
+    }
+    drop((head, kept));
+}
+
+#[test]
+fn who_has_more_than_a_peek_is_not_robbed() {
+    let (node, content) = node(2 * MIB);
+    let server = node.start();
+    let target = Token::file("file").target();
+    let mut person = Client::connect(server.address());
+    assert_eq!(person.get_with(&target, &range(0, 256 * 1024)).status, 206);
+    assert_eq!(status_from("127.0.0.2", server.address(), &target), 401);
+    let rest = person.get_with(&target, "Range: bytes=262144-\r\n");
+    assert!(rest.body == content[262_144..]);
 }
 
 /// Fetches `length` bytes from the start until it is refused; counts what it got.

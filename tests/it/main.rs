@@ -25,6 +25,8 @@ mod grants;
 mod journal;
 mod limits;
 mod listening;
+mod operating;
+mod pages;
 mod paths;
 mod pool;
 mod ranges;

@@ -3,188 +3,215 @@
 use super::*;
 
 const LENGTH: u64 = 1000;
+const FILE: FileVersion = FileVersion { tag: 7, length: LENGTH };
+const SETTLE: u64 = 600;
 
 fn grant() -> Grant {
-    Grant::open(0, None, 7, LENGTH)
+    Grant::default()
 }
 
-/// One stream from `start` to `end`; `orderly` or cut off after the last byte was acknowledged.
-fn stream(grant: &mut Grant, start: u64, end: u64, orderly: bool) -> bool {
-    let number = grant.start(&(start..end));
-    assert!(grant.reserve(number, end - start));
-    let bytes = end - start;
-    grant.finish(number, &StreamEnd { sent: bytes, acknowledged: bytes, orderly })
+fn client(last: u8) -> Option<ClientKey> {
+    Some(ClientKey::of([192, 0, 2, last].into()))
+}
+
+/// One stream over `span` that ends `by` this with `acknowledged` bytes, at second 0.
+fn stream(grant: &mut Grant, span: Range<u64>, acknowledged: u64, by: EndedBy) -> bool {
+    let file = grant.file;
+    let file = if file.length == 0 { FILE } else { file };
+    let flow = grant.start(&file, &span);
+    grant.finish(&flow, &StreamEnd { sent: flow.reserved(), acknowledged, by }, 0)
+}
+
+/// What a running stream's sender reports.
+fn report(flow: &Flow, sent: u64, acknowledged: u64) {
+    flow.sent.store(sent, Ordering::Relaxed);
+    flow.acknowledged.store(acknowledged, Ordering::Relaxed);
 }
 
 #[test]
-fn one_complete_stream_is_a_delivery() {
-    assert!(stream(&mut grant(), 0, LENGTH, true));
-}
-
-#[test]
-fn a_reset_after_the_last_byte_is_none() {
+fn one_complete_stream_that_the_client_ended_is_sure() {
     let mut grant = grant();
-    assert!(!stream(&mut grant, 0, LENGTH, false));
-    assert_eq!(grant.delivered.total(), 0);
+    assert!(stream(&mut grant, 0..LENGTH, LENGTH, EndedBy::Client));
 }
 
 #[test]
-fn resuming_confirms_what_came_before_and_only_that() {
+fn what_ended_otherwise_is_seen_and_settles() {
     let mut grant = grant();
-    assert!(!stream(&mut grant, 0, 400, false));
-    assert!(stream(&mut grant, 300, LENGTH, true));
+    assert!(!stream(&mut grant, 0..LENGTH, LENGTH, EndedBy::Other));
+    assert!(!grant.is_settled(SETTLE, SETTLE - 1));
+    assert!(grant.is_settled(SETTLE, SETTLE));
+    let flow = grant.start(&FILE, &(0..LENGTH));
+    assert!(!grant.is_settled(SETTLE, SETTLE), "a stream runs");
+    grant.finish(&flow, &StreamEnd { sent: 0, acknowledged: 0, by: EndedBy::Reset }, 700);
+    assert!(!grant.is_settled(SETTLE, 1299), "the time counts from the last stream's end");
+    assert!(grant.is_settled(SETTLE, 1300));
 }
 
 #[test]
-fn a_client_may_hold_more_than_it_had_time_to_acknowledge() {
+fn a_reset_after_the_last_byte_leaves_the_last_byte_open() {
     let mut grant = grant();
-    let number = grant.start(&(0..LENGTH));
-    assert!(grant.reserve(number, LENGTH));
-    assert!(!grant.finish(number, &StreamEnd { sent: 500, acknowledged: 300, orderly: false }));
-    assert!(stream(&mut grant, 400, LENGTH, true));
+    assert!(!stream(&mut grant, 0..LENGTH, LENGTH, EndedBy::Reset));
+    assert_eq!((grant.seen.to_string().as_str(), grant.delivered()), ("0-999", 999));
+    assert!(!grant.is_settled(SETTLE, 1 << 40));
+    // Of a part too: the byte is the part's.
+    assert!(!stream(&mut grant, 999..LENGTH, 1, EndedBy::Reset));
+    assert!(!grant.is_settled(SETTLE, 1 << 40));
+    assert!(!stream(&mut grant, 990..LENGTH, 10, EndedBy::Client));
+    assert!(grant.is_settled(SETTLE, SETTLE), "sure and seen add up");
 }
 
 #[test]
-fn a_restart_at_zero_does_not_add_up() {
+fn a_client_that_did_not_acknowledge_everything_did_not_end_it() {
     let mut grant = grant();
-    assert!(!stream(&mut grant, 0, 600, false));
-    assert!(!stream(&mut grant, 0, 500, false));
-    assert!(!stream(&mut grant, 600, LENGTH, true));
-    assert_eq!(grant.delivered.to_string(), "600-1000");
+    assert!(!stream(&mut grant, 0..LENGTH, 600, EndedBy::Client));
+    assert_eq!((grant.sure.to_string().as_str(), grant.seen.to_string().as_str()), ("-", "0-600"));
 }
 
 #[test]
-fn ten_interruptions_in_a_row() {
+fn parts_add_up_in_any_order_and_only_sure_ones_spend_at_once() {
     let mut grant = grant();
-    for i in 0..10 {
-        assert!(!stream(&mut grant, i * 90, i * 90 + 97, false));
+    assert!(!stream(&mut grant, 500..LENGTH, 500, EndedBy::Client));
+    assert!(!stream(&mut grant, 0..300, 300, EndedBy::Client));
+    assert!(!stream(&mut grant, 300..500, 200, EndedBy::Other));
+    assert_eq!(grant.delivered(), LENGTH);
+    assert!(stream(&mut grant, 300..500, 200, EndedBy::Client));
+}
+
+#[test]
+fn where_somebody_begins_says_nothing_of_what_lies_before() {
+    let mut grant = grant();
+    assert!(!stream(&mut grant, 0..LENGTH, 400, EndedBy::Reset));
+    assert!(!stream(&mut grant, 500..LENGTH, 500, EndedBy::Client));
+    assert!(!grant.is_settled(SETTLE, 1 << 40), "100 bytes are missing");
+    assert!(!stream(&mut grant, 400..500, 100, EndedBy::Client));
+    assert!(grant.is_settled(SETTLE, SETTLE));
+}
+
+/// The two cases that once refused people who still lacked bytes.
+#[test]
+fn nobody_who_lacks_bytes_is_refused_at_once() {
+    let mut grant = grant();
+    // Acknowledged past 500 and read to 400; the rest complete; then what is missing.
+    assert!(!stream(&mut grant, 0..LENGTH, 600, EndedBy::Reset));
+    assert!(!stream(&mut grant, 500..LENGTH, 500, EndedBy::Client));
+    assert!(!grant.is_settled(SETTLE, SETTLE - 1));
+    let mut grant = Grant::default();
+    // Cancelled, and then another program begins in the middle.
+    assert!(!stream(&mut grant, 0..LENGTH, 350, EndedBy::Reset));
+    assert!(!stream(&mut grant, 300..LENGTH, 700, EndedBy::Client));
+    assert!(!grant.is_settled(SETTLE, SETTLE - 1));
+}
+
+#[test]
+fn an_empty_file_is_covered_by_one_finished_get() {
+    let empty = FileVersion { tag: 7, length: 0 };
+    for (by, at_once, settled) in [
+        (EndedBy::Client, true, true),
+        (EndedBy::Other, false, true),
+        (EndedBy::Reset, false, false),
+    ] {
+        let mut grant = grant();
+        let flow = grant.start(&empty, &(0..0));
+        assert_eq!((flow.reserved(), grant.is_a_peek()), (0, false));
+        let end = StreamEnd { sent: 0, acknowledged: 0, by };
+        assert_eq!(grant.finish(&flow, &end, 0), at_once, "{by:?}");
+        assert_eq!(grant.is_settled(SETTLE, SETTLE), settled, "{by:?}");
+        assert_eq!(grant.delivered(), 0);
     }
-    assert!(stream(&mut grant, 900, LENGTH, true));
-}
-
-#[test]
-fn a_parallel_downloader_closes_its_open_ended_streams() {
-    let mut grant = grant();
-    let first = grant.start(&(0..LENGTH));
-    assert!(grant.reserve(first, LENGTH));
-    let second = grant.start(&(500..LENGTH));
-    assert!(grant.reserve(second, 500));
-    let all = StreamEnd { sent: 500, acknowledged: 500, orderly: true };
-    assert!(!grant.finish(second, &all));
-    let cut = StreamEnd { sent: 700, acknowledged: 600, orderly: false };
-    assert!(grant.finish(first, &cut));
-}
-
-#[test]
-fn a_taken_over_stream_delivers_no_more_than_up_to_the_next() {
-    let mut grant = grant();
-    let numbers = [0, 200, 600].map(|start| {
-        let number = grant.start(&(start..LENGTH));
-        assert!(grant.reserve(number, LENGTH - start));
-        number
-    });
-    let cut = StreamEnd { sent: 1000, acknowledged: 1000, orderly: false };
-    assert!(!grant.finish(numbers[0], &cut), "the client read this one as far as 200");
-    assert_eq!(grant.delivered.to_string(), "0-200");
-    let all = StreamEnd { sent: 400, acknowledged: 400, orderly: true };
-    assert!(!grant.finish(numbers[2], &all));
-    assert!(!grant.finish(numbers[1], &StreamEnd { sent: 300, acknowledged: 300, orderly: false }));
-    assert!(stream(&mut grant, 300, 600, true));
-}
-
-#[test]
-fn a_stream_is_left_where_a_broken_part_begins() {
-    let mut grant = grant();
-    assert!(!stream(&mut grant, 500, 800, false));
-    let number = grant.start(&(0..LENGTH));
-    assert!(grant.reserve(number, LENGTH));
-    assert!(!grant.finish(number, &StreamEnd { sent: 600, acknowledged: 600, orderly: false }));
-    assert!(stream(&mut grant, 700, LENGTH, true));
-}
-
-#[test]
-fn a_tail_fetched_before_says_nothing_of_a_reset_stream() {
-    let mut grant = grant();
-    assert!(!stream(&mut grant, LENGTH - 1, LENGTH, true));
-    assert!(!stream(&mut grant, 0, LENGTH, false), "acknowledged, and thrown away");
-    assert!(stream(&mut grant, 0, LENGTH, true));
-}
-
-#[test]
-fn broken_neighbours_are_confirmed_one_by_one() {
-    let mut grant = grant();
-    let numbers = [0, 500].map(|start| {
-        let number = grant.start(&(start..start + 500));
-        assert!(grant.reserve(number, 500));
-        number
-    });
-    let mut crashed = Grant::open(0, None, 7, LENGTH);
-    crashed.doubtful = grant.doubtful_after_a_crash();
-    for number in numbers {
-        grant.finish(number, &StreamEnd { sent: 500, acknowledged: 500, orderly: false });
-    }
-    for mut grant in [grant, crashed] {
-        // The first stream's client has 100 bytes, the second's 200, and that one is back first.
-        assert!(!stream(&mut grant, 700, LENGTH, true), "100 to 500 are missing");
-        assert_eq!(grant.delivered.to_string(), "500-1000");
-        assert!(stream(&mut grant, 100, 500, true));
-    }
-}
-
-#[test]
-fn segments_resumed_after_a_crash_take_over_from_each_other() {
-    let mut grant = grant();
-    grant.doubtful.insert(0..300);
-    grant.doubtful.insert(500..800);
-    let (first, second) = (grant.start(&(200..LENGTH)), grant.start(&(700..LENGTH)));
-    assert!(grant.reserve(first, 800) && grant.reserve(second, 300));
-    // Read as far as 500, where the second segment began before the crash.
-    assert!(!grant.finish(first, &StreamEnd { sent: 400, acknowledged: 350, orderly: false }));
-    assert!(grant.finish(second, &StreamEnd { sent: 300, acknowledged: 300, orderly: true }));
 }
 
 #[test]
 fn the_budget_is_three_times_the_file_and_some() {
     let mut grant = grant();
-    grant.charged = grant.budget() - LENGTH - HEAD_CHARGE;
-    stream(&mut grant, 0, LENGTH, false);
-    let number = grant.start(&(0..LENGTH));
-    assert!(!grant.reserve(number, 1));
-    grant.see_file(8, 1 << 40);
-    assert!(!grant.reserve(number, 1), "a larger file does not raise it");
+    stream(&mut grant, 0..LENGTH, LENGTH, EndedBy::Reset);
+    assert_eq!(grant.charged, LENGTH + HEAD_CHARGE);
+    grant.charged = grant.budget() - HEAD_CHARGE - 10;
+    let flow = grant.start(&FILE, &(0..LENGTH));
+    assert_eq!(flow.reserved(), 10, "up to the last byte");
+    assert_eq!(grant.reserve(&flow), None);
+    let larger = FileVersion { tag: 8, length: 1 << 40 };
+    assert_eq!(
+        grant.start(&larger, &(0..1 << 40)).reserved(),
+        0,
+        "a larger file does not raise it"
+    );
 }
 
 #[test]
 fn what_was_reserved_and_not_sent_is_given_back() {
     let mut grant = grant();
-    let number = grant.start(&(0..LENGTH));
-    assert!(grant.reserve(number, LENGTH));
-    grant.finish(number, &StreamEnd { sent: 10, acknowledged: 5, orderly: false });
+    let file = FileVersion { tag: 7, length: 20 << 20 };
+    let flow = grant.start(&file, &(0..file.length));
+    assert_eq!(grant.reserve(&flow), Some(()));
+    assert_eq!((flow.reserved(), grant.charged), (2 * STEP_BYTES, 2 * STEP_BYTES + HEAD_CHARGE));
+    grant.finish(&flow, &StreamEnd { sent: 10, acknowledged: 5, by: EndedBy::Reset }, 0);
     assert_eq!(grant.charged, HEAD_CHARGE + 10);
 }
 
 #[test]
 fn a_changed_file_starts_over_and_old_streams_do_not_count() {
     let mut grant = grant();
-    let old = grant.start(&(0..LENGTH));
-    assert!(grant.reserve(old, LENGTH));
-    grant.see_file(8, LENGTH);
-    let all = StreamEnd { sent: LENGTH, acknowledged: LENGTH, orderly: true };
-    assert!(!grant.finish(old, &all));
-    assert!(stream(&mut grant, 0, LENGTH, true));
+    let old = grant.start(&FILE, &(0..LENGTH));
+    stream(&mut grant, 0..500, 500, EndedBy::Client);
+    let changed = FileVersion { tag: 8, length: LENGTH };
+    let new = grant.start(&changed, &(0..LENGTH));
+    assert_eq!(grant.delivered(), 0);
+    let all = StreamEnd { sent: LENGTH, acknowledged: LENGTH, by: EndedBy::Client };
+    assert!(!grant.finish(&old, &all, 0));
+    assert_eq!(grant.delivered(), 0);
+    assert!(grant.finish(&new, &all, 0));
 }
 
 #[test]
-fn an_empty_file_is_delivered_by_an_orderly_end_only() {
-    let mut grant = Grant::open(0, None, 7, 0);
-    assert!(!stream(&mut grant, 0, 0, false));
-    assert!(stream(&mut grant, 0, 0, true));
-}
-
-#[test]
-fn a_crash_leaves_running_streams_doubtful() {
+fn a_crash_leaves_what_running_streams_acknowledged() {
     let mut grant = grant();
-    let number = grant.start(&(100..LENGTH));
-    assert!(grant.reserve(number, 300));
-    assert_eq!(grant.doubtful_after_a_crash().to_string(), "100-400");
+    let flow = grant.start(&FILE, &(100..LENGTH));
+    assert_eq!(grant.seen_by_now(), Spans::default());
+    assert_eq!(grant.acknowledged_by_now(), 900, "it may have been sent all of it");
+    report(&flow, 500, 300);
+    assert_eq!(grant.seen_by_now().to_string(), "100-400");
+    report(&flow, 900, 900);
+    assert_eq!(grant.seen_by_now().to_string(), "100-999");
+}
+
+#[test]
+fn only_a_quiet_peek_is_taken_over() {
+    const LARGE: FileVersion = FileVersion { tag: 7, length: 1 << 20 };
+    const STEP: u64 = 256 << 10;
+    let mut grant = Grant { client: client(1), ..Grant::default() };
+    let flow = grant.start(&LARGE, &(0..LARGE.length));
+    assert!(!grant.is_a_peek(), "it counts as sending until it says otherwise");
+    report(&flow, STEP - 1, STEP - 2);
+    assert!(!grant.is_a_peek(), "a byte is on its way");
+    report(&flow, STEP - 1, STEP - 1);
+    assert!(grant.is_a_peek(), "a preview that stays connected");
+    report(&flow, STEP, STEP);
+    assert!(!grant.is_a_peek());
+    grant.finish(&flow, &StreamEnd { sent: STEP, acknowledged: STEP, by: EndedBy::Other }, 0);
+    assert!(!grant.is_a_peek(), "what it took still counts");
+    // All of a small file is no peek.
+    let mut grant = Grant::default();
+    stream(&mut grant, 0..LENGTH, LENGTH - 1, EndedBy::Reset);
+    assert!(grant.is_a_peek());
+    stream(&mut grant, LENGTH - 1..LENGTH, 1, EndedBy::Reset);
+    assert!(!grant.is_a_peek());
+}
+
+#[test]
+fn the_next_holder_starts_over_within_the_same_budget() {
+    let mut grant = Grant { client: client(1), ..Grant::default() };
+    let flow = grant.start(&FILE, &(0..LENGTH));
+    stream(&mut grant, 0..100, 100, EndedBy::Client);
+    let charged = grant.charged;
+    grant.hold(client(1), true);
+    grant.hold(client(2), false);
+    assert!(flow.current.load(Ordering::Relaxed), "its own, or binding is off");
+    grant.hold(client(2), true);
+    assert!(!flow.current.load(Ordering::Relaxed));
+    assert_eq!((grant.client, grant.charged, grant.delivered()), (client(2), charged, 0));
+    // The end of the old holder's stream says nothing about the new one's.
+    let all = StreamEnd { sent: flow.reserved(), acknowledged: LENGTH, by: EndedBy::Client };
+    assert!(!grant.finish(&flow, &all, 0));
+    assert_eq!((grant.delivered(), grant.acknowledged), (0, 0));
+    assert!(stream(&mut grant, 0..LENGTH, LENGTH, EndedBy::Client));
 }

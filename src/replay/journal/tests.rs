@@ -2,13 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::super::tests::{State, deliver, request};
-use super::super::{LinkStatus, Replay, Rules};
+use super::super::tests::{NOW, RULES, State, deliver, request};
+use super::super::{LEAP, LinkStatus, Replay};
 use super::*;
-use crate::config::Reuse;
-
-const RULES: Rules = Rules { reuse: Reuse::Resume, window: 86_400, bind: true };
-const NOW: u64 = 1_800_000_000;
 
 /// A state directory in which links `0..count` are spent, and its journal.
 fn spent(count: u64) -> (State, PathBuf, Vec<u8>) {
@@ -21,9 +17,15 @@ fn spent(count: u64) -> (State, PathBuf, Vec<u8>) {
     (state, path, content)
 }
 
-fn standings(state: &State, count: u64) -> Vec<LinkStatus> {
+fn statuses(state: &State, count: u64) -> Vec<LinkStatus> {
     let replay = state.open(&RULES);
-    (0..count).map(|link| replay.standing(&request(link).key)).collect()
+    (0..count).map(|link| replay.status(&request(link).key, &RULES, NOW)).collect()
+}
+
+/// Damaged lines of the journal.
+fn skipped(state: &State) -> usize {
+    let file = File::open(state.0.join(CURRENT)).unwrap();
+    read_file(file, false, &mut Vec::new()).unwrap()
 }
 
 fn refusal(state: &State) -> String {
@@ -39,7 +41,7 @@ fn files_are_private_and_one_server_holds_them() {
     let refused = refusal(&state);
     assert!(refused.contains("in use by another server"), "{refused}");
     drop(held);
-    assert_eq!(standings(&state, 1), [LinkStatus::Spent]);
+    assert_eq!(statuses(&state, 1), [LinkStatus::Spent]);
 }
 
 #[test]
@@ -48,13 +50,12 @@ fn a_torn_last_line_costs_that_line_only() {
     let last = content[..content.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
     for end in last..content.len() {
         std::fs::write(&path, &content[..end]).unwrap();
-        let loaded = read(&state.0).unwrap();
         let torn = usize::from(end > last && end < content.len() - 1);
-        assert_eq!(loaded.skipped, torn, "cut at {end}");
-        let standings = standings(&state, 3);
-        assert_eq!(standings[..2], [LinkStatus::Spent, LinkStatus::Spent], "cut at {end}");
+        assert_eq!(skipped(&state), torn, "cut at {end}");
+        let statuses = statuses(&state, 3);
+        assert_eq!(statuses[..2], [LinkStatus::Spent, LinkStatus::Spent], "cut at {end}");
         // The claim before it is there: the link is in use, not new.
-        assert_ne!(standings[2], LinkStatus::Unused, "cut at {end}");
+        assert_ne!(statuses[2], LinkStatus::Unused, "cut at {end}");
     }
 }
 
@@ -72,9 +73,9 @@ fn garbage_between_good_lines_is_skipped() {
         }
     }
     std::fs::write(&path, mixed).unwrap();
-    assert!(read(&state.0).unwrap().skipped > 0);
-    assert_eq!(standings(&state, 4), vec![LinkStatus::Spent; 4]);
-    assert_eq!(read(&state.0).unwrap().skipped, 0, "the start has cleaned it");
+    assert!(skipped(&state) > 0);
+    assert_eq!(statuses(&state, 4), vec![LinkStatus::Spent; 4]);
+    assert_eq!(skipped(&state), 0, "the start has cleaned it");
 }
 
 #[test]
@@ -84,7 +85,7 @@ fn what_is_no_journal_is_never_an_empty_one() {
         b"",
         b"\n",
         b"winglet-jour",
-        b"winglet-journal 2\nwhatever\n",
+        b"winglet-journal 3\nwhatever\n",
         b"winglet-journal 1 \n",
         b"\x7fELF garbage",
         &content[18..],
@@ -103,23 +104,68 @@ fn what_is_no_journal_is_never_an_empty_one() {
     assert!(refusal(&state).contains("cannot read"));
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, content).unwrap();
-    assert_eq!(standings(&state, 2), vec![LinkStatus::Spent; 2]);
+    assert_eq!(statuses(&state, 2), vec![LinkStatus::Spent; 2]);
+}
+
+/// The lines of `content` as version 1 wrote spent links.
+fn as_version_1(content: &[u8]) -> String {
+    let mut old = String::from(OLD_HEADER);
+    for line in std::str::from_utf8(content).unwrap().lines().skip(1) {
+        let words: Vec<&str> = line.split(' ').collect();
+        if words[6] == "spent" {
+            let line = format!("{} {} {} {} spent", words[1], words[2], words[3], words[4]);
+            let sum = hmac_sha256::Hash::hash(line.as_bytes());
+            let sum = u32::from_be_bytes([sum[0], sum[1], sum[2], sum[3]]);
+            old.push_str(&format!("{line} *{sum:08x}\n"));
+        }
+    }
+    old
 }
 
 #[test]
-fn a_crash_at_any_point_of_a_compaction_loses_nothing() {
+fn version_1_is_read_once_and_rewritten() {
     let (state, path, content) = spent(3);
-    let old = state.0.join(OLD);
+    std::fs::write(&path, as_version_1(&content)).unwrap();
+    assert_eq!(statuses(&state, 3), vec![LinkStatus::Spent; 3]);
+    let content = std::fs::read_to_string(&path).unwrap();
+    assert!(content.starts_with(HEADER) && content.matches("\nlink ").count() == 3, "{content}");
+}
+
+#[test]
+fn a_rewrite_that_version_1_began_is_finished() {
+    let (state, path, content) = spent(3);
+    let (content, old) = (as_version_1(&content), state.0.join(OLD));
     // Renamed; made; half a header; half the copies.
-    let stages: [Option<&[u8]>; 5] =
-        [None, Some(b""), Some(b"winglet-"), Some(HEADER.as_bytes()), Some(&content[..200])];
+    let stages: [Option<&str>; 5] =
+        [None, Some(""), Some("winglet-"), Some(OLD_HEADER), Some(&content[..200])];
     for stage in stages {
         let _ = std::fs::remove_file(&path);
         std::fs::write(&old, &content).unwrap();
         stage.inspect(|stage| std::fs::write(&path, stage).unwrap());
-        assert_eq!(standings(&state, 3), vec![LinkStatus::Spent; 3], "{stage:?}");
+        assert_eq!(statuses(&state, 3), vec![LinkStatus::Spent; 3], "{stage:?}");
         assert!(!old.exists(), "the start has ended it");
     }
+}
+
+#[test]
+fn a_crash_at_any_point_of_a_rewrite_loses_nothing() {
+    let (state, _, content) = spent(3);
+    for half in [0, 5, content.len() / 2, content.len()] {
+        std::fs::write(state.0.join(NEW), &content[..half]).unwrap();
+        assert_eq!(statuses(&state, 3), vec![LinkStatus::Spent; 3], "{half}");
+        assert!(!state.0.join(NEW).exists());
+    }
+}
+
+#[test]
+fn a_kind_of_line_that_is_not_known_costs_that_line_only() {
+    let (state, path, mut content) = spent(2);
+    let line = "revoked server 00 until 7";
+    let sum = hmac_sha256::Hash::hash(line.as_bytes());
+    let sum = u32::from_be_bytes([sum[0], sum[1], sum[2], sum[3]]);
+    content.extend_from_slice(format!("{line} *{sum:08x}\n").as_bytes());
+    std::fs::write(&path, content).unwrap();
+    assert_eq!(statuses(&state, 2), vec![LinkStatus::Spent; 2]);
 }
 
 #[test]
@@ -130,11 +176,11 @@ fn lines_in_any_order_and_twice_say_the_same() {
     let mut shuffled = HEADER.as_bytes().to_vec();
     lines.iter().chain(&lines).for_each(|line| shuffled.extend_from_slice(line));
     std::fs::write(&path, shuffled).unwrap();
-    assert_eq!(standings(&state, 5), vec![LinkStatus::Spent; 5]);
+    assert_eq!(statuses(&state, 5), vec![LinkStatus::Spent; 5]);
 }
 
 #[test]
-fn compaction_under_load_loses_nothing_and_keeps_the_file_small() {
+fn a_rewrite_under_load_loses_nothing_and_keeps_the_file_small() {
     const THREADS: u64 = 4;
     const EACH: u64 = 1500;
     let state = State::new();
@@ -149,13 +195,15 @@ fn compaction_under_load_loses_nothing_and_keeps_the_file_small() {
             })
             .collect();
         while !loads.iter().all(|load| load.is_finished()) {
-            replay.compact().unwrap();
+            replay.rewrite(replay.journal.as_ref().unwrap());
         }
     });
+    assert!(!replay.journal.as_ref().unwrap().inner().behind);
     drop(replay);
-    let loaded = read(&state.0).unwrap();
-    assert_eq!((loaded.entries.len() as u64, loaded.skipped), (THREADS * EACH, 0));
-    assert!(loaded.entries.iter().all(|(_, entry)| entry.spent));
+    assert_eq!(skipped(&state), 0);
+    let links = read(&state.0).unwrap();
+    assert_eq!(links.len() as u64, THREADS * EACH);
+    assert!(links.iter().all(|(_, entry)| entry.spent));
 }
 
 #[test]
@@ -165,13 +213,91 @@ fn a_failed_write_is_made_up_for() {
     deliver(&replay, &request(0));
     let journal = replay.journal.as_ref().unwrap();
     // Every write to /dev/full fails with ENOSPC.
-    journal.lock().file = OpenOptions::new().append(true).open("/dev/full").unwrap();
+    journal.inner().file = Some(OpenOptions::new().append(true).open("/dev/full").unwrap());
     deliver(&replay, &request(1));
-    assert!(journal.wants_compaction());
-    assert_eq!(replay.standing(&request(1).key), LinkStatus::Spent, "in memory");
+    assert!(journal.wants_rewrite(NOW));
+    assert_eq!(replay.status(&request(1).key, &RULES, NOW), LinkStatus::Spent, "in memory");
     replay.maintain(&RULES, NOW);
-    assert!(!journal.wants_compaction());
+    assert!(!journal.wants_rewrite(NOW));
     deliver(&replay, &request(2));
     drop(replay);
-    assert_eq!(standings(&state, 3), vec![LinkStatus::Spent; 3]);
+    assert_eq!(statuses(&state, 3), vec![LinkStatus::Spent; 3]);
+}
+
+#[test]
+fn a_rewrite_that_fails_waits_longer_each_time_and_costs_nothing() {
+    let state = State::new();
+    let replay = state.open(&RULES);
+    deliver(&replay, &request(0));
+    let journal = replay.journal.as_ref().unwrap();
+    // A directory in the place of the new file: it can be neither removed nor written.
+    std::fs::create_dir(state.0.join(NEW)).unwrap();
+    journal.inner().behind = true;
+    let mut tries = Vec::new();
+    for now in NOW..NOW + 8000 {
+        let before = journal.inner().failures;
+        replay.maintain(&RULES, now);
+        if journal.inner().failures > before {
+            tries.push(now - NOW);
+        }
+    }
+    assert_eq!(tries, [0, 60, 180, 420, 900, 1860, 2820, 3780, 4740, 5700, 6660, 7620]);
+    deliver(&replay, &request(1));
+    std::fs::remove_dir(state.0.join(NEW)).unwrap();
+    assert_eq!(read(&state.0).unwrap().len(), 2, "lines go to the old file meanwhile");
+    replay.maintain(&RULES, NOW + 8000 + LEAP);
+    (1..20).for_each(|minute| replay.maintain(&RULES, NOW + 8000 + minute * LEAP));
+    assert!(!journal.inner().behind);
+    assert_eq!(journal.inner().failures, 0);
+}
+
+#[test]
+fn a_rewrite_that_has_no_room_does_not_begin() {
+    let state = State::new();
+    let replay = state.open(&RULES);
+    deliver(&replay, &request(0));
+    let journal = replay.journal.as_ref().unwrap();
+    let never = std::iter::from_fn(|| -> Option<String> { panic!("it begins") });
+    journal.rewrite(NOW, u64::MAX, never);
+    assert!(journal.inner().behind && !state.0.join(NEW).exists());
+    assert!(journal.wants_rewrite(NOW), "it looks again at once");
+    replay.maintain(&RULES, NOW);
+    assert!(!journal.inner().behind);
+}
+
+#[test]
+fn a_server_that_could_not_lock_writes_nothing_before_it_can() {
+    let state = State::new();
+    // A directory in the place of the lock file cannot be opened for writing, but locked.
+    std::fs::create_dir_all(state.0.join("lock")).unwrap();
+    let replay = state.open(&RULES);
+    assert!(refusal(&state).contains("in use by another server"));
+    drop(replay);
+    std::fs::remove_dir(state.0.join("lock")).unwrap();
+    std::os::unix::fs::symlink("/nowhere", state.0.join("lock")).unwrap();
+    let replay = state.open(&RULES);
+    deliver(&replay, &request(0));
+    let journal = replay.journal.as_ref().unwrap();
+    assert!(journal.inner().lock.is_none() && journal.inner().file.is_none());
+    std::fs::remove_file(state.0.join("lock")).unwrap();
+    (0..3).for_each(|minute| replay.maintain(&RULES, NOW + minute * LEAP));
+    assert!(journal.inner().lock.is_some() && !journal.inner().behind);
+    drop(replay);
+    assert_eq!(statuses(&state, 1), [LinkStatus::Spent]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_costs_the_memory_only() {
+    let state = State::new();
+    std::fs::create_dir(&state.0).unwrap();
+    let file = state.0.join("file");
+    std::fs::write(&file, "").unwrap();
+    // A path through a file: the journal in it cannot be read, and need not be empty.
+    let below = file.join("state");
+    assert!(Replay::with_journal(10, &below, &RULES, NOW).is_err());
+    // /proc takes no directories.
+    let nowhere = Path::new("/proc/winglet");
+    let replay = std::sync::Arc::new(Replay::with_journal(10, nowhere, &RULES, NOW).unwrap());
+    deliver(&replay, &request(0));
+    assert!(replay.journal.as_ref().unwrap().inner().behind);
 }
