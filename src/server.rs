@@ -199,6 +199,7 @@ impl Server {
     fn look_after(&self, reload: bool) {
         #[cfg(not(feature = "tls"))]
         let _ = reload;
+        self.shared.throttle.report(Instant::now());
         let settings = self.shared.settings();
         self.shared.replay.maintain(&settings.rules, self.shared.clock.unix());
         #[cfg(feature = "tls")]
