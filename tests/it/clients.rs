@@ -118,7 +118,7 @@ fn assert_spent(server: &Server, download: &Download, content: &[u8], target: &s
 /// The download is whole, and nobody else can use its link.
 ///
 /// aria2c closes connections in the middle, and nothing but its next requests tells what it kept.
-/// Where none comes, the link may stay open: for this client and within its budget.
+/// If none comes, the link may stay open: for this client and within its budget.
 fn assert_whole(server: &Server, download: &Download, content: &[u8], target: &str) {
     assert!(download.content() == content, "the file differs");
     assert_eq!(Connection::connect_from("127.0.0.2", server.address()).get(target).status, 401);
