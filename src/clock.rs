@@ -27,10 +27,13 @@ impl Clock {
     }
 }
 
+/// `seconds` since the epoch, or the end of the year 9999: dates have four digits for the year.
+pub fn time(seconds: u64) -> SystemTime {
+    const LAST: u64 = 253_402_300_799;
+    UNIX_EPOCH + Duration::from_secs(seconds.min(LAST))
+}
+
 /// A date in seconds since the epoch, as RFC 3339 writes it.
 pub fn date(seconds: u64) -> String {
-    /// The year 9999 ends here.
-    const LAST: u64 = 253_402_300_799;
-    let date = UNIX_EPOCH + Duration::from_secs(seconds.min(LAST));
-    humantime::format_rfc3339_seconds(date).to_string()
+    humantime::format_rfc3339_seconds(time(seconds)).to_string()
 }

@@ -51,7 +51,7 @@ impl Settings {
 #[derive(Debug)]
 pub enum Chore {
     /// Write the end of a delivery to the journal and the log.
-    Record(Record),
+    Record(Box<Record>),
     /// Look whether there is something to reload or to report.
     Look,
 }
@@ -115,7 +115,7 @@ impl Shared {
     ///
     /// # Errors
     /// The record, if the housekeeper has too many already.
-    pub fn record(&self, record: Record) -> Result<(), Record> {
+    pub fn record(&self, record: Box<Record>) -> Result<(), Box<Record>> {
         match self.chores.try_send(Chore::Record(record)) {
             Err(TrySendError::Full(Chore::Record(record))) => Err(record),
             Err(TrySendError::Disconnected(Chore::Record(record))) => {

@@ -65,17 +65,16 @@ pub fn set_notsent_lowat(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps glibc's allocator small: one arena instead of eight a core, and large blocks always
-/// returned to the kernel. With a pool of 64 threads the default keeps freed copy buffers in
-/// per-thread arenas for ever; and of a second arena malloc_trim(3) returns holes, but not the top,
-/// which after a flood is most of it. Small blocks come from each thread's own cache all the same.
+/// Keeps glibc's allocator small: one arena instead of eight per core, of whose freed blocks
+/// [`return_free_memory`] gives back the most. A copy buffer comes from there too: mapped anew for
+/// each piece of a download it would cost more in page faults than the copying itself.
 pub fn tame_allocator() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only changes allocator parameters; called at start, before other threads exist.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 * 1024);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 * 1024);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1024 * 1024);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 4 * 1024 * 1024);
     }
 }
 

@@ -87,7 +87,7 @@ cat >"$overrides" <<'OVERRIDES'
 winglet: non-standard-file-perm 0640 != 0644 [etc/winglet/config.yml]
 # Not a package of Debian's own archive.
 winglet: initial-upload-closes-no-bugs [*]
-# daemon-reload and is-active, where systemd runs; the rest goes through its helpers.
+# daemon-reload and is-active, if systemd runs; the rest goes through its helpers.
 winglet: maintainer-script-calls-systemctl [*]
 # The licences of two libraries hold that of Apache in the middle of others; they stay verbatim.
 winglet: copyright-file-contains-full-apache-2-license

@@ -53,7 +53,7 @@ rm -rf "${work:?}"/*
 run install
 grep -q '^ExecStart=/usr/local/bin/winglet' "$work/usr/local/lib/systemd/system/winglet.service" ||
     fail 'the unit names the binary that was installed'
-ok 'the unit names the binary where PREFIX puts it'
+ok 'the unit names the binary that PREFIX leads to'
 run uninstall
 [ -z "$(find "$work" ! -type d)" ] || fail 'uninstall leaves nothing'
 ok 'uninstall of an untouched installation leaves no file'

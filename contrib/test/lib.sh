@@ -1,5 +1,5 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # scripts use what is set here, and set $work themselves
-# What the scripts beside this one share. Each is run as `NAME.sh [BINARY]`, sources this first and
+# What the scripts in this directory share. Each is run as `NAME.sh [BINARY]`, sources this first and
 # prints a line per result: `ok - `, `skip - ` with the reason, or `not ok - ` and then `evidence`,
 # a function of its own, and ends with status 1.
 
@@ -65,7 +65,7 @@ until_true() {
 }
 
 # node BYTES: a file to download below $work, which only root may read if there is a root. $file
-# is where it lies.
+# is its path.
 node() {
     file=$work/volumes/$server/world.zip
     mkdir -p "$work/volumes/$server" "$work/backups"
@@ -89,7 +89,7 @@ winglet:
 CONFIG
 }
 
-# base LOG: where the server listens, by the last line of its log that says so.
+# base LOG: what the server listens on, by the last line of its log that says so.
 base() {
     sed -n 's/.*listening on \(http:[^ ]*\).*/\1/p' "$1" | tail -n 1
 }

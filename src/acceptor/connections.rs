@@ -29,7 +29,7 @@ pub(super) enum State {
     /// The client to take the last bytes of an answer.
     Watched(Box<DeliveryWatch>),
     /// The housekeeper to have room for the record of an ended delivery.
-    Recording(Record, Option<Box<DeliveryWatch>>, Look),
+    Recording(Box<Record>, Option<Box<DeliveryWatch>>, Look),
     /// The client to close its side; so many bytes may still be thrown away.
     Lingering { left: usize },
 }

@@ -16,12 +16,12 @@ mod queue;
 mod requests;
 mod shares;
 mod transfers;
+mod workers;
 
 use std::io::{self, ErrorKind::WouldBlock};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bandwidth::Bandwidth;
@@ -32,7 +32,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use crate::delivery::watch::{Look, Sign};
 use crate::net::listener::Listener;
 use crate::pool::Pool;
-use crate::pool::exchange::{Connection, Next, Returned};
+use crate::pool::exchange::Connection;
 use crate::pool::private::PrivateSocket;
 use crate::pool::source::PULLERS;
 use crate::process::signals::Signals;
@@ -135,7 +135,7 @@ impl Acceptor {
             bandwidth: Bandwidth::default(),
             send_again: None,
             #[cfg(feature = "tls")]
-            handshakes: handshakes::Handshakes::start()?,
+            handshakes: handshakes::Handshakes::start(parts.tls.is_some())?,
             exchanges: 0,
             pullers: *PULLERS,
             widen_at: None,
@@ -185,6 +185,7 @@ impl Acceptor {
             }
             self.hand_over();
         }
+        self.cut_all();
         self.parts.pool.close();
         if self.failed {
             return Err(io::Error::other("the private socket to tiny_http ended"));
@@ -288,35 +289,6 @@ impl Acceptor {
         }
     }
 
-    /// Takes back what a worker is done with.
-    fn handle_return(&mut self, returned: Returned) {
-        let Returned { id, is_handshake, connection } = returned;
-        #[cfg(feature = "tls")]
-        if is_handshake {
-            return self.handshake_returned(id, connection);
-        }
-        debug_assert!(!is_handshake);
-        self.waiting_since = None;
-        self.queue.worker_is_free(id);
-        let Some((connection, next)) = connection else { return self.connections.forget(id) };
-        match next {
-            Next::Answered(keep_alive) => self.answered(connection, keep_alive),
-            Next::Room(transfer) => {
-                self.settle_piece(&connection, &transfer);
-                self.park(connection, transfer);
-            }
-            Next::Turn(transfer) => {
-                self.settle_piece(&connection, &transfer);
-                self.make_ready(connection, transfer);
-            }
-            Next::Sent(transfer) => {
-                self.settle_piece(&connection, &transfer);
-                self.watch(connection, transfer);
-            }
-            _ => self.drop_connection(connection),
-        }
-    }
-
     /// Lets a connection wait in `state`, until `deadline` at most, and arms the epoll set for what
     /// that state waits for. One-shot: after an event it is silent until armed again.
     fn hold(&mut self, connection: Box<Connection>, state: State, deadline: Option<Instant>) {
@@ -399,40 +371,6 @@ impl Acceptor {
         drop(connection);
         if self.accept_again.is_some() {
             self.resume_accepting();
-        }
-    }
-
-    /// Lets one more worker in for each that has been at something for a while: it may stand still
-    /// at a disk.
-    fn widen(&mut self) {
-        let now = Instant::now();
-        let pullers = *PULLERS + self.queue.long(now);
-        self.widen_at = self.queue.next_long(pullers, now);
-        if pullers != std::mem::replace(&mut self.pullers, pullers) {
-            self.parts.pool.set_limit(pullers);
-        }
-    }
-
-    /// Gives what is ready to free workers: a batch is one write.
-    fn hand_over(&mut self) {
-        self.give_to_workers();
-        self.widen();
-        let waiting = self.queue.len();
-        self.parts.shared.waiting.store(waiting, Ordering::Relaxed);
-        if waiting > 0 {
-            self.waiting_since.get_or_insert_with(Instant::now);
-        }
-        #[cfg(feature = "tls")]
-        self.give_handshakes();
-        match self.parts.private.flush() {
-            Ok(done) if done != self.private_full => {}
-            Ok(done) => {
-                self.private_full = !done;
-                let flags = if done { EventFlags::empty() } else { EventFlags::OUT };
-                let data = EventData::new_u64(TAG_PRIVATE);
-                let _ = epoll::modify(&self.epoll, &self.parts.private, data, flags);
-            }
-            Err(_) => self.private_ended(),
         }
     }
 }

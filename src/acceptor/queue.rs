@@ -109,7 +109,7 @@ impl Queue {
 
     /// What a free worker should do now. It counts as given at `now`.
     pub(super) fn pop(&mut self, now: Instant) -> Option<u64> {
-        if self.at_work.len() >= self.workers {
+        if self.is_exhausted() {
             return None;
         }
         for lane in [self.first, 1 - self.first] {
@@ -128,6 +128,11 @@ impl Queue {
     /// The worker that was given `id` is free again.
     pub(super) fn worker_is_free(&mut self, id: u64) {
         self.at_work.retain(|work| work.id != id);
+    }
+
+    /// Whether every worker is at something.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.at_work.len() >= self.workers
     }
 
     /// Takes `id` out, if it waits.

@@ -13,10 +13,10 @@ use crate::http::refusal::{Busy, Refusal};
 use crate::link::token::Endpoint;
 use crate::logging::throttle::Kind;
 use crate::net::address::ClientKey;
-use crate::pool::exchange::{Connection, Exchange, Request, Task};
+use crate::pool::exchange::{Connection, Request};
 
 /// Requests answered on one connection before it is closed.
-const MAX_REQUESTS: u32 = 1000;
+pub(super) const MAX_REQUESTS: u32 = 1000;
 
 /// A request that has waited this long for a worker is watched for a hang-up.
 const WATCH_AFTER: Duration = Duration::from_millis(100);
@@ -143,7 +143,7 @@ impl Acceptor {
         if self.is_stuck() {
             return self.refuse_busy(connection, &head, key, Busy::Workers);
         }
-        let last = self.draining.is_some() || connection.requests + 1 >= MAX_REQUESTS;
+        let last = !self.may_keep(&connection);
         let head_only = Rates::of(config).any();
         let request = Box::new(Request { head, client, direct, last, head_only });
         let now = Instant::now();
@@ -155,63 +155,6 @@ impl Acceptor {
         self.connections.put(Held { connection, state }, Some(until.min(now + WATCH_AFTER)));
         self.queue.push((lane, key), id);
         self.give_to_workers();
-    }
-
-    /// Whether every worker has been at the same piece for as long as a request may wait: the disk
-    /// stands still.
-    pub(super) fn is_stuck(&self) -> bool {
-        let patience = self.settings.config.timeouts.queue;
-        self.waiting_since.is_some_and(|since| since.elapsed() >= patience)
-    }
-
-    /// Gives free workers what is ready, without flushing.
-    pub(super) fn give_to_workers(&mut self) {
-        let now = Instant::now();
-        let rates = Rates::of(&self.settings.config);
-        self.send_again = None;
-        while !self.failed {
-            // Turns are kept: nobody passes those whose turn it is.
-            if self.queue.len() > 0
-                && let Some(wait) = self.bandwidth.wait(&rates, now)
-            {
-                self.send_again = Some(now + wait);
-                return;
-            }
-            let Some(id) = self.queue.pop(now) else { return };
-            let held = self.connections.take(id);
-            let Some(Held { connection, state }) = held else {
-                self.queue.worker_is_free(id);
-                continue;
-            };
-            let task = match state {
-                State::Queued { request, .. } => Task::Answer(request),
-                State::Ready(mut transfer) => {
-                    let (_, key) = self.connections.turn(id);
-                    let link = transfer.delivery.link();
-                    match self.bandwidth.take(&rates, key, link, now) {
-                        Ok(allowance) => transfer.allowance = allowance,
-                        Err(wait) => {
-                            self.queue.worker_is_free(id);
-                            let held = Held { connection, state: State::Ready(transfer) };
-                            self.connections.put(held, Some(now + wait));
-                            continue;
-                        }
-                    }
-                    transfer.allowed_at = connection.socket.wire_sent();
-                    Task::Piece(transfer)
-                }
-                state => {
-                    self.queue.worker_is_free(id);
-                    self.put_back(Held { connection, state });
-                    continue;
-                }
-            };
-            self.exchanges += 1;
-            let returns = self.parts.shared.returns.clone();
-            let exchange = Exchange::new(self.exchanges, connection, task, returns);
-            self.parts.shared.handed.put(exchange);
-            self.parts.private.push(self.exchanges);
-        }
     }
 
     pub(super) fn queue_deadline(

@@ -6,7 +6,6 @@ use std::time::Instant;
 use rustix::event::epoll::EventFlags;
 
 use super::Acceptor;
-use super::bandwidth::Rates;
 use super::connections::{Held, MAKING_ROOM, State};
 use crate::config::Reuse;
 use crate::delivery::record::Record;
@@ -31,18 +30,6 @@ impl Acceptor {
         transfer.resume(now);
         let deadline = Some(now + self.settings.pace.tick());
         self.hold(connection, State::Parked(transfer), deadline);
-    }
-
-    /// Corrects what a piece was allowed by what it has sent.
-    pub(super) fn settle_piece(&mut self, connection: &Connection, transfer: &Transfer) {
-        let rates = Rates::of(&self.settings.config);
-        // The first piece, which is the head alone, was not paid for.
-        if transfer.allowance > 0 && rates.any() {
-            let (_, key) = self.connections.turn(connection.id);
-            let sent = connection.socket.wire_sent().saturating_sub(transfer.allowed_at);
-            let link = transfer.delivery.link();
-            self.bandwidth.settle(&rates, key, link, (transfer.allowance, sent));
-        }
     }
 
     /// A verified link displaces a watched answer, or else the slowest download.
@@ -159,7 +146,7 @@ impl Acceptor {
     pub(super) fn record(
         &mut self,
         connection: Box<Connection>,
-        record: Record,
+        record: Box<Record>,
         watch: Option<Box<DeliveryWatch>>,
         look: Look,
     ) {

@@ -209,9 +209,8 @@ mod tests {
 
     #[test]
     fn names_are_resolved() {
-        let Listen::Tcp { address, tls, .. } = "tls:localhost:8080".parse().unwrap() else {
-            panic!()
-        };
+        // No address to Rust, and one to the system's resolver, which needs no file for it.
+        let Listen::Tcp { address, tls, .. } = "tls:127.1:8080".parse().unwrap() else { panic!() };
         assert!(address.ip().is_loopback() && address.port() == 8080 && tls);
         for host in ["::", "[::]"] {
             assert_eq!(Listen::tcp(host, 80, false, &[]).unwrap().to_string(), "[::]:80");

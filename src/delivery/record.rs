@@ -55,15 +55,15 @@ impl Delivery {
         by: EndedBy,
         outcome: Outcome,
         now: u64,
-    ) -> Record {
+    ) -> Box<Record> {
         let (sent, acknowledged) = (self.content_of(sent), self.content_of(acknowledged));
         let end = StreamEnd { sent, acknowledged, by };
-        Record {
+        Box::new(Record {
             finished: self.stream.map(|stream| stream.finish(&end, now)),
             entry: self.entry,
             bytes: Bytes { sent: acknowledged, content: self.content, link: None },
             outcome,
-        }
+        })
     }
 }
 
@@ -78,7 +78,7 @@ pub struct Record {
 
 impl Record {
     /// Writes to the journal, then to the log: what the log calls delivered, the journal knows.
-    pub fn write(mut self) {
+    pub fn write(mut self: Box<Self>) {
         if let Some(progress) = self.finished.and_then(Finished::record) {
             self.bytes.link = Some((progress.delivered, progress.length));
         }

@@ -33,6 +33,17 @@ pub struct Transfer {
     pace: PaceWatch,
 }
 
+/// How a piece ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Everything is in the kernel's hands.
+    Sent,
+    /// The socket is full.
+    Full,
+    /// It has had its turn.
+    TurnOver,
+}
+
 /// What is to be sent next.
 #[derive(Debug)]
 pub struct Rest<'a> {

@@ -25,7 +25,7 @@ const HANG_UP_AFTER: Duration = Duration::from_secs(1);
 pub struct DeliveryWatch {
     /// `None` once it is recorded, while the connection is still to be closed.
     delivery: Option<Delivery>,
-    record: Option<Record>,
+    record: Option<Box<Record>>,
     pace: PaceWatch,
     pause: Duration,
     next: Instant,
@@ -129,7 +129,7 @@ impl DeliveryWatch {
     }
 
     /// What is to be recorded, once the delivery has ended.
-    pub fn take_record(&mut self) -> Option<Record> {
+    pub fn take_record(&mut self) -> Option<Box<Record>> {
         self.record.take()
     }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::delivery::pace::Broken;
-use crate::delivery::transfer::{Rest, Transfer};
+use crate::delivery::transfer::{Piece, Rest, Transfer};
 use crate::net::socket::Socket;
 use crate::replay::Stream;
 
@@ -27,17 +27,6 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// Size of the copy buffer in bytes. `std::io::copy` uses a reader's own from `MIN_BUFFER` on.
 const BUFFER: usize = 128 * 1024;
 const MIN_BUFFER: usize = 8 * 1024;
-
-/// How a piece ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// Everything is in the kernel's hands.
-    Sent,
-    /// The socket is full.
-    Full,
-    /// It has had its turn.
-    TurnOver,
-}
 
 /// Sends the next piece of `transfer`; `others` is how many are ready and wait for a worker.
 ///
@@ -52,7 +41,7 @@ pub fn send_piece(
     let mut stream = transfer.delivery.stream.take();
     let content_start = transfer.delivery.content_start;
     let (was_parked, allowance) = (transfer.was_parked, transfer.allowance);
-    if let Some(stream) = stream.as_ref().filter(|_| transfer.was_parked) {
+    if let Some(stream) = stream.as_ref().filter(|_| began > transfer.delivery.content_start) {
         // Until the next report the link counts as sending: nobody takes it over meanwhile.
         let acknowledged = transfer.delivery.content_of(socket.acknowledged().unwrap_or(0));
         stream.progress(transfer.delivery.content, acknowledged);

@@ -9,8 +9,6 @@ pub mod body;
 use std::ops::Range;
 use std::time::Instant;
 
-use body::Piece;
-
 use crate::config::Reuse;
 use crate::delivery::pace::Broken;
 use crate::delivery::record::Delivery;
@@ -54,9 +52,7 @@ pub fn serve(shared: &Shared, exchange: Exchange) {
 fn send(shared: &Shared, mut work: Work, mut transfer: Box<Transfer>) {
     let Some(socket) = work.socket() else { return };
     match body::send_piece(&mut transfer, socket, &shared.waiting) {
-        Ok(Piece::Sent) => work.finish(Next::Sent(transfer)),
-        Ok(Piece::Full) => work.finish(Next::Room(transfer)),
-        Ok(Piece::TurnOver) => work.finish(Next::Turn(transfer)),
+        Ok(piece) => work.finish(Next::Piece(transfer, piece)),
         Err(broken) => {
             let (sent, acknowledged) = (socket.sent(), socket.acknowledged().unwrap_or(0));
             let by = if socket.died() { EndedBy::Reset } else { EndedBy::Other };

@@ -5,8 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::clock;
 use crate::http::refusal::Refusal;
-use crate::http::response::http_time;
 use crate::link::storage::{Missing, OpenError};
 use crate::link::token::{TokenFault, Used};
 
@@ -38,7 +38,7 @@ pub struct Landing<'a> {
 /// The page for `landing` at `now`.
 pub fn landing(landing: &Landing<'_>, now: SystemTime) -> String {
     let name = escape(&printable(landing.name));
-    let until = landing.until.map(|until| until_text(http_time(until), now)).unwrap_or_default();
+    let until = landing.until.map(|until| until_text(clock::time(until), now)).unwrap_or_default();
     let content = format!(
         "<p>{}. {until}</p>\n<p><a class=\"button\" rel=\"nofollow\" href=\"{}\">Download</a></p>",
         size_text(landing.length),

@@ -4,10 +4,11 @@
 //! answer.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::clock;
 use crate::config::Config;
 use crate::http::cors;
 use crate::http::head::{Head, Method};
@@ -184,14 +185,8 @@ pub fn refusal(context: &ResponseContext<'_>, refusal: &Refusal) -> Vec<u8> {
 fn push_validators(head: &mut String, context: &ResponseContext<'_>, found: &Found) {
     let _ = write!(head, "ETag: {}\r\n", format_tag(found.tag));
     // A file from the future was modified now (RFC 9110 §8.8.2.1).
-    let modified = http_time(found.modified).min(context.date);
+    let modified = clock::time(found.modified).min(context.date);
     let _ = write!(head, "Last-Modified: {}\r\n", httpdate::fmt_http_date(modified));
-}
-
-/// `seconds` since the epoch, or the end of the year 9999: HTTP dates have four digits for the year.
-pub(super) fn http_time(seconds: u64) -> SystemTime {
-    const LAST: u64 = 253_402_300_799;
-    UNIX_EPOCH + Duration::from_secs(seconds.min(LAST))
 }
 
 /// Everything is percent-encoded but what RFC 8187 §3.2.1 calls attr-char.

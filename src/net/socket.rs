@@ -189,7 +189,7 @@ impl Socket {
     }
 
     /// Bytes of the next `wanted` ones that the socket is likely to take now: what is missing to
-    /// [`NOTSENT_LOWAT`] of unsent bytes. A guess, never below [`MIN_ROOM`].
+    /// [`NOTSENT_LOWAT`] of unsent bytes. A guess, never below 16 KiB.
     pub fn room(&self, wanted: u64) -> usize {
         let unsent = match &self.wire {
             // Not worth asking.
@@ -200,9 +200,10 @@ impl Socket {
         usize::try_from(u64::from(NOTSENT_LOWAT).saturating_sub(unsent)).unwrap_or(0).max(MIN_ROOM)
     }
 
-    /// Whether the kernel holds bytes of the client that nobody has read.
+    /// Whether the kernel holds bytes of the client that nobody has read, or its FIN.
     pub fn has_unread_input(&self) -> bool {
-        rustix::io::ioctl_fionread(self).is_ok_and(|count| count > 0)
+        let mut poll = [PollFd::new(self, PollFlags::IN)];
+        rustix::event::poll(&mut poll, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// Waits until the socket takes bytes or its peer is gone. `false` after `timeout`.

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::EventfdFlags;
 
-use crate::delivery::transfer::Transfer;
+use crate::delivery::transfer::{Piece, Transfer};
 use crate::http::head::Head;
 use crate::net::address::Peer;
 use crate::net::socket::Socket;
@@ -65,12 +65,8 @@ pub enum Task {
 pub enum Next {
     /// An answer without content is complete. `true`: the connection may carry another request.
     Answered(bool),
-    /// A transfer waits until the socket has room.
-    Room(Box<Transfer>),
-    /// A transfer waits for its turn.
-    Turn(Box<Transfer>),
-    /// The last byte of a transfer is in the kernel's hands.
-    Sent(Box<Transfer>),
+    /// A piece of a transfer was sent, and ended this way.
+    Piece(Box<Transfer>, Piece),
     /// A handshake was carried on.
     Handshake(std::io::Result<()>),
     /// The connection is of no more use.

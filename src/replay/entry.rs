@@ -113,28 +113,27 @@ impl Entry {
     }
 
     /// Notes that a link which has settled is spent, and for good: a clock that steps back must not
-    /// revive it. Returns whether that is new. Comes before every question below.
-    pub(super) fn settle(&mut self, rules: &Rules, now: u64) -> bool {
-        let settled = self.open_grant().is_some_and(|grant| grant.is_settled(rules.settle, now));
-        if settled {
+    /// revive it.
+    pub(super) fn settle(&mut self, rules: &Rules, time: u64) {
+        if self.open_grant().is_some_and(|grant| grant.is_settled(rules.settle, time)) {
             self.close();
         }
-        settled
     }
 
     /// Whether `request` may use this link: the one rule for all who ask. Returns the version of
-    /// the file at the link's last stream.
+    /// the file at the link's last stream. A link that has settled becomes spent by it.
     pub(super) fn admits(
-        &self,
+        &mut self,
         request: &ClaimRequest,
         rules: &Rules,
-        now: u64,
+        time: u64,
     ) -> Result<EntityTag, ClaimError> {
+        self.settle(rules, time);
         let used = |used| Err(ClaimError::Used(used));
         match self.open_grant().filter(|_| rules.reuse == Reuse::Resume) {
             _ if self.resource != request.resource => used(Used::OtherResource),
             None => used(Used::Spent),
-            Some(grant) if now >= grant.opened.saturating_add(rules.window) => {
+            Some(grant) if time >= grant.opened.saturating_add(rules.window) => {
                 used(Used::WindowOver)
             }
             Some(grant) if grant.left() <= HEAD_CHARGE => used(Used::BudgetSpent),

@@ -52,20 +52,15 @@ const SHARE: usize = 4;
 #[derive(Debug, Default)]
 pub struct Replay {
     entries: DashMap<Key, Entry>,
-    places: Mutex<Places>,
+    /// How many of them each server has. A node has hundreds of servers, so that adding up is cheap.
+    servers: Mutex<HashMap<Key, usize>>,
+    /// How many there may be.
     bound: usize,
     journal: Option<Journal>,
     /// The system's clock when it was last looked at; 0 before the first look.
     clock: AtomicU64,
     /// The table's own: that clock without its leaps.
     steady: AtomicU64,
-}
-
-/// How many links there are in all, and of each server.
-#[derive(Debug, Default)]
-struct Places {
-    tracked: usize,
-    servers: HashMap<Key, usize>,
 }
 
 impl Replay {
@@ -115,7 +110,7 @@ impl Replay {
             if let Some(grant) = &mut entry.grant {
                 grant.ended = grant.ended.min(now);
             }
-            replay.places().take(&entry.server);
+            *replay.servers().entry(entry.server).or_default() += 1;
             replay.entries.insert(key, entry);
         }
         Ok(replay)
@@ -123,7 +118,7 @@ impl Replay {
 
     /// Links that are tracked now.
     pub fn tracked(&self) -> usize {
-        self.places().tracked
+        self.servers().values().sum()
     }
 
     /// Whether `request` could be claimed now, binding and spending nothing. Returns the version of
@@ -141,11 +136,11 @@ impl Replay {
             return if request.expired { Err(ClaimError::Expired) } else { Ok(None) };
         }
         let Some(mut entry) = self.entries.get_mut(&request.key) else {
-            return self.places().admits(request, self.bound).map(|()| None);
+            return self.has_place(request, &self.servers()).map(|()| None);
         };
-        let settled = entry.settle(rules, now);
-        let admitted = entry.admits(request, rules, now).map(Some);
-        if settled {
+        let (spent, time) = (entry.spent, self.time(&entry, now));
+        let admitted = entry.admits(request, rules, time).map(Some);
+        if entry.spent != spent {
             self.write(self.line(entry));
         }
         admitted
@@ -182,24 +177,40 @@ impl Replay {
     fn entry(&self, request: &ClaimRequest, rules: &Rules, now: u64) -> Admitted<'_> {
         match self.entries.entry(request.key) {
             Slot::Occupied(mut slot) => {
-                slot.get_mut().settle(rules, now);
-                slot.get().admits(request, rules, now)?;
+                let time = self.time(slot.get(), now);
+                slot.get_mut().admits(request, rules, time)?;
                 Ok(slot.into_ref())
             }
             Slot::Vacant(slot) => {
-                let mut places = self.places();
-                places.admits(request, self.bound)?;
-                places.take(&request.server);
+                let mut servers = self.servers();
+                self.has_place(request, &servers)?;
+                *servers.entry(request.server).or_default() += 1;
                 let skew = now.wrapping_sub(self.steady.load(Ordering::Relaxed));
                 Ok(slot.insert(Entry::new(request, rules, now, skew)))
             }
         }
     }
 
+    /// Whether a link that was never used may come in.
+    fn has_place(
+        &self,
+        request: &ClaimRequest,
+        servers: &HashMap<Key, usize>,
+    ) -> Result<(), ClaimError> {
+        let share = (self.bound / SHARE).max(1);
+        match servers.get(&request.server) {
+            _ if request.expired => Err(ClaimError::Expired),
+            _ if servers.values().sum::<usize>() >= self.bound => Err(ClaimError::TableFull),
+            Some(links) if *links >= share => Err(ClaimError::ServerShare),
+            _ => Ok(()),
+        }
+    }
+
     /// What is known about a link.
     pub fn status(&self, key: &Key, rules: &Rules, now: u64) -> LinkStatus {
         self.entries.get_mut(key).map_or(LinkStatus::Unused, |mut entry| {
-            entry.settle(rules, now);
+            let time = self.time(&entry, now);
+            entry.settle(rules, time);
             entry.status(rules)
         })
     }
@@ -212,23 +223,23 @@ impl Replay {
         let passed = if before == 0 { 0 } else { now.saturating_sub(before).min(LEAP) };
         let steady = self.steady.fetch_add(passed, Ordering::Relaxed) + passed;
         if steady % SWEEP < passed {
-            self.sweep(rules, now, steady);
+            self.sweep(rules, now);
         }
         if let Some(journal) = self.journal.as_ref().filter(|j| j.wants_rewrite(steady)) {
             self.rewrite(journal);
         }
     }
 
-    /// Removes what is over by the system's clock and by the table's own.
-    fn sweep(&self, rules: &Rules, now: u64, steady: u64) {
+    /// Removes what is over.
+    fn sweep(&self, rules: &Rules, now: u64) {
         self.entries.retain(|_, entry| {
-            let over = now.min(steady.wrapping_add(entry.skew)) >= entry.end(rules.window);
+            let over = self.time(entry, now) >= entry.end(rules.window);
             if over {
-                self.places().leave(&entry.server);
+                self.servers().entry(entry.server).and_modify(|links| *links -= 1);
             }
             !over
         });
-        self.places().servers.retain(|_, links| *links > 0);
+        self.servers().retain(|_, links| *links > 0);
     }
 
     fn rewrite(&self, journal: &Journal) {
@@ -241,8 +252,14 @@ impl Replay {
         journal.rewrite(self.steady.load(Ordering::Relaxed), self.tracked() as u64, lines);
     }
 
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The time for `entry`: what the system's clock says, without any leap ahead that it has made
+    /// since the entry came.
+    fn time(&self, entry: &Entry, now: u64) -> u64 {
+        now.min(self.steady.load(Ordering::Relaxed).wrapping_add(entry.skew))
+    }
+
+    fn servers(&self) -> MutexGuard<'_, HashMap<Key, usize>> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets go of an entry that has changed, and returns what the journal must learn of it.
@@ -255,29 +272,6 @@ impl Replay {
         if let (Some(journal), Some(line)) = (&self.journal, line) {
             journal.append(&line);
         }
-    }
-}
-
-impl Places {
-    /// Whether a link that was never used may come in.
-    fn admits(&self, request: &ClaimRequest, bound: usize) -> Result<(), ClaimError> {
-        let share = (bound / SHARE).max(1);
-        match self.servers.get(&request.server) {
-            _ if request.expired => Err(ClaimError::Expired),
-            _ if self.tracked >= bound => Err(ClaimError::TableFull),
-            Some(links) if *links >= share => Err(ClaimError::ServerShare),
-            _ => Ok(()),
-        }
-    }
-
-    fn take(&mut self, server: &Key) {
-        self.tracked += 1;
-        *self.servers.entry(*server).or_default() += 1;
-    }
-
-    fn leave(&mut self, server: &Key) {
-        self.tracked -= 1;
-        self.servers.entry(*server).and_modify(|links| *links -= 1);
     }
 }
 

@@ -68,11 +68,12 @@ impl Stream {
         let mut finished =
             Finished { replay: Arc::clone(&self.replay), line: None, progress: None };
         if let Some(mut entry) = self.replay.entries.get_mut(&self.key)
+            && let time = self.replay.time(&entry, now)
             && let Some(grant) = &mut entry.grant
         {
-            let whole = grant.finish(&self.flow, end, now);
+            let whole = grant.finish(&self.flow, end, time);
             let (delivered, length) = (grant.delivered(), grant.file.length);
-            if whole || entry.spent {
+            if whole {
                 entry.close();
             }
             finished.progress = Some(Progress { delivered, length, spent: entry.spent });

@@ -259,8 +259,10 @@ fn a_link_that_may_be_delivered_is_spent_after_a_while_and_for_good() {
     let state = State::new();
     let replay = state.open(&RULES);
     let stream = claim(&replay, &request(1), NOW).unwrap();
+    replay.maintain(&RULES, NOW + 5);
     let progress = stream.finish(&end(LENGTH, EndedBy::Other), NOW + 5).record().unwrap();
     assert_eq!((progress.delivered, progress.spent), (LENGTH, false));
+    pass(&replay, NOW + 5..NOW + 604);
     assert!(replay.check(&request(1), &RULES, NOW + 604).is_ok());
     let LinkStatus::Open { settles, sure, .. } = replay.status(&request(1).key, &RULES, NOW) else {
         panic!("it is open");
@@ -271,6 +273,7 @@ fn a_link_that_may_be_delivered_is_spent_after_a_while_and_for_good() {
     let replay = state.open_at(&RULES, NOW + 604);
     assert!(replay.check(&request(1), &RULES, NOW + 604).is_ok());
     let spent = Err(ClaimError::Used(Used::Spent));
+    replay.maintain(&RULES, NOW + 605);
     assert_eq!(replay.check(&request(1), &RULES, NOW + 605), spent);
     // Whoever was told so is not told otherwise when the clock steps back.
     assert_eq!(replay.check(&request(1), &RULES, NOW), spent);
@@ -304,15 +307,42 @@ fn a_crash_keeps_what_was_acknowledged_and_waits_from_the_start() {
 }
 
 #[test]
+fn a_client_that_a_crash_cut_off_keeps_its_link() {
+    let state = State::new();
+    let replay = state.open(&RULES);
+    // One that has everything and fetches it again, and one that has only begun.
+    for link in [1, 2] {
+        let bytes = if link == 1 { LENGTH } else { 0 };
+        let stream = claim(&replay, &request(link), NOW).unwrap();
+        let _ = stream.finish(&end(bytes, EndedBy::Other), NOW).record();
+        std::mem::forget(claim(&replay, &request(link), NOW).unwrap());
+    }
+    let journal = state.0.join("journal");
+    let after_a_crash = std::fs::read(&journal).unwrap();
+    drop(replay);
+    std::fs::remove_dir_all(&state.0).unwrap();
+    std::fs::create_dir(&state.0).unwrap();
+    std::fs::write(&journal, after_a_crash).unwrap();
+    let replay = state.open_at(&RULES, NOW + 1000);
+    let stranger = ClaimRequest { client: client("192.0.2.2"), ..request(2) };
+    assert_eq!(used(claim(&replay, &stranger, NOW + 1000)), Used::OtherAddress);
+    assert!(replay.check(&request(1), &RULES, NOW + 1000).is_ok(), "it may have run until now");
+    pass(&replay, NOW + 1000..NOW + 1000 + SETTLE + 2 * LEAP);
+    let late = NOW + 1000 + SETTLE + LEAP;
+    assert_eq!(used(claim(&replay, &request(1), late)), Used::Spent);
+    assert!(replay.check(&request(2), &RULES, late).is_ok());
+}
+
+#[test]
 fn expiry_and_window() {
     let replay = memory();
     let late = ClaimRequest { expired: true, ..request(1) };
     assert_eq!(claim(&replay, &late, NOW + 900).unwrap_err(), ClaimError::Expired);
     assert_eq!(replay.tracked(), 0);
     touch(&replay, &request(1), NOW);
-    touch(&replay, &late, NOW + 86_399);
     let end = NOW + 86_400 + AFTERLIFE;
     pass(&replay, NOW..end);
+    touch(&replay, &late, NOW + 86_399);
     assert_eq!(used(claim(&replay, &late, NOW + 86_400)), Used::WindowOver);
     pass(&replay, end..end + 2 * SWEEP);
     assert_eq!(replay.tracked(), 0);
@@ -346,6 +376,10 @@ fn running_streams_keep_their_entry_whatever_expires() {
     pass(&replay, NOW..late + 2 * SWEEP);
     assert!(second.reserve(STEP_BYTES).is_some(), "an overlapping download may complete");
     let _ = second.finish(&all, late).record();
+    assert!(
+        replay.entries.get(&request(1).key).unwrap().grant.is_none(),
+        "nothing is left to keep"
+    );
     pass(&replay, late + 2 * SWEEP..late + 5 * SWEEP);
     assert_eq!(replay.tracked(), 0);
 }
@@ -438,7 +472,7 @@ fn a_server_takes_a_quarter_of_the_table() {
     (100..125).for_each(|link| touch(&replay, &of("b", link), NOW));
     // As links expire, the server has room again, and nothing remembers it.
     pass(&replay, NOW..NOW + RULES.window + AFTERLIFE + 2 * SWEEP);
-    assert_eq!((replay.tracked(), replay.places().servers.len()), (0, 0));
+    assert_eq!((replay.tracked(), replay.servers().len()), (0, 0));
     touch(&replay, &of("a", 25), NOW);
 }
 
@@ -476,6 +510,26 @@ fn a_clock_that_leaps_and_comes_back_forgets_nothing() {
     touch(&replay, &late, now);
     pass(&replay, now..now + AFTERLIFE);
     assert_eq!(replay.tracked(), 1, "the spent one is over by both clocks");
+}
+
+#[test]
+fn a_clock_that_leaps_ahead_settles_and_ends_nothing_early() {
+    let replay = memory();
+    replay.maintain(&RULES, NOW);
+    for link in [1, 2] {
+        let stream = claim(&replay, &request(link), NOW).unwrap();
+        let _ = stream.finish(&end(LENGTH, EndedBy::Other), NOW).record();
+    }
+    let late = |link| ClaimRequest { expired: true, ..request(link) };
+    // By two days, and for good: both the window and the time to settle count from there.
+    let now = NOW + 2 * 86_400;
+    pass(&replay, now..now + SETTLE - 2 * LEAP);
+    assert!(replay.check(&late(1), &RULES, now + SETTLE).is_ok());
+    let again = claim(&replay, &late(2), now + SETTLE).unwrap();
+    let _ = again.finish(&end(0, EndedBy::Reset), now + SETTLE).record();
+    pass(&replay, now + SETTLE - 2 * LEAP..now + SETTLE + 2 * LEAP);
+    assert_eq!(used(claim(&replay, &late(1), now + SETTLE + 2 * LEAP)), Used::Spent);
+    assert!(replay.check(&late(2), &RULES, now + SETTLE + 2 * LEAP).is_ok());
 }
 
 #[test]
@@ -539,14 +593,13 @@ fn the_table_is_bounded_and_serves_again_as_links_expire() {
     assert_eq!(replay.tracked() as u64, BOUND);
 
     let end = NOW + RULES.window + AFTERLIFE;
-    replay.maintain(&RULES, NOW);
-    replay.steady.store(end, Ordering::Relaxed);
+    replay.steady.store(end - NOW, Ordering::Relaxed);
     let one = Instant::now();
-    replay.sweep(&RULES, end - 1, end - 1);
+    replay.sweep(&RULES, end - 1);
     println!("a sweep that finds nothing: {:?}", one.elapsed());
     assert_eq!(replay.tracked() as u64, BOUND);
     let one = Instant::now();
-    replay.sweep(&RULES, end, end);
+    replay.sweep(&RULES, end);
     println!("a sweep that finds everything: {:?}", one.elapsed());
     assert_eq!(replay.tracked(), 0);
     touch(&replay, &new, NOW);
@@ -571,7 +624,8 @@ fn claims_go_on_while_everything_expires_at_once() {
             }
             (slowest, count)
         });
-        replay.sweep(&RULES, end, end);
+        replay.steady.store(end - NOW, Ordering::Relaxed);
+        replay.sweep(&RULES, end);
         done.store(true, Ordering::Relaxed);
         claims.join().unwrap()
     });

@@ -58,7 +58,7 @@ impl Authority {
         authority
     }
 
-    /// A file beside the authority's.
+    /// A file in the authority's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }

@@ -19,10 +19,7 @@ fn stderr(output: &Output) -> String {
 
 #[test]
 fn a_real_wings_configuration_passes_and_serves() {
-    // The node brings its own token, and has no certificate.
-    let wings = WINGS.lines().filter(|line| !line.starts_with("token:")).collect::<Vec<_>>();
-    let wings = wings.join("\n").replace("ssl:\n    enabled: true", "ssl:\n    enabled: false");
-    let node = Node::new().top_level(&wings);
+    let node = Node::new().top_level(WINGS);
     node.file("a", b"content");
     node.write_config();
     let checked = node.run(&["check"]);

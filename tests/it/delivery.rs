@@ -211,6 +211,37 @@ fn segments_that_are_thrown_away_do_not_count() {
     }
 }
 
+/// What was acknowledged and not read, and what comes before the place where somebody resumed, may
+/// be missing: whoever asks for it gets it.
+#[test]
+fn doubtful_bytes_are_given_again() {
+    const LENGTH: usize = 8_000_000;
+    // How far a client reads, how far more is acknowledged, where it goes on, and what it lacks.
+    for (read, unread, resumed, lacks) in [
+        (400_000, 110_000, 500_000, 400_000..500_000),
+        (3_500_000, 0, 3_000_000, 0..3_000_000),
+    ] {
+        let (node, content) = node(LENGTH);
+        let server = node.start();
+        let target = Token::file("file").target();
+        let mut first = Client::over(connect_from("127.0.0.1", server.address(), Some(1 << 20)));
+        let answer = first.get_part(&target, "Range: bytes=0-\r\n", read);
+        assert!(answer.status == 206 && answer.body == content[..read]);
+        wait_for_unread(first.stream(), unread);
+        first.reset();
+        ended(&server, 1);
+        let mut second = Client::connect(server.address());
+        let rest = second.get_with(&target, &format!("Range: bytes={resumed}-\r\n"));
+        assert!(rest.status == 206 && rest.body == content[resumed..]);
+        drop(second);
+        ended(&server, 2);
+        let mut third = Client::connect(server.address());
+        let missing = third.get_with(&target, &range(lacks.start, lacks.end));
+        assert_eq!(missing.status, 206, "{}", missing.text());
+        assert!(missing.body == content[lacks]);
+    }
+}
+
 #[test]
 fn a_changed_file_starts_the_delivery_over() {
     let (node, content) = node(1000);
@@ -223,12 +254,31 @@ fn a_changed_file_starts_the_delivery_over() {
     node.file("new", &changed);
     std::fs::rename(node.volume().join("new"), node.volume().join("file")).unwrap();
     // The rest of the new file does not make a whole of the first part of the old one.
-    assert_eq!(client.get_with(&target, &range(600, 1000)).body, changed[600..]);
+    let resumed = client.get_with(
+        &target,
+        &format!("{}If-Unmodified-Since: Thu, 31 Dec 2099 23:59:59 GMT\r\n", range(600, 1000)),
+    );
+    assert_eq!((resumed.status, resumed.body), (206, changed[600..].to_vec()));
     let resumed = client.get_with(&target, &format!("{}If-Range: {tag}\r\n", range(600, 1000)));
     assert_eq!((resumed.status, resumed.body), (200, changed));
     drop(client);
     server.wait_for_log("link=1000/1000");
     assert_eq!(get(server.address(), &target).status, 401);
+}
+
+/// `curl -C -` after the file was replaced must not join two files.
+#[test]
+fn who_names_no_version_of_a_changed_file_gets_the_whole() {
+    let (node, content) = node(1000);
+    let server = node.start();
+    let target = Token::file("file").target();
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.get_with(&target, &range(0, 600)).status, 206);
+    let changed: Vec<u8> = content.iter().rev().copied().collect();
+    node.file("new", &changed);
+    std::fs::rename(node.volume().join("new"), node.volume().join("file")).unwrap();
+    let whole = client.get_with(&target, &range(600, 1000));
+    assert_eq!((whole.status, whole.body), (200, changed));
 }
 
 #[test]

@@ -9,6 +9,8 @@
 mod certs;
 mod client;
 mod crowd;
+#[cfg(feature = "tls")]
+mod fronts;
 mod harness;
 mod mint;
 mod proxy;
@@ -25,10 +27,13 @@ mod grants;
 mod journal;
 mod limits;
 mod listening;
+#[cfg(feature = "tls")]
+mod matrix;
 mod operating;
 mod pages;
 mod paths;
 mod pool;
+mod previews;
 mod ranges;
 mod reload;
 mod restarts;

@@ -1,4 +1,4 @@
-//! A TCP proxy that cuts connections where a test says so.
+//! A TCP proxy that cuts connections at the bytes that a test names.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -12,6 +12,9 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::harness::PATIENCE;
+
+/// The longest that Linux delays an acknowledgement.
+pub const ACKNOWLEDGED_BY: Duration = Duration::from_millis(200);
 
 /// A proxy in front of a server. Its connections end with it.
 pub struct Proxy {
@@ -109,6 +112,8 @@ fn relay(
                         return false;
                     }
                     if *left == 0 {
+                        // What was passed on is acknowledged by then: no client loses that.
+                        thread::sleep(ACKNOWLEDGED_BY);
                         return true;
                     }
                 }

@@ -1,22 +1,18 @@
 //! Downloads over a restart of the server, in order and by a crash.
 
-use std::net::SocketAddr;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::client::{Client, get};
 use crate::clients::{Download, curl, wait_until_spent};
 use crate::delivery::ended;
-use crate::harness::{Node, PATIENCE, have, pattern};
+use crate::harness::{Node, have, pattern};
 use crate::mint::Token;
 
 const LENGTH: usize = 24 << 20;
 
 /// A node that a download of a few seconds can be interrupted on.
 fn node() -> (Node, Vec<u8>) {
-    let node =
-        Node::new().with_state().winglet("rate_limit: 8\nsettle_time: 1s\ntimeouts: { drain: 0s }");
+    let node = Node::new().with_state().winglet("rate_limit: 8\ntimeouts: { drain: 0s }");
     let content = pattern(LENGTH);
     node.file("file", &content);
     (node, content)
@@ -41,7 +37,7 @@ fn curl_over_a_restart(stop: impl Fn(&mut crate::harness::Server)) {
     assert_eq!(Client::connect_from("127.0.0.2", address).get(&token.target()).status, 401);
     download.run(curl(&download).args(["-C", "-"]).arg(server.base() + &token.target()));
     assert!(download.content() == content);
-    wait_until_spent(address, &token.target());
+    server.wait_for_log("delivered");
     assert_eq!(Client::connect_from("127.0.0.2", address).get(&token.target()).status, 401);
 }
 

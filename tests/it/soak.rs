@@ -209,7 +209,7 @@ fn hostile_and_legitimate_clients_side_by_side() {
     let began = Instant::now();
     let early = soak.run(Duration::from_secs(seconds), seed);
     println!(
-        "{} downloads of {} MB verified beside {} attacks in {:?}",
+        "{} downloads of {} MB verified during {} attacks in {:?}",
         soak.downloads.into_inner(),
         soak.bytes.into_inner() / 1_000_000,
         soak.attacks.into_inner(),

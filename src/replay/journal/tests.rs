@@ -225,6 +225,21 @@ fn a_failed_write_is_made_up_for() {
 }
 
 #[test]
+fn a_line_that_failed_half_way_costs_that_line_only() {
+    let state = State::new();
+    let replay = state.open(&RULES);
+    deliver(&replay, &request(0));
+    let journal = replay.journal.as_ref().unwrap();
+    let mut file = journal.inner().file.as_ref().unwrap().try_clone().unwrap();
+    file.write_all(b"link 0123").unwrap();
+    journal.inner().fail(&state.0, &io::Error::other("no room"));
+    deliver(&replay, &request(1));
+    let mut lines = Vec::new();
+    let skipped = read_file(File::open(state.0.join(CURRENT)).unwrap(), false, &mut lines);
+    assert_eq!((lines.len(), skipped.unwrap()), (4, 1), "a claim and an end each");
+}
+
+#[test]
 fn a_rewrite_that_fails_waits_longer_each_time_and_costs_nothing() {
     let state = State::new();
     let replay = state.open(&RULES);
