@@ -57,19 +57,14 @@ impl Download {
         assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
     }
 
-    /// The space that the file takes, which may have holes.
-    pub fn bytes(&self) -> usize {
-        use std::os::unix::fs::MetadataExt;
-        fs::metadata(self.path()).map_or(0, |data| usize::try_from(data.blocks() * 512).unwrap())
-    }
-
     /// Waits until the file takes that much space, and says how much.
     pub fn wait_for_bytes(&self, bytes: usize) -> u64 {
+        use std::os::unix::fs::MetadataExt;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let there = self.bytes();
-            if there >= bytes {
-                return there as u64;
+            let there = fs::metadata(self.path()).map_or(0, |data| data.blocks() * 512);
+            if there >= bytes as u64 {
+                return there;
             }
             assert!(Instant::now() < deadline, "{there} bytes have come");
             thread::sleep(Duration::from_millis(5));
@@ -117,7 +112,7 @@ pub fn curl(download: &Download) -> Command {
 }
 
 /// A node with `file` of `length` bytes, its content, and a link to it.
-fn node(length: usize) -> (Node, Vec<u8>, String) {
+pub fn node(length: usize) -> (Node, Vec<u8>, String) {
     let node = Node::new().winglet("settle_time: 1s");
     let content = pattern(length);
     node.file("file", &content);
@@ -125,7 +120,7 @@ fn node(length: usize) -> (Node, Vec<u8>, String) {
 }
 
 /// The download is whole, and so was its last connection: its link is spent at once.
-fn assert_spent(server: &Server, download: &Download, content: &[u8], target: &str) {
+pub fn assert_spent(server: &Server, download: &Download, content: &[u8], target: &str) {
     assert!(download.content() == content, "the file differs");
     server.wait_for_log(&format!("link={0}/{0}", content.len()));
     let again = get(server.address(), target);
@@ -319,69 +314,29 @@ fn aria2c_killed_and_continued() {
     assert_whole(&server, &download, &content, &target);
 }
 
-/// Headless Chromium that downloads `url` into `download`.
-fn chromium(download: &Download, profile: &Scratch, url: &str) -> Command {
-    let preferences = format!(
-        r#"{{"download":{{"default_directory":"{}","prompt_for_download":false}}}}"#,
-        download.directory().display()
-    );
-    fs::create_dir_all(profile.path().join("Default")).unwrap();
-    fs::write(profile.path().join("Default/Preferences"), preferences).unwrap();
-    let mut command = Command::new("chromium");
-    command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"]);
-    command.args(["--disable-background-networking", "--disable-component-update"]);
-    command.args(["--disable-sync", "--disable-dev-shm-usage", "--disable-extensions"]);
-    command.arg(format!("--user-data-dir={}", profile.path().display())).arg(url);
-    command.env("HOME", profile.path());
-    command
-}
-
-/// Waits for a file of that length in the browser's directory, under its final name.
-fn wait_for_browser(download: &Download, length: usize) {
-    let deadline = Instant::now() + 2 * PATIENCE;
-    while fs::metadata(download.path()).map_or(0, |data| data.len()) != length as u64 {
-        let there: Vec<_> = fs::read_dir(download.directory())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        assert!(Instant::now() < deadline, "the browser has {there:?}");
-        thread::sleep(Duration::from_millis(50));
-    }
-}
-
+/// curl's own `-C -` names no version: of a file that has been replaced it must not take the rest.
 #[test]
-fn chromium_downloads() {
-    if !have("chromium") {
+fn curl_continues_no_file_that_was_replaced() {
+    if !have("curl") {
         return;
     }
-    let (node, content, target) = node(16 * MIB);
+    let (node, content, target) = node(4 * MIB);
     let server = node.start();
-    let (download, profile) = (Download::new(), Scratch::new());
-    let mut browser =
-        download.start(&mut chromium(&download, &profile, &(server.base() + &target)));
-    wait_for_browser(&download, content.len());
-    browser.kill();
-    assert_spent(&server, &download, &content, &target);
-}
-
-#[test]
-fn chromium_that_was_cut_and_asked_again() {
-    if !have("chromium") {
-        return;
-    }
-    let (node, content, target) = node(16 * MIB);
-    let server = node.start();
-    let (download, profile) = (Download::new(), Scratch::new());
-    let proxy = Proxy::start(server.address(), vec![5 * MIB]);
-    let url = proxy.base() + &target;
-    let mut browser = download.start(&mut chromium(&download, &profile, &url));
-    server.wait_for_log("interrupted");
-    browser.kill();
-    // Without a person it does not resume; clicking the link again has to work.
-    let profile = Scratch::new();
-    let mut browser = download.start(&mut chromium(&download, &profile, &url));
-    wait_for_browser(&download, content.len());
-    browser.kill();
-    assert_eq!(proxy.cut(), 1);
-    assert_spent(&server, &download, &content, &target);
+    let download = Download::new();
+    let proxy = Proxy::start(server.address(), vec![MIB]);
+    let first = curl(&download).arg(proxy.base() + &target).stderr(Stdio::null()).status();
+    assert!(!first.unwrap().success());
+    let kept = download.content();
+    assert!(!kept.is_empty() && content.starts_with(&kept));
+    let changed: Vec<u8> = content.iter().rev().copied().collect();
+    node.file("new", &changed);
+    fs::rename(node.volume().join("new"), node.volume().join("file")).unwrap();
+    let mut again = curl(&download);
+    let again = again.args(["-C", "-"]).arg(server.base() + &target).stderr(Stdio::null()).status();
+    assert!(!again.unwrap().success(), "curl has joined two files");
+    assert!(download.content() == kept);
+    // Anew, it gets all of the new one.
+    fs::remove_file(download.path()).unwrap();
+    download.run(curl(&download).args(["-C", "-"]).arg(server.base() + &target));
+    assert!(download.content() == changed);
 }

@@ -17,6 +17,7 @@ mod proxy;
 
 mod backups;
 mod bodies;
+mod browsers;
 mod clients;
 mod commands;
 mod confinement;

@@ -18,6 +18,7 @@ use crate::clients::{Client as Process, Download};
 use crate::fronts::Front;
 use crate::harness::{Node, Server, have, pattern};
 use crate::mint::Token;
+use crate::proxy::ACKNOWLEDGED_BY;
 
 const LENGTH: usize = 4 << 20;
 /// Bytes per second of a download that is to be killed.
@@ -88,6 +89,17 @@ fn python(command: &mut Command, script: &str, run: &Run) {
     command.args(["-c", script, run.url, run.ca, &run.rate.to_string()]);
 }
 
+fn lftp(command: &mut Command, run: &Run) {
+    let again = if run.again { "-c " } else { "" };
+    let set = format!(
+        "set net:limit-total-rate {}; set net:limit-total-max 100000; set ssl:ca-file {}; set pget:save-status 0.1s; \
+         set net:max-retries 1; set xfer:clobber yes; set cmd:fail-exit yes; \
+         pget -n 4 {again}\"{}\" -o file",
+        run.rate, run.ca, run.url
+    );
+    command.args(["-e", &format!("{set}; exit")]);
+}
+
 fn clients() -> Vec<Kin> {
     let kin = |name, command: fn(&mut Command, &Run)| {
         let program = match name {
@@ -124,7 +136,7 @@ fn clients() -> Vec<Kin> {
                 "--ca-certificate",
                 run.ca,
             ]);
-            command.arg(format!("--limit-rate={}", run.rate)).arg(run.url);
+            command.arg(run.url);
         }),
         kin("urllib", |command, run| python(command, URLLIB, run)),
         kin("requests", |command, run| python(command, REQUESTS, run)),
@@ -137,16 +149,7 @@ fn clients() -> Vec<Kin> {
             }
             command.arg(run.url);
         }),
-        parallel("lftp pget", |command, run| {
-            let again = if run.again { "-c " } else { "" };
-            let set = format!(
-                "set net:limit-rate {}; set ssl:ca-file {}; set pget:save-status 0.1s; \
-                 set net:max-retries 1; set xfer:clobber yes; set cmd:fail-exit yes; \
-                 pget -n 4 {again}-o file \"{}\"",
-                run.rate, run.ca, run.url
-            );
-            command.args(["-e", &format!("{set}; exit")]);
-        }),
+        Kin { parallel: true, ..kin("lftp pget", lftp) },
     ]
 }
 
@@ -154,8 +157,8 @@ fn clients() -> Vec<Kin> {
 struct Way<'a> {
     name: &'a str,
     base: String,
+    node: &'a Node,
     server: &'a Server,
-    direct: bool,
 }
 
 /// One download that is to be made.
@@ -184,7 +187,7 @@ impl Job<'_> {
         if self.killed {
             let run = Run { url: &url, ca, rate: SLOW, again: false };
             let mut client = download.start(&mut self.command(&run));
-            let there = wait_for_a_part(&download, &mut client)?;
+            let there = wait_for_a_part(&download, content, &mut client)?;
             end(&mut client, self.client.signal);
             note = format!("killed at {:>2} %", there * 100 / LENGTH);
         }
@@ -199,7 +202,7 @@ impl Job<'_> {
         if download.content() != content {
             return Err("the bytes differ".into());
         }
-        let once = self.way.direct && !self.killed && !self.client.parallel;
+        let once = self.way.name.starts_with("direct") && !self.killed && !self.client.parallel;
         if !once {
             return Ok(note);
         }
@@ -225,25 +228,38 @@ impl Job<'_> {
     }
 }
 
-/// Waits until the file is there by a third, and says how much of it is.
-fn wait_for_a_part(download: &Download, client: &mut Process) -> Result<usize, String> {
+/// Waits until a third of `content` is there, and says how many bytes are: some clients take the
+/// space for all of the file at once.
+fn wait_for_a_part(
+    download: &Download,
+    content: &[u8],
+    client: &mut Process,
+) -> Result<usize, String> {
+    const BLOCK: usize = 16 << 10;
     let deadline = Instant::now() + Duration::from_secs(15);
     loop {
-        let there = download.bytes();
+        let file = fs::read(download.path()).unwrap_or_default();
+        let blocks = file.chunks_exact(BLOCK).zip(content.chunks_exact(BLOCK));
+        let there = blocks.filter(|(there, wanted)| there == wanted).count() * BLOCK;
         if there >= LENGTH * 3 / 10 {
             return Ok(there);
         }
         if !client.is_running() || Instant::now() > deadline {
-            let running = client.is_running();
-            return Err(format!("{there} bytes have come, running: {running}"));
+            return Err(format!("only {there} bytes have come"));
         }
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
+/// Ends a client in the middle. By then its kernel has acknowledged what it has: of bytes that it
+/// has read and not acknowledged, a reset says nothing.
 fn end(client: &mut Process, signal: Signal) {
-    if signal != Signal::KILL {
-        let _ = kill_process(Pid::from_raw(client.id()).unwrap(), signal);
+    let pid = Pid::from_raw(client.id()).unwrap();
+    if signal == Signal::KILL {
+        let _ = kill_process(pid, Signal::STOP);
+        thread::sleep(ACKNOWLEDGED_BY);
+    } else {
+        let _ = kill_process(pid, signal);
         let deadline = Instant::now() + Duration::from_secs(3);
         while client.is_running() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
@@ -252,11 +268,15 @@ fn end(client: &mut Process, signal: Signal) {
     client.kill();
 }
 
-/// A node of `LENGTH` files, one for each job.
-fn node(lines: &str) -> (Node, Authority) {
-    let node = Node::new().top_level(lines).winglet(
-        "listen: [\"127.0.0.1:0\", \"tls:127.0.0.1:0\"]\nsettle_time: 5s\n\
-         max_connections_per_address: 500",
+/// The section `api` for a server behind a proxy on this machine.
+fn behind_proxy() -> String {
+    SSL.replacen("api:\n", "api:\n  trusted_proxies: [127.0.0.1]\n", 1)
+}
+
+/// A node with the certificate `leaf` and these lines of configuration.
+fn node(api: &str, winglet: &str) -> (Node, Authority) {
+    let node = Node::new().top_level(api).winglet(winglet).winglet(
+        "listen: [\"127.0.0.1:0\", \"tls:127.0.0.1:0\"]\nmax_connections_per_address: 500",
     );
     let authority = Authority::new(&node);
     authority.leaf("leaf", Kind::Ec, "30");
@@ -325,20 +345,16 @@ fn settled(job: &Job, link: &str, wrong: &mut Vec<String>) -> &'static str {
 
 #[test]
 fn every_client_on_every_path() {
-    let (near, authority) = node(SSL);
-    let trusted = SSL.replacen("api:\n", "api:\n  trusted_proxies: [127.0.0.1]\n", 1);
-    let (behind, behind_authority) = node(&trusted);
-    let ca = authority.root().display().to_string();
+    const SETTLES: &str = "settle_time: 5s";
+    let (near, authority) = node(SSL, SETTLES);
+    let (limited, _) = node(SSL, &format!("{SETTLES}\nrate_limit: 3"));
+    let (behind, behind_authority) = node(&behind_proxy(), SETTLES);
     // One authority for all.
     for end in ["pem", "key"] {
-        fs::copy(
-            authority.path(&format!("leaf.{end}")),
-            behind_authority.path(&format!("leaf.{end}")),
-        )
-        .unwrap();
+        let leaf = format!("leaf.{end}");
+        fs::copy(authority.path(&leaf), behind_authority.path(&leaf)).unwrap();
     }
-    let (direct, proxied) = (near.start(), behind.start());
-    let content = pattern(LENGTH);
+    let (direct, slow, proxied) = (near.start(), limited.start(), behind.start());
     let front = |proxy, tls| Front::start(proxy, tls, proxied.address(), behind.path());
     let fronts = [
         ("nginx", front("nginx", false)),
@@ -347,26 +363,31 @@ fn every_client_on_every_path() {
         ("haproxy, TLS", front("haproxy", true)),
     ];
     let mut ways = vec![
-        Way { name: "direct", base: direct.base(), server: &direct, direct: true },
-        Way { name: "direct, TLS", base: tls_base(&direct), server: &direct, direct: true },
+        Way { name: "direct", base: direct.base(), node: &near, server: &direct },
+        Way { name: "direct, TLS", base: tls_base(&direct), node: &near, server: &direct },
+        Way { name: "direct, slow", base: slow.base(), node: &limited, server: &slow },
     ];
     for (name, front) in &fronts {
         let base = front.as_ref().map(|front| front.base.clone());
-        ways.extend(base.map(|base| Way { name, base, server: &proxied, direct: false }));
+        ways.extend(base.map(|base| Way { name, base, node: &behind, server: &proxied }));
     }
+    let content = pattern(LENGTH);
     let clients: Vec<Kin> = clients().into_iter().filter(|kin| have(kin.program)).collect();
     let mut jobs = Vec::new();
     for client in &clients {
         for way in &ways {
             for killed in [false, true] {
+                // This one cannot slow itself down.
+                if way.name.ends_with("slow") != (killed && client.name == "wget2") {
+                    continue;
+                }
                 let file = format!("f{}", jobs.len());
-                let node = if way.direct { &near } else { &behind };
-                node.file(&file, &content);
+                way.node.file(&file, &content);
                 jobs.push(Job { client, way, killed, file });
             }
         }
     }
-    let (table, wrong) = make(jobs, &content, &ca);
+    let (table, wrong) = make(jobs, &content, &authority.root().display().to_string());
     println!("{}", table.join("\n"));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -375,8 +396,7 @@ fn every_client_on_every_path() {
 /// with nothing more to be heard, the link must wait for the rest to be asked for.
 #[test]
 fn who_broke_at_a_tenth_behind_nginx_resumes() {
-    let trusted = SSL.replacen("api:\n", "api:\n  trusted_proxies: [127.0.0.1]\n", 1);
-    let (node, _authority) = node(&trusted);
+    let (node, _authority) = node(&behind_proxy(), "");
     let server = node.start();
     let Some(front) = Front::start("nginx", false, server.address(), node.path()) else { return };
     let address = front.base.trim_start_matches("http://").parse().unwrap();
