@@ -27,6 +27,7 @@ mod limits;
 mod listening;
 mod operating;
 mod pages;
+mod parking;
 mod paths;
 mod pool;
 mod ranges;
@@ -37,6 +38,7 @@ mod service;
 mod slow;
 mod smoke;
 mod soak;
+mod stall;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]
