@@ -40,7 +40,9 @@ impl Stream {
     }
 
     /// Reports how many content bytes were handed to the kernel and how many of them the client has
-    /// acknowledged. Takes no lock. Until the first report, the stream counts as sending.
+    /// acknowledged. Takes no lock. Until the first report, the stream counts as sending; a sender
+    /// that holds bytes back for its turn reports them as handed over, or another client could take
+    /// the link meanwhile.
     pub fn progress(&self, sent: u64, acknowledged: u64) {
         // In this order: who sees the second value sees the first, and no byte looks acknowledged
         // that is not.
