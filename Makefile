@@ -12,8 +12,8 @@ help: ## list the targets
 build: ## build the release binary
 	$(CARGO) build --release --locked
 
-test: ## run all tests
-	$(CARGO) test --locked
+test: ## run all tests; the last lines name what was skipped
+	$(CARGO) test --locked --no-fail-fast
 
 lint: ## check format, clippy and documentation
 	$(CARGO) fmt --check

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where the time of day comes from.
 #[derive(Clone, Debug, Default)]
@@ -25,4 +25,15 @@ impl Clock {
             Clock::Fixed(seconds) => seconds.load(Ordering::Relaxed),
         }
     }
+}
+
+/// `seconds` since the epoch, or the end of the year 9999: dates have four digits for the year.
+pub fn time(seconds: u64) -> SystemTime {
+    const LAST: u64 = 253_402_300_799;
+    UNIX_EPOCH + Duration::from_secs(seconds.min(LAST))
+}
+
+/// A date in seconds since the epoch, as RFC 3339 writes it.
+pub fn date(seconds: u64) -> String {
+    humantime::format_rfc3339_seconds(time(seconds)).to_string()
 }

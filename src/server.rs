@@ -4,28 +4,34 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::acceptor::{Acceptor, Parts};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Listen, Loaded};
+use crate::download;
 use crate::error::StartError;
 use crate::logging;
 use crate::net::listener::{self, Listener};
 #[cfg(feature = "tls")]
 use crate::net::tls::Certificates;
+use crate::pool::Pool;
 use crate::pool::private::PrivateSocket;
-use crate::pool::{self, Source};
-use crate::process::descriptors as limits;
+use crate::process::descriptors;
 use crate::process::notify::Notifier;
 use crate::process::signals::Signals;
 use crate::replay::Replay;
-use crate::shared::{Settings, Shared};
+use crate::shared::{Chore, Settings, Shared};
 use crate::sys;
 
 /// The housekeeper looks after expiry and certificates this often.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Chores that may wait; what does not fit waits where it comes from.
+const CHORES: usize = 1024;
+/// Records are gathered for this long.
+const GATHER: Duration = Duration::from_millis(2);
 /// Free memory goes back to the kernel this often.
 const TRIMMING: Duration = Duration::from_secs(10);
 /// The acceptor's stack in bytes.
@@ -77,6 +83,7 @@ pub fn private_base(config: &Config) -> PathBuf {
 pub struct Server {
     shared: Arc<Shared>,
     acceptor: JoinHandle<io::Result<()>>,
+    chores: Receiver<Chore>,
     addresses: Vec<String>,
     reload: Arc<AtomicBool>,
     #[cfg(feature = "tls")]
@@ -88,7 +95,7 @@ impl Server {
     /// Starts all threads. When this returns, downloads are served.
     ///
     /// # Errors
-    /// Where the journal cannot be used, or threads or descriptors are exhausted.
+    /// If the journal cannot be used, or threads or descriptors are exhausted.
     pub fn start(
         config: Config,
         opened: Opened,
@@ -96,67 +103,33 @@ impl Server {
         clock: Clock,
         sandboxed: bool,
     ) -> Result<Server, StartError> {
-        let system = |error: io::Error| StartError::new(format!("cannot start: {error}"));
-        let available = limits::raise();
-        let needed = limits::needed(&config);
-        if available < needed {
-            log::warn!(
-                "descriptors: {available} allowed, {needed} needed for max_connections and threads; raise the hard limit (ulimit -Hn) to {needed}"
-            );
-        }
+        let descriptor_room = raise_descriptors(&config);
         let settings = Settings::new(config);
         let config = &settings.config;
-        let replay = match &config.state_directory {
-            Some(directory) => {
-                let bound = config.max_tracked_tokens;
-                Replay::with_journal(bound, directory, &settings.rules, clock.unix())?
-            }
-            None => {
-                log::info!(
-                    "state_directory is not set: used links are remembered in memory only, and a restart forgets them"
-                );
-                Replay::in_memory(config.max_tracked_tokens)
-            }
-        };
-        let base = private_base(config);
-        let (tiny, private) = PrivateSocket::open(&base).map_err(|error| {
-            StartError::new(format!(
-                "cannot bind a private socket in {}: {error}; set state_directory, or TMPDIR, to a directory that the server may write",
-                base.display()
-            ))
-        })?;
-        let (threads, descriptor_room) = (config.threads, limits::room(config, available));
-        let shared = Arc::new(Shared::new(settings, replay, clock).map_err(system)?);
-        let source = Arc::new(Source::default());
-        source.replace(tiny, 0);
-        pool::start(threads, &source, &shared).map_err(system)?;
+        let replay = open_replay(&settings, clock.unix())?;
+        let (tiny, private) = open_private(config)?;
+        let threads = config.threads;
+        let (sender, chores) = sync_channel(CHORES);
+        let shared = Arc::new(Shared::new(settings, replay, clock, sender)?);
+        let worker = Arc::clone(&shared);
+        let handler = move |exchange| download::serve(&worker, exchange);
+        let pool = Pool::start(threads, tiny, Arc::clone(&shared.handed), handler)?;
         let reload = signals.reload_flag();
         let addresses = opened.listeners.iter().map(ToString::to_string).collect();
         let acceptor = Acceptor::new(Parts {
             shared: Arc::clone(&shared),
             listeners: opened.listeners,
             private,
-            base,
-            source,
+            pool,
             signals,
             descriptor_room,
             #[cfg(feature = "tls")]
             tls: opened.tls.clone(),
-        })
-        .map_err(system)?;
-        let end = Arc::clone(&shared);
-        let acceptor = thread::Builder::new()
-            .name("acceptor".into())
-            .stack_size(STACK)
-            .spawn(move || {
-                let result = acceptor.run();
-                end.records.close();
-                result
-            })
-            .map_err(system)?;
+        })?;
         Ok(Server {
+            acceptor: run_acceptor(acceptor, &shared)?,
             shared,
-            acceptor,
+            chores,
             addresses,
             reload,
             #[cfg(feature = "tls")]
@@ -170,69 +143,79 @@ impl Server {
         &self.addresses
     }
 
-    /// What the threads share.
-    pub fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
-    /// Keeps house until the server has stopped: records ended streams, removes what has expired,
-    /// carries out reloads. `read` reads the configuration again.
+    /// Does what the other threads must not wait for, until the server has stopped: records ended
+    /// deliveries, removes what has expired, carries out reloads. `read` reads the configuration
+    /// again.
     ///
     /// # Errors
     /// What the acceptor died of.
     pub fn run_housekeeping(
         self,
-        read: &dyn Fn() -> (Option<Config>, config::Findings),
+        read: &dyn Fn(&[Listen]) -> Loaded,
         notifier: &Notifier,
     ) -> io::Result<()> {
         let mut looked = Instant::now();
         let mut trimmed = looked;
         let mut told = false;
-        loop {
-            for record in self.shared.records.take(HOUSEKEEPING) {
-                record.write();
-            }
+        while !self.acceptor.is_finished() {
+            self.do_chores(HOUSEKEEPING);
             if self.reload.swap(false, Ordering::AcqRel) {
                 notifier.reloading();
-                self.reload(read());
+                let before = self.shared.settings();
+                self.reload(read(&before.config.listen));
                 notifier.ready();
             }
-            if self.shared.is_stopping() && !told {
-                told = true;
+            if self.shared.is_stopping() && !std::mem::replace(&mut told, true) {
                 notifier.stopping();
             }
             if looked.elapsed() >= HOUSEKEEPING {
                 looked = Instant::now();
-                self.look_after();
+                self.look_after(false);
             }
             if trimmed.elapsed() >= TRIMMING {
                 trimmed = Instant::now();
                 sys::return_free_memory();
             }
-            if self.acceptor.is_finished() || self.shared.records.is_closed() {
-                break;
-            }
         }
-        for record in self.shared.records.take(Duration::ZERO) {
-            record.write();
-        }
-        self.acceptor.join().unwrap_or_else(|_| Err(io::Error::other("the acceptor panicked")))
+        let result = self.acceptor.join();
+        self.chores.try_iter().for_each(Chore::carry_out);
+        result.unwrap_or_else(|_| Err(io::Error::other("the acceptor panicked")))
     }
 
-    fn look_after(&self) {
+    /// Waits up to `timeout` for chores, and does them all.
+    fn do_chores(&self, timeout: Duration) {
+        match self.chores.recv_timeout(timeout) {
+            Ok(chore @ Chore::Record(_)) => {
+                // Gathered, so that a busy server does not wake a thread per request.
+                thread::sleep(GATHER);
+                chore.carry_out();
+            }
+            Ok(Chore::Look) | Err(_) => {}
+        }
+        self.chores.try_iter().take(CHORES).for_each(Chore::carry_out);
+    }
+
+    /// `reload`: an operator has asked for it, and is told again of what is wrong.
+    fn look_after(&self, reload: bool) {
+        #[cfg(not(feature = "tls"))]
+        let _ = reload;
+        self.shared.throttle.report(Instant::now());
         let settings = self.shared.settings();
         self.shared.replay.maintain(&settings.rules, self.shared.clock.unix());
         #[cfg(feature = "tls")]
         if let (Some(certificates), Some(files)) = (&self.tls, &settings.config.tls) {
-            match certificates.refresh(files) {
+            match certificates.refresh(files, reload) {
                 Ok(true) => log::info!("api.ssl: certificate loaded again"),
                 Ok(false) => {}
                 Err(error) => log::error!("{error}; the certificate in force stays"),
             }
+            if let Some(warning) = certificates.daily_warning(self.shared.clock.unix()) {
+                log::warn!("api.ssl.cert: {warning}");
+            }
         }
     }
 
-    fn reload(&self, (config, findings): (Option<Config>, config::Findings)) {
+    fn reload(&self, Loaded { config, findings, .. }: Loaded) {
         for finding in &findings {
             match finding.severity {
                 config::Severity::Error => log::error!("{finding}"),
@@ -247,9 +230,55 @@ impl Server {
         keep_fixed(&mut config, &before.config, self.sandboxed);
         logging::set_debug(config.debug);
         self.shared.replace(Settings::new(config));
-        self.look_after();
+        self.look_after(true);
         log::info!("reload: done");
     }
+}
+
+/// Raises the limit on descriptors; how many connections it leaves room for.
+fn raise_descriptors(config: &Config) -> usize {
+    let (available, needed) = (descriptors::raise(), descriptors::needed(config));
+    if available < needed {
+        log::warn!(
+            "descriptors: {available} allowed, {needed} needed for max_connections and threads; raise the hard limit (ulimit -Hn) to {needed}"
+        );
+    }
+    descriptors::room(config, available)
+}
+
+fn open_replay(settings: &Settings, now: u64) -> Result<Replay, StartError> {
+    let bound = settings.config.max_tracked_tokens;
+    match &settings.config.state_directory {
+        Some(directory) => Replay::with_journal(bound, directory, &settings.rules, now),
+        None => {
+            log::info!(
+                "state_directory is not set: used links are remembered in memory only, and a restart forgets them"
+            );
+            Ok(Replay::in_memory(bound))
+        }
+    }
+}
+
+fn open_private(config: &Config) -> Result<(tiny_http::Server, PrivateSocket), StartError> {
+    let base = private_base(config);
+    PrivateSocket::open(&base).map_err(|error| {
+        StartError::new("winglet.state_directory", format!(
+            "cannot bind a private socket in {}: {error}; set state_directory, or TMPDIR, to a directory that the server may write",
+            base.display()
+        ))
+    })
+}
+
+fn run_acceptor(
+    acceptor: Acceptor,
+    shared: &Arc<Shared>,
+) -> io::Result<JoinHandle<io::Result<()>>> {
+    let shared = Arc::clone(shared);
+    thread::Builder::new().name("acceptor".into()).stack_size(STACK).spawn(move || {
+        let result = acceptor.run();
+        shared.call_housekeeper();
+        result
+    })
 }
 
 /// Keeps what only a restart can change, and says so.
@@ -266,9 +295,11 @@ fn keep_fixed(config: &mut Config, before: &Config, sandboxed: bool) {
     keep("winglet.state_directory", &mut config.state_directory, &before.state_directory);
     keep("winglet.max_tracked_tokens", &mut config.max_tracked_tokens, &before.max_tracked_tokens);
     keep("winglet.sandbox", &mut config.sandbox, &before.sandbox);
+    keep("winglet.priority", &mut config.priority, &before.priority);
     if sandboxed {
         // Landlock cannot be widened again.
         keep("system.data", &mut config.data, &before.data);
+        keep("winglet.extra_read_paths", &mut config.extra_read_paths, &before.extra_read_paths);
         keep("system.backup_directory", &mut config.backup_directory, &before.backup_directory);
         let directories = |config: &Config| {
             config.tls.as_ref().map(|tls| {

@@ -1,13 +1,13 @@
 //! What the acceptor, the pool and the housekeeper share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::delivery::record::Records;
-use crate::download::body::Pace;
+use crate::delivery::pace::Pace;
+use crate::delivery::record::Record;
 use crate::link::storage::Storage;
 use crate::link::token::Verifier;
 use crate::logging::throttle::LogThrottle;
@@ -47,8 +47,23 @@ impl Settings {
     }
 }
 
-/// Lines in ten seconds about tokens that nobody signed: enough to see that a key is wrong.
-const UNSIGNED: u32 = 200;
+/// Something for the housekeeper to do.
+#[derive(Debug)]
+pub enum Chore {
+    /// Write the end of a delivery to the journal and the log.
+    Record(Box<Record>),
+    /// Look whether there is something to reload or to report.
+    Look,
+}
+
+impl Chore {
+    /// Does it; whoever looks around does that anyway.
+    pub fn carry_out(self) {
+        if let Chore::Record(record) = self {
+            record.write();
+        }
+    }
+}
 
 /// Shared by all threads.
 #[derive(Debug)]
@@ -59,37 +74,61 @@ pub struct Shared {
     /// The time of day.
     pub clock: Clock,
     /// Exchanges on their way to a worker.
-    pub handed: Handed,
+    pub handed: Arc<Handed>,
     /// Connections on their way back to the acceptor.
     pub returns: Arc<Returns>,
-    /// Streams that have ended and are still to be recorded.
-    pub records: Records,
+    /// Requests and pieces that are ready and wait for a worker.
+    pub waiting: AtomicUsize,
+    chores: SyncSender<Chore>,
     stopping: AtomicBool,
     ids: Ids,
-    unsigned: Mutex<LogThrottle>,
-    sabotage: AtomicBool,
-    panic: AtomicBool,
+    /// Bounds the log lines that strangers can cause.
+    pub throttle: LogThrottle,
 }
 
 impl Shared {
-    /// Shares `settings` and `replay`.
+    /// Shares `settings` and `replay`; `chores` leads to the housekeeper.
     ///
     /// # Errors
-    /// Where no descriptor is left for waking the acceptor.
-    pub fn new(settings: Settings, replay: Replay, clock: Clock) -> std::io::Result<Shared> {
+    /// If no descriptor is left for waking the acceptor.
+    pub fn new(
+        settings: Settings,
+        replay: Replay,
+        clock: Clock,
+        chores: SyncSender<Chore>,
+    ) -> std::io::Result<Shared> {
         Ok(Shared {
             settings: RwLock::new(Arc::new(settings)),
             replay: Arc::new(replay),
             clock,
-            handed: Handed::default(),
+            handed: Arc::default(),
             returns: Arc::new(Returns::new()?),
-            records: Records::default(),
+            waiting: AtomicUsize::new(0),
+            chores,
             stopping: AtomicBool::new(false),
             ids: Ids::new(),
-            unsigned: Mutex::new(LogThrottle::new("requests without a signed token", UNSIGNED)),
-            sabotage: AtomicBool::new(false),
-            panic: AtomicBool::new(false),
+            throttle: LogThrottle::default(),
         })
+    }
+
+    /// Leaves `record` to the housekeeper, without waiting.
+    ///
+    /// # Errors
+    /// The record, if the housekeeper has too many already.
+    pub fn record(&self, record: Box<Record>) -> Result<(), Box<Record>> {
+        match self.chores.try_send(Chore::Record(record)) {
+            Err(TrySendError::Full(Chore::Record(record))) => Err(record),
+            Err(TrySendError::Disconnected(Chore::Record(record))) => {
+                record.write();
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets the housekeeper look around. With chores waiting it does so anyway.
+    pub fn call_housekeeper(&self) {
+        let _ = self.chores.try_send(Chore::Look);
     }
 
     /// The settings in force.
@@ -105,43 +144,12 @@ impl Shared {
     /// The server drains from here on.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.records.call();
+        self.call_housekeeper();
     }
 
     /// Whether the server drains.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
-    }
-
-    /// Whether a request whose token nobody signed may have its line in the log now: strangers can
-    /// send any number of them.
-    pub fn logs_unsigned(&self) -> bool {
-        self.unsigned.lock().unwrap_or_else(PoisonError::into_inner).allows(Instant::now())
-    }
-
-    /// Makes the acceptor end its private socket to tiny_http, for the test that sees it rebuilt.
-    #[doc(hidden)]
-    pub fn sabotage_private_socket(&self) {
-        self.sabotage.store(true, Ordering::Release);
-        self.returns.wake();
-    }
-
-    /// Whether the private socket is to be ended; asking clears it.
-    #[doc(hidden)]
-    pub fn take_sabotage(&self) -> bool {
-        self.sabotage.load(Ordering::Relaxed) && self.sabotage.swap(false, Ordering::AcqRel)
-    }
-
-    /// Makes the next worker panic, for the test that sees the pool survive it.
-    #[doc(hidden)]
-    pub fn provoke_panic(&self) {
-        self.panic.store(true, Ordering::Release);
-    }
-
-    /// Whether a worker is to panic; asking clears it.
-    #[doc(hidden)]
-    pub fn take_panic(&self) -> bool {
-        self.panic.load(Ordering::Relaxed) && self.panic.swap(false, Ordering::AcqRel)
     }
 
     /// A new `X-Request-Id`.

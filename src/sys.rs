@@ -15,10 +15,26 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// # Errors
 /// Whatever ioctl(2) returns.
 pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    // The same number as SIOCOUTQ.
+    count(socket, libc::TIOCOUTQ)
+}
+
+/// Bytes written to the TCP `socket` that it has not sent yet (`SIOCOUTQNSD`).
+///
+/// # Errors
+/// Whatever ioctl(2) returns.
+pub fn unsent(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    /// From linux/sockios.h; the libc crate lacks it.
+    const SIOCOUTQNSD: libc::Ioctl = 0x894b;
+    count(socket, SIOCOUTQNSD)
+}
+
+/// Asks one of the two questions above.
+fn count(socket: BorrowedFd<'_>, question: libc::Ioctl) -> io::Result<u64> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open for the whole call because it is borrowed, and TIOCOUTQ
-    // (the same number as SIOCOUTQ) writes one c_int to the address it is given.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    // SAFETY: the descriptor is open for the whole call because it is borrowed, and both requests
+    // write one c_int to the address they are given.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), question, &raw mut bytes) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -49,17 +65,16 @@ pub fn set_notsent_lowat(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps glibc's allocator small: one arena instead of eight a core, and large blocks always
-/// returned to the kernel. With a pool of 64 threads the default keeps freed copy buffers in
-/// per-thread arenas for ever; and of a second arena malloc_trim(3) returns holes, but not the top,
-/// which after a flood is most of it. Small blocks come from each thread's own cache all the same.
+/// Keeps glibc's allocator small: one arena instead of eight per core, of whose freed blocks
+/// [`return_free_memory`] gives back the most. A copy buffer comes from there too: mapped anew for
+/// each piece of a download it would cost more in page faults than the copying itself.
 pub fn tame_allocator() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only changes allocator parameters; called at start, before other threads exist.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 * 1024);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 * 1024);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1024 * 1024);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 4 * 1024 * 1024);
     }
 }
 
@@ -87,4 +102,40 @@ pub fn adopt_descriptor(raw: RawFd) -> io::Result<OwnedFd> {
     let fd = unsafe { OwnedFd::from_raw_fd(raw) };
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
     Ok(fd)
+}
+
+/// The best-effort I/O class (ioprio_set(2)), the one of most processes.
+pub const IO_BEST_EFFORT: i32 = 2;
+/// The idle I/O class.
+pub const IO_IDLE: i32 = 3;
+/// The class lies above the level.
+const IO_CLASS_SHIFT: i32 = 13;
+/// `IOPRIO_WHO_PROCESS`; with 0 it means the calling thread.
+const IO_WHO_PROCESS: libc::c_int = 1;
+
+/// Class and level of the calling thread's I/O priority (ioprio_get(2)). Class 0: none was set.
+///
+/// # Errors
+/// Whatever ioprio_get(2) returns.
+pub fn io_priority() -> io::Result<(i32, i32)> {
+    // SAFETY: ioprio_get takes two numbers and touches no memory of ours.
+    let value = unsafe { libc::syscall(libc::SYS_ioprio_get, IO_WHO_PROCESS, 0) };
+    match i32::try_from(value) {
+        Ok(value @ 0..) => Ok((value >> IO_CLASS_SHIFT, value & ((1 << IO_CLASS_SHIFT) - 1))),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sets class and level (0 to 7) of the calling thread, which those that it starts inherit
+/// (ioprio_set(2)).
+///
+/// # Errors
+/// Whatever ioprio_set(2) returns.
+pub fn set_io_priority(class: i32, level: i32) -> io::Result<()> {
+    let value = class << IO_CLASS_SHIFT | level;
+    // SAFETY: ioprio_set takes three numbers and touches no memory of ours.
+    match unsafe { libc::syscall(libc::SYS_ioprio_set, IO_WHO_PROCESS, 0, value) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

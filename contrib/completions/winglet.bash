@@ -10,7 +10,7 @@ _winglet() {
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
         ;;
-    --listen | --server | --path | --backup | --expires | --base-url)
+    --listen | --server | --path | --backup | --expires | --base-url | --from)
         return
         ;;
     esac
@@ -20,14 +20,15 @@ _winglet() {
     else
         case $command in
         serve) options='--config --listen --pid-file --help' ;;
-        check | explain) options='--config --help' ;;
+        check) options='--config --print --quiet --json --help' ;;
+        explain) options='--from --json --config --help' ;;
         sign)
             if [ "$COMP_CWORD" -eq 2 ]; then
                 options='file backup --help'
             else
                 case ${COMP_WORDS[2]} in
-                file) options='--server --path --expires --no-unique-id --base-url --config --help' ;;
-                backup) options='--server --backup --expires --no-unique-id --base-url --config --help' ;;
+                file) options='--server --path --expires --no-unique-id --page --base-url --json --config --help' ;;
+                backup) options='--server --backup --expires --no-unique-id --page --base-url --json --config --help' ;;
                 *) return ;;
                 esac
             fi

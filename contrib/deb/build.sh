@@ -1,8 +1,9 @@
 #!/bin/sh
-# Makes a Debian package of a built winglet: no network, nothing but dpkg-deb and coreutils.
+# Makes a Debian package of a built winglet, offline after `cargo fetch`: nothing but dpkg-deb,
+# coreutils, and cargo for the licences of the libraries.
 # usage: contrib/deb/build.sh [BINARY [DIRECTORY]]
-#   BINARY      target/release/winglet where none is given
-#   DIRECTORY   where the package goes; target/ where none is given
+#   BINARY      target/release/winglet if none is given
+#   DIRECTORY   where the package goes; target/ if none is given
 # environment:
 #   VERSION     the package's version (of Cargo.toml)
 #   ARCH        its architecture (of this host)
@@ -44,7 +45,9 @@ put 0644 "$contrib/man/winglet.yml.5" /usr/share/man/man5/winglet.yml.5
 put 0644 "$contrib/completions/winglet.bash" /usr/share/bash-completion/completions/winglet
 put 0644 "$contrib/completions/_winglet" /usr/share/zsh/vendor-completions/_winglet
 put 0644 "$contrib/completions/winglet.fish" /usr/share/fish/vendor_completions.d/winglet.fish
-put 0644 "$contrib/deb/copyright" /usr/share/doc/winglet/copyright
+"$contrib/notices.sh" >"$tree/notices"
+cat "$contrib/deb/copyright" "$tree/notices" >"$doc/copyright"
+chmod 0644 "$doc/copyright"
 for example in nginx.conf Caddyfile haproxy.cfg; do
     put 0644 "$contrib/proxy/$example" "/usr/share/doc/winglet/examples/proxy/$example"
 done
@@ -84,13 +87,16 @@ cat >"$overrides" <<'OVERRIDES'
 winglet: non-standard-file-perm 0640 != 0644 [etc/winglet/config.yml]
 # Not a package of Debian's own archive.
 winglet: initial-upload-closes-no-bugs [*]
-# daemon-reload and is-active, where systemd runs; the rest goes through its helpers.
+# daemon-reload and is-active, if systemd runs; the rest goes through its helpers.
 winglet: maintainer-script-calls-systemctl [*]
+# The licences of two libraries hold that of Apache in the middle of others; they stay verbatim.
+winglet: copyright-file-contains-full-apache-2-license
+winglet: copyright-not-using-common-license-for-apache2
 # A translation of libyaml to Rust (the crate unsafe-libyaml): Debian has no such library to link.
 winglet: embedded-library libyaml [usr/bin/winglet]
 OVERRIDES
 
-# What the binary needs: asked of dpkg-shlibdeps where there is one, none for a static binary.
+# What the binary needs: asked of dpkg-shlibdeps if it is there, nothing for a static binary.
 needs=
 if ldd "$binary" >/dev/null 2>&1; then
     needs='libc6, '
@@ -114,6 +120,7 @@ Depends: ${needs}adduser, init-system-helpers (>= 1.54~)
 Suggests: logrotate, nginx | caddy | haproxy
 Section: net
 Priority: optional
+Homepage: $(sed -n 's/^repository = "\(.*\)"/\1/p' "$root/Cargo.toml")
 Description: hand out files and backups of a game-panel node over signed links
  Winglet is the download half of Wings, the daemon of a Pterodactyl node, as
  one small program. It reads the node's own configuration, verifies the links

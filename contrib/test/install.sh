@@ -2,33 +2,23 @@
 # `make install` and `make uninstall` with the real binary, in a directory of its own.
 # usage: contrib/test/install.sh [BINARY]
 set -u
+# shellcheck source=SCRIPTDIR/lib.sh
+. "$(dirname "$0")/lib.sh"
 
-root=$(cd "$(dirname "$0")/../.." && pwd)
-binary=$(realpath "${1:-target/release/winglet}")
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+log=$(mktemp)
+trap 'rm -rf "$work" "$log"' EXIT
 trap 'exit 1' INT TERM
 etc=$work/etc/winglet
 
-ok() {
-    echo "ok - $*"
-}
-
-fail() {
-    echo "not ok - $*"
+evidence() {
     cat "$log"
     find "$work" -mindepth 1 | sort
-    exit 1
 }
 
 run() {
-    make -s -C "$root" BINARY="$binary" DESTDIR="$work" "$@" >"$log" 2>&1 ||
-        { cat "$log"; fail "make $*"; }
+    make -s -C "$contrib/.." BINARY="$binary" DESTDIR="$work" "$@" >"$log" 2>&1 || fail "make $*"
 }
-log=$(mktemp)
-trap 'rm -rf "$work" "$log"' EXIT
-
-[ -x "$binary" ] || { echo "not ok - $binary is not there"; exit 1; }
 
 run install PREFIX=/usr
 cmp -s "$binary" "$work/usr/bin/winglet" || fail 'the binary is installed'
@@ -49,7 +39,7 @@ echo 'debug: true' >>"$etc/config.yml"
 cp "$etc/config.yml" "$work/edited"
 run install PREFIX=/usr
 cmp -s "$work/edited" "$etc/config.yml" || fail 'an edited configuration is kept'
-cmp -s "$root/contrib/deb/config.yml" "$etc/config.yml.new" || fail 'the new sample is beside it'
+cmp -s "$contrib/deb/config.yml" "$etc/config.yml.new" || fail 'the new sample is beside it'
 grep -q 'config.yml.new' "$log" || fail 'install says so'
 ok 'an edited configuration is kept, the new one is beside it'
 
@@ -63,7 +53,7 @@ rm -rf "${work:?}"/*
 run install
 grep -q '^ExecStart=/usr/local/bin/winglet' "$work/usr/local/lib/systemd/system/winglet.service" ||
     fail 'the unit names the binary that was installed'
-ok 'the unit names the binary where PREFIX puts it'
+ok 'the unit names the binary that PREFIX leads to'
 run uninstall
 [ -z "$(find "$work" ! -type d)" ] || fail 'uninstall leaves nothing'
 ok 'uninstall of an untouched installation leaves no file'

@@ -3,18 +3,18 @@
 # resume, the client's true address, a forged one, and what the proxy puts on disk meanwhile.
 # usage: contrib/test/proxies.sh [BINARY]     WINGLET_TEST_MIB sets the size (1024)
 set -u
+# shellcheck source=SCRIPTDIR/lib.sh
+. "$(dirname "$0")/lib.sh"
 
-here=$(cd "$(dirname "$0")" && pwd)
-binary=$(realpath "${1:-target/release/winglet}")
 mib=${WINGLET_TEST_MIB:-1024}
-server=1f1d6f0a-3a5c-4bfb-9a9c-2a5c9d1f0004
 name=node.example.com
 client=127.0.0.2
 forged=203.0.113.9
+# An address of our own: nobody else's connection can be in the way of the port.
+address=127.99.$(($$ / 250 % 250)).$(($$ % 250 + 1))
+front=8443
 
-[ -x "$binary" ] || { echo "not ok - $binary is not there"; exit 1; }
-command -v openssl >/dev/null || { echo 'skip - openssl is not installed'; exit 0; }
-
+need 'the proxies' openssl curl
 work=$(mktemp -d)
 # nginx' workers give up root's rights.
 chmod 0755 "$work"
@@ -32,34 +32,17 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 1' INT TERM
 
-ok() {
-    echo "ok - $*"
-}
-
-fail() {
-    echo "not ok - $*"
+evidence() {
     for log in "$work"/*.log; do
         echo "--- $log"
         tail -n 20 "$log"
-    done
-    exit 1
-}
-
-# until_true SECONDS COMMAND...
-until_true() {
-    tenths=$(($1 * 10))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        tenths=$((tenths - 1))
-        [ "$tenths" -gt 0 ] || return 1
-        sleep 0.1
     done
 }
 
 # serve NAME: starts Winglet with NAME.yml on a free port; sets $port and $pid.
 serve() {
     cat >"$work/$1.yml" <<CONFIG
-token: "proxy-test-key-0123456789"
+token: "$token"
 api:
   trusted_proxies: ["127.0.0.1"]
 system:
@@ -77,11 +60,11 @@ CONFIG
 }
 
 through() {
-    curl -sS --cacert "$work/fullchain.pem" --resolve "$name:$front:127.0.0.1" --interface "$client" \
+    curl -sS --cacert "$work/fullchain.pem" --resolve "$name:$front:$address" --interface "$client" \
         -H "X-Forwarded-For: $forged" "$@"
 }
 
-link() {
+sign() {
     "$binary" sign file --server "$server" --path world.tar --base-url "https://$name:$front" --config "$work/winglet.yml"
 }
 
@@ -114,10 +97,10 @@ start_nginx() {
     {
         echo "error_log $work/nginx.error.log; pid $work/nginx.pid; daemon off; events {}"
         echo 'http {'
-        sed -e '/listen \[::\]/d' -e "s/listen 443/listen 127.0.0.1:$front/" \
+        sed -e '/listen \[::\]/d' -e "s/listen 443/listen $address:$front/" \
             -e "s#/etc/letsencrypt/live/$name#$work#" -e "s#/var/log/nginx#$work#" \
             -e "s/127.0.0.1:8081/127.0.0.1:$winglet_port/" -e "s/127.0.0.1:8080/127.0.0.1:$wings_port/" \
-            "$here/../proxy/nginx.conf"
+            "$contrib/proxy/nginx.conf"
         for kind in client_body proxy fastcgi uwsgi scgi; do
             echo "${kind}_temp_path $work/nginx.$kind;"
         done
@@ -130,31 +113,27 @@ start_nginx() {
 start_caddy() {
     # No port 80, no administration port: this host may use them.
     sed -e '0,/^{$/s//{\nadmin off\nauto_https disable_redirects/' \
-        -e "s/^$name:443/$name:$front/" -e "s#/etc/letsencrypt/live/$name#$work#g" \
+        -e "s/^$name:443 {/$name:$front {\nbind $address/" -e "s#/etc/letsencrypt/live/$name#$work#g" \
         -e "s/127.0.0.1:8081/127.0.0.1:$winglet_port/" -e "s/127.0.0.1:8080/127.0.0.1:$wings_port/" \
-        "$here/../proxy/Caddyfile" >"$work/Caddyfile"
+        "$contrib/proxy/Caddyfile" >"$work/Caddyfile"
     HOME=$work XDG_DATA_HOME=$work/caddy caddy run --config "$work/Caddyfile" --adapter caddyfile >"$work/caddy.log" 2>&1 &
 }
 
 start_haproxy() {
-    sed -e "s/bind :443/bind 127.0.0.1:$front/" -e "s#/etc/haproxy/certs/$name.pem#$work/both.pem#" \
+    sed -e "s/bind :443/bind $address:$front/" -e "s#/etc/haproxy/certs/$name.pem#$work/both.pem#" \
         -e "s/127.0.0.1:8081/127.0.0.1:$winglet_port/" -e "s/127.0.0.1:8080/127.0.0.1:$wings_port/" \
-        "$here/../proxy/haproxy.cfg" >"$work/haproxy.cfg"
+        "$contrib/proxy/haproxy.cfg" >"$work/haproxy.cfg"
     haproxy -c -f "$work/haproxy.cfg" >"$work/haproxy.log" 2>&1 || fail 'HAProxy takes the example'
     haproxy -db -f "$work/haproxy.cfg" >"$work/haproxy.log" 2>&1 &
 }
 
 for proxy in nginx caddy haproxy; do
-    command -v $proxy >/dev/null || { echo "skip - $proxy is not installed"; continue; }
+    command -v $proxy >/dev/null || { skip "$proxy is not installed"; continue; }
 
     serve winglet
     winglet_port=$port
     winglet_pid=$pid
-    # A port that was free a moment ago, and a second Winglet that stands for Wings.
-    serve free
-    front=$port
-    kill "$pid"
-    wait "$pid"
+    # A second Winglet stands for Wings.
     serve wings
     wings_port=$port
     wings_pid=$pid
@@ -171,13 +150,13 @@ for proxy in nginx caddy haproxy; do
     *) fail "$proxy: /health answers $status although Wings is gone" ;;
     esac
 
-    through -f -o "$work/got" -D "$work/head" "$(link)" || fail "$proxy: download"
+    through -f -o "$work/got" -D "$work/head" "$(sign)" || fail "$proxy: download"
     cmp -s "$work/got" "$source" || fail "$proxy: the bytes are the same"
     grep -qi '^content-length:' "$work/head" || fail "$proxy: the length is announced"
     rm "$work/got"
     ok "$proxy: $mib MiB, every byte the same, length announced"
 
-    url=$(link)
+    url=$(sign)
     # A reader much slower than the server, broken off after three seconds.
     through -f --limit-rate $((mib / 16))M --max-time 3 -o "$work/got" "$url" 2>/dev/null &
     slow=$!

@@ -2,16 +2,15 @@
 # Drives the init script (contrib/sysv/winglet) with the real binary, in a directory of its own.
 # usage: contrib/test/sysv.sh [BINARY]     as root (privileges are dropped) or as anybody
 set -u
+# shellcheck source=SCRIPTDIR/lib.sh
+. "$(dirname "$0")/lib.sh"
 
-here=$(cd "$(dirname "$0")" && pwd)
-binary=$(realpath "${1:-target/release/winglet}")
-script=$here/../sysv/winglet
-server=1f1d6f0a-3a5c-4bfb-9a9c-2a5c9d1f0001
+need 'the init script' dash start-stop-daemon curl
 work=$(mktemp -d)
 chmod 0755 "$work"
 
 init() {
-    WINGLET_DEFAULTS=$work/defaults dash "$script" "$@" >"$work/out" 2>&1
+    WINGLET_DEFAULTS=$work/defaults dash "$contrib/sysv/winglet" "$@" >"$work/out" 2>&1
 }
 
 cleanup() {
@@ -21,17 +20,11 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 1' INT TERM
 
-ok() {
-    echo "ok - $*"
-}
-
-fail() {
-    echo "not ok - $*"
+evidence() {
     echo "--- the script said:"
     cat "$work/out"
     echo "--- the log:"
     tail -n 30 "$work/log/winglet.log" 2>/dev/null
-    exit 1
 }
 
 # expect STATUS ACTION: runs the action and compares its exit status.
@@ -43,27 +36,8 @@ expect() {
     [ "$got" -eq "$want" ] || fail "$* answers $want, got $got"
 }
 
-configure() {
-    cat >"$work/config.yml" <<CONFIG
-token: "$1"
-system:
-  data: $work/volumes
-  backup_directory: $work/backups
-winglet:
-  listen: ["127.0.0.1:0"]
-  state_directory: $work/state
-  timeouts: { drain: 20s }
-CONFIG
-}
-
-for tool in dash start-stop-daemon curl; do
-    command -v "$tool" >/dev/null || { echo "skip - no $tool on this host"; exit 0; }
-done
-[ -x "$binary" ] || { echo "not ok - $binary is not there"; exit 1; }
 ln -s "$binary" "$work/winglet"
-
-mkdir -p "$work/volumes/$server" "$work/backups"
-head -c 8000000 /dev/urandom >"$work/volumes/$server/world.zip"
+node 8000000
 cat >"$work/defaults" <<DEFAULTS
 WINGLET_DAEMON=$work/winglet
 WINGLET_CONFIG=$work/config.yml
@@ -74,14 +48,7 @@ WINGLET_LOG=$work/log/winglet.log
 WINGLET_START_TIMEOUT=15
 WINGLET_STOP_TIMEOUT=30
 DEFAULTS
-root=no
-if [ "$(id -u)" -eq 0 ]; then
-    root=yes
-    printf 'WINGLET_USER=nobody\nWINGLET_GROUP=nogroup\n' >>"$work/defaults"
-    # As Wings leaves them: backups and volumes that the service's user has no permission for.
-    chmod 0700 "$work/volumes" "$work/backups" "$work/volumes/$server"
-    chmod 0600 "$work/volumes/$server/world.zip"
-fi
+! is_root || printf 'WINGLET_USER=nobody\nWINGLET_GROUP=nogroup\n' >>"$work/defaults"
 
 expect 3 status
 ok 'status of a server that never ran is 3'
@@ -102,12 +69,12 @@ grep -qi token "$work/out" || fail 'start with a bad configuration shows why'
 expect 3 status
 ok 'start with a bad configuration is 1, shows the key, and leaves nothing behind'
 
-configure sysv-test-key-0123456789
+configure "$token"
 expect 0 start
 grep -q 'listening on http://' "$work/out" || fail 'start says where it listens'
 pid=$(cat "$work/winglet.pid")
-base=$(sed -n 's/.*\(listening on \)\(http:[^ ]*\).*/\2/p' "$work/log/winglet.log" | tail -n 1)
-[ "$(curl -s -o /dev/null -w '%{http_code}' "$base/health")" = 200 ] || fail 'serves when start returns'
+base=$(base "$work/log/winglet.log")
+healthy "$base" || fail 'serves when start returns'
 ok "start waits until it serves ($base)"
 expect 0 status
 ok 'status is 0 while it runs'
@@ -115,53 +82,42 @@ expect 0 start
 [ "$(cat "$work/winglet.pid")" = "$pid" ] || fail 'a second start leaves the first server alone'
 ok 'start twice is fine and starts nothing'
 
-if [ $root = yes ]; then
-    uid=$(id -u nobody)
-    grep -q "^Uid:	$uid	$uid	$uid	$uid" "/proc/$pid/status" || fail 'runs as its own user'
-    for set in CapEff CapPrm CapBnd; do
-        grep -q "^$set:[[:space:]]0000000000000004\$" "/proc/$pid/status" ||
-            fail "$set is CAP_DAC_READ_SEARCH alone: $(grep "^$set" "/proc/$pid/status")"
-    done
+if is_root; then
     grep -q '^NoNewPrivs:[[:space:]]1$' "/proc/$pid/status" || fail 'cannot gain privileges'
-    ok 'runs as its own user with CAP_DAC_READ_SEARCH and nothing else'
+    confined "$pid" CapEff CapPrm CapBnd
 else
-    echo 'skip - user and capabilities: not root'
+    skip 'user and capabilities: not root'
 fi
-
-link() {
-    "$binary" sign file --server "$server" --path world.zip --base-url "$base" --config "$work/config.yml"
-}
-curl -sf -o "$work/got" "$(link)" || fail 'a file that only root may read is served'
-cmp -s "$work/got" "$work/volumes/$server/world.zip" || fail 'a file is served whole'
-ok 'a file is served whole'
+serves "$base" || fail 'a file is served whole'
+ok 'a file that only root may read is served whole'
 
 expect 0 reload
 ok 'reload is 0'
 configure ''
 expect 1 reload
 grep -qi token "$work/out" || fail 'reload of a bad configuration shows why'
-[ "$(curl -s -o /dev/null -w '%{http_code}' "$base/health")" = 200 ] || fail 'still serves after a bad reload'
+healthy "$base" || fail 'still serves after a bad reload'
 ok 'reload of a bad configuration is 1, says why, and changes nothing'
 expect 1 restart
 [ "$(cat "$work/winglet.pid")" = "$pid" ] || fail 'a restart into a bad configuration leaves the server running'
 ok 'restart into a bad configuration leaves the running server alone'
-configure sysv-test-key-0123456789
+configure "$token"
 expect 0 force-reload
 [ "$(cat "$work/winglet.pid")" = "$pid" ] || fail 'force-reload reloads'
 ok 'force-reload reloads'
 expect 0 restart
 [ "$(cat "$work/winglet.pid")" != "$pid" ] || fail 'restart starts a new server'
 [ -d "/proc/$pid" ] && fail 'restart ends the old server'
-base=$(sed -n 's/.*\(listening on \)\(http:[^ ]*\).*/\2/p' "$work/log/winglet.log" | tail -n 1)
+base=$(base "$work/log/winglet.log")
 ok 'restart starts a new server'
 
 # About three seconds of download, of which stop must wait for the rest.
-curl -sf --limit-rate 2500k -o "$work/slow" "$(link)" &
+curl -sf --limit-rate 2500k -o "$work/slow" "$(link "$base")" &
 client=$!
 sleep 0.7
 expect 0 stop
-wait "$client" || fail 'a running download ends in peace at stop'
-cmp -s "$work/slow" "$work/volumes/$server/world.zip" || fail 'a download over a stop is whole'
+wait "$client" || fail 'a running download is finished at stop'
+cmp -s "$work/slow" "$file" || fail 'a download over a stop is whole'
 ok 'stop lets a running download end'
 expect 3 status
 [ -e "$work/winglet.pid" ] && fail 'stop removes the pid file'

@@ -1,5 +1,5 @@
-//! Head screening: whatever passes is sound, and how the bytes are cut into pieces makes no
-//! difference.
+//! Head screening: whatever passes is well-formed, and it makes no difference how the bytes are cut
+//! into pieces.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -30,11 +30,14 @@ fn dripped(bytes: &[u8], size: usize) -> (Screened, usize) {
 fuzz_target!(|bytes: &[u8]| {
     if let Screened::Ready(head, length) = screen(bytes, 0) {
         assert!(length <= bytes.len() && length <= MAX_HEAD_BYTES);
-        assert!(head.target.starts_with('/') || head.target == "*");
-        assert!(head.target.bytes().all(|byte| (0x21..=0x7e).contains(&byte)));
-        for field in [Field::Accept, Field::Range, Field::XForwardedFor, Field::Origin] {
-            let list = head.list(field).unwrap_or_default();
-            assert!(!list.contains(['\r', '\n', '\0']));
+        let link = head.download_link();
+        assert!(link.starts_with('?') && link.bytes().all(|byte| (0x21..=0x7e).contains(&byte)));
+        let _ = (head.endpoint(), head.token(), head.wants_page(), head.prefers_html());
+        for field in [Field::Accept, Field::Range, Field::IfRange, Field::Origin] {
+            assert!(!head.field(field).unwrap_or_default().contains(['\r', '\n', '\0']));
+        }
+        for entry in head.forwarded() {
+            assert!(!entry.iter().any(|byte| b"\r\n\0,".contains(byte)));
         }
         assert!(bytes[..length].ends_with(b"\r\n\r\n"));
     }

@@ -8,6 +8,7 @@ fuzz_target!(|input: (u64, u64, u64, Vec<Option<&str>>)| {
     let (tag, modified, length, fields) = input;
     let field = |index: usize| fields.get(index).copied().flatten();
     let conditions = Conditions {
+        changed: tag & 1 == 1,
         range: field(0),
         if_range: field(1),
         if_match: field(2),

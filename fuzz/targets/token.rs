@@ -1,10 +1,11 @@
-//! Tokens: arbitrary ones, and arbitrary payloads and headers that are rightly signed.
+//! Tokens: arbitrary ones, and arbitrary payloads and headers with a valid signature.
 #![no_main]
 
 use std::sync::OnceLock;
 
 use ct_codecs::{Base64UrlSafeNoPadding, Encoder};
 use libfuzzer_sys::fuzz_target;
+use winglet::http::refusal::Refusal;
 use winglet::link::token::{Endpoint, Verifier};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -16,9 +17,9 @@ fn verifier() -> &'static Verifier {
     VERIFIER.get_or_init(|| {
         let file = std::env::temp_dir().join(format!("winglet-fuzz-{}.yml", std::process::id()));
         std::fs::write(&file, format!("token: {KEY}\nsystem:\n  data: /\n")).unwrap();
-        let (config, findings) = winglet::config::load(&file, &[], &|_| None);
+        let loaded = winglet::config::load(&[file.clone()], &[], &|_| None);
         std::fs::remove_file(&file).unwrap();
-        Verifier::new(&config.unwrap_or_else(|| panic!("{findings:?}")))
+        Verifier::new(&loaded.config.unwrap_or_else(|| panic!("{:?}", loaded.findings)))
     })
 }
 
@@ -43,7 +44,7 @@ fn judge(token: &str) -> bool {
                 assert!(claims.unique_id.as_deref() != Some(""));
             }
             Err(fault) => {
-                let _ = (fault.cause(), fault.public());
+                let _ = (fault.cause(), Refusal::from(fault).client_message());
             }
         }
     }

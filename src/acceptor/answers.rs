@@ -1,16 +1,15 @@
 //! What the acceptor answers itself, and how it closes a connection so that the answer arrives.
 
-use std::borrow::Cow;
 use std::io;
 use std::time::{Duration, Instant};
 
 use super::Acceptor;
-use super::connections::Phase;
-use crate::http::cors;
-use crate::http::head::{Field, Head, Method};
+use super::connections::State;
+use crate::http::head::{Head, Method};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
-use crate::logging::access::{Bytes, Entry, Outcome};
+use crate::logging::access::{Entry, Outcome};
+use crate::pool::exchange::Connection;
 
 /// How long a client may take to hang up after its last answer.
 const LINGER: Duration = Duration::from_secs(5);
@@ -19,150 +18,131 @@ const LINGER_BYTES: usize = 256 * 1024;
 
 impl Acceptor {
     /// Refuses a request on a connection that may go on.
-    pub(super) fn refuse(&mut self, index: usize, head: Option<&Head>, refusal: &Refusal) {
-        self.answer_refusal(index, head, refusal, head.is_some_and(|head| head.keep_alive));
+    pub(super) fn refuse(&mut self, connection: Box<Connection>, head: &Head, refusal: &Refusal) {
+        self.answer_refusal(connection, Some(head), refusal, head.keep_alive);
     }
 
     /// Refuses a request after which nobody knows where the next one begins.
     pub(super) fn refuse_and_close(
         &mut self,
-        index: usize,
+        connection: Box<Connection>,
         head: Option<&Head>,
         refusal: &Refusal,
     ) {
-        self.answer_refusal(index, head, refusal, false);
+        self.answer_refusal(connection, head, refusal, false);
     }
 
-    fn answer_refusal(&mut self, index: usize, head: Option<&Head>, refusal: &Refusal, keep: bool) {
-        let keep = keep && self.may_keep(index);
+    fn answer_refusal(
+        &mut self,
+        connection: Box<Connection>,
+        head: Option<&Head>,
+        refusal: &Refusal,
+        keep: bool,
+    ) {
         let settings = self.settings.clone();
         let id = self.parts.shared.next_id();
-        let cors = head.map(|head| cors::lines(head, &settings.config)).unwrap_or_default();
-        let mut frame = ResponseContext::of(head, &id, settings.config.remote.as_deref());
-        frame.keep_alive = keep;
-        frame.cors = &cors;
-        let answer = response::refusal(&frame, refusal);
-        self.log_refusal(index, head, refusal, id.clone());
-        self.write_answer(index, &answer, keep);
+        let mut context = ResponseContext::of(head, &id, &settings.config);
+        context.keep_alive = keep && self.draining.is_none();
+        let answer = response::refusal(&context, refusal);
+        let keep = context.keep_alive;
+        self.log_refusal(&connection, head, refusal, id);
+        self.write_answer(connection, &answer, keep);
     }
 
-    pub(super) fn answer_health(&mut self, index: usize, head: &Head) {
+    pub(super) fn answer_health(&mut self, connection: Box<Connection>, head: &Head) {
         let id = self.parts.shared.next_id();
-        let mut frame = ResponseContext::of(Some(head), &id, None);
-        frame.keep_alive = head.keep_alive && self.may_keep(index);
-        let answer = response::health(&frame);
-        let keep = frame.keep_alive;
-        self.write_answer(index, &answer, keep);
+        let mut context = ResponseContext::of(Some(head), &id, &self.settings.config);
+        context.keep_alive = head.keep_alive && self.draining.is_none();
+        let answer = response::health(&context, !self.is_stuck());
+        let keep = context.keep_alive;
+        self.write_answer(connection, &answer, keep);
     }
 
-    pub(super) fn answer_options(&mut self, index: usize, head: &Head) {
+    pub(super) fn answer_options(&mut self, connection: Box<Connection>, head: &Head) {
         let id = self.parts.shared.next_id();
-        let cors = cors::lines(head, &self.settings.config);
-        let mut frame = ResponseContext::of(Some(head), &id, None);
-        frame.keep_alive = head.keep_alive && self.may_keep(index);
-        frame.cors = &cors;
-        let answer = response::options(&frame);
-        let keep = frame.keep_alive;
-        self.write_answer(index, &answer, keep);
+        let mut context = ResponseContext::of(Some(head), &id, &self.settings.config);
+        context.keep_alive = head.keep_alive && self.draining.is_none();
+        let answer = response::options(&context);
+        let keep = context.keep_alive;
+        self.write_answer(connection, &answer, keep);
     }
 
     /// Tells a client that speaks plain HTTP to a TLS port, in plain HTTP.
     #[cfg(feature = "tls")]
-    pub(super) fn refuse_plain(&mut self, index: usize) {
+    pub(super) fn refuse_plain(&mut self, mut connection: Box<Connection>) {
         let id = self.parts.shared.next_id();
         let refusal = Refusal::Malformed("this port speaks HTTPS: use https:// in the address");
-        let answer = response::refusal(&ResponseContext::of(None, &id, None), &refusal);
-        self.log_refusal(index, None, &refusal, id);
-        if let Some(connection) = self.slots.get_mut(index).and_then(|s| s.connection.as_mut()) {
-            connection.socket.write_raw(&answer);
-        }
-        self.linger(index);
-    }
-
-    fn may_keep(&self, index: usize) -> bool {
-        let requests = self
-            .slots
-            .get(index)
-            .and_then(|slot| slot.connection.as_ref())
-            .map_or(0, |connection| connection.requests);
-        self.draining.is_none() && requests + 1 < self.settings.config.max_requests_per_connection
+        let answer =
+            response::refusal(&ResponseContext::of(None, &id, &self.settings.config), &refusal);
+        self.log_refusal(&connection, None, &refusal, id);
+        connection.socket.write_raw(&answer);
+        self.linger(connection);
     }
 
     /// Writes without waiting: a client that does not read its answers is closed.
-    fn write_answer(&mut self, index: usize, answer: &[u8], keep: bool) {
-        let Some(slot) = self.slots.get_mut(index) else { return };
-        let Some(connection) = &mut slot.connection else { return };
-        slot.phase = Phase::Head;
-        if !connection.socket.write_at_once(answer) {
-            self.close_with_reset(index);
-        } else if keep {
-            self.next_request(index);
+    fn write_answer(&mut self, mut connection: Box<Connection>, answer: &[u8], keep: bool) {
+        if connection.socket.write_at_once(answer) {
+            self.answered(connection, keep);
         } else {
-            self.linger(index);
+            connection.socket.reset_at_close();
+            self.drop_connection(connection);
         }
     }
 
-    /// Closes in order: says that nothing more is coming, and reads on for a moment, because data
-    /// that arrives at a closed socket makes a reset, which takes the answer from the client.
-    pub(super) fn linger(&mut self, index: usize) {
-        self.slots.stop_waiting(index);
-        let Some(slot) = self.slots.get_mut(index) else { return };
-        let Some(connection) = &mut slot.connection else { return };
+    /// Goes on with a connection whose answer is complete.
+    pub(super) fn answered(&mut self, mut connection: Box<Connection>, keep: bool) {
+        connection.requests += 1;
+        if connection.peer.is_proxy(&self.settings.config) {
+            self.connections.change_share(connection.id, None);
+        }
+        if keep && self.draining.is_none() {
+            self.next_request(connection);
+        } else {
+            self.linger(connection);
+        }
+    }
+
+    /// Closes cleanly: says that nothing more is coming, and reads on for a moment, because data
+    /// that arrives at a closed socket causes a reset, which takes the answer from the client.
+    pub(super) fn linger(&mut self, mut connection: Box<Connection>) {
         connection.input = Vec::new();
         connection.socket.finish_writing();
-        slot.phase = Phase::Lingering { left: LINGER_BYTES };
-        let watched = slot.watch.as_ref().is_some_and(|watch| watch.is_accounted());
-        self.slots.set_expiry(index, Some(Instant::now() + LINGER));
-        // A watched delivery may not be closed for a newcomer.
-        if !watched {
-            self.start_waiting(index);
-        }
         // The client's FIN takes a moment: reading now would find nothing.
-        self.arm(index);
+        let deadline = Some(Instant::now() + LINGER);
+        self.hold(connection, State::Lingering { left: LINGER_BYTES }, deadline);
     }
 
     /// Throws away what a lingering client sends.
-    pub(super) fn discard_input(&mut self, index: usize) {
+    pub(super) fn discard_input(&mut self, mut connection: Box<Connection>, mut left: usize) {
         loop {
-            let Some(slot) = self.slots.get_mut(index) else { return };
-            let Some(connection) = &mut slot.connection else { return };
-            let Phase::Lingering { left } = &mut slot.phase else { return };
             match connection.socket.read(&mut self.scratch) {
-                Ok(0) => match &mut slot.watch {
-                    Some(watch) if !watch.has_fin() => {
-                        watch.saw_fin();
-                        return self.look_at_delivery(index, false);
-                    }
-                    // The look will end it.
-                    Some(_) => return,
-                    None => return self.close(index),
-                },
-                Ok(count) if count <= *left => *left -= count,
-                Ok(_) if slot.watch.is_some() => return,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.arm(index),
-                Ok(_) | Err(_) => return self.close(index),
+                Ok(count) if count > 0 && count <= left => left -= count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let deadline = self.connections.deadline(connection.id);
+                    return self.hold(connection, State::Lingering { left }, deadline);
+                }
+                Ok(_) | Err(_) => return self.drop_connection(connection),
             }
         }
     }
 
-    fn log_refusal(&mut self, index: usize, head: Option<&Head>, refusal: &Refusal, id: String) {
-        let now = Instant::now();
-        if !self.noise.refused.allows(now) {
-            return;
-        }
-        let client = self.slots.get(index).and_then(|slot| {
-            let forwarded = head.and_then(|head| head.list(Field::XForwardedFor));
-            slot.peer.client(forwarded.as_ref().map(Cow::as_ref), &self.settings.config)
-        });
+    fn log_refusal(
+        &mut self,
+        connection: &Connection,
+        head: Option<&Head>,
+        refusal: &Refusal,
+        id: String,
+    ) {
+        let forwarded = head.into_iter().flat_map(Head::forwarded);
         let entry = Entry {
-            client,
+            client: connection.peer.client(forwarded, &self.settings.config),
             method: head.map_or("-", |head| Method::name(head.method)),
             endpoint: "-",
             status: refusal.status(),
             resource: None,
-            began: now,
+            began: Instant::now(),
             id,
         };
-        entry.log(&Bytes::default(), &Outcome::Refused(refusal.cause()));
+        entry.log_bounded(&Outcome::Refused(refusal.cause()), &self.parts.shared.throttle);
     }
 }

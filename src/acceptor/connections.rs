@@ -1,168 +1,276 @@
-//! The acceptor's table of connections, with what has to be found in it quickly: by number, by
-//! deadline, by waiting time, by address.
+//! The acceptor's table of connections: each with its state, its deadline and the address whose
+//! share it takes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crate::delivery::watch::DeliveryWatch;
-use crate::http::head::Head;
-use crate::net::address::{ClientKey, Peer};
-use crate::pool::exchange::Connection;
+use super::queue::Lane;
+use super::shares::Shares;
+use crate::delivery::record::Record;
+use crate::delivery::transfer::Transfer;
+use crate::delivery::watch::{DeliveryWatch, Look};
+use crate::net::address::ClientKey;
+use crate::pool::exchange::{Connection, Request};
 
-/// Where a connection stands.
+/// What a connection that no worker holds is waiting for.
 #[derive(Debug)]
-pub(super) enum Phase {
-    /// Waiting for a head, or for the rest of one.
-    Head,
-    /// Its request waits for a worker.
-    Queued(Box<Head>),
-    /// A worker has it.
-    Busy,
-    /// Answered for good; what the client still sends is thrown away.
-    Lingering {
-        /// Bytes that may still be thrown away.
-        left: usize,
-    },
+pub(super) enum State {
+    /// Its TLS handshake to go on.
+    #[cfg(feature = "tls")]
+    Handshake { until: Instant },
+    /// A head, or the rest of one, of which so many bytes were screened already.
+    Reading { screened: usize },
+    /// A worker for its request.
+    Queued { request: Box<Request>, until: Instant },
+    /// Room in the socket.
+    Parked(Box<Transfer>),
+    /// A worker, or bandwidth, for the next piece of its transfer.
+    Ready(Box<Transfer>),
+    /// The client to take the last bytes of an answer.
+    Watched(Box<DeliveryWatch>),
+    /// The housekeeper to have room for the record of an ended delivery.
+    Recording(Box<Record>, Option<Box<DeliveryWatch>>, Look),
+    /// The client to close its side; so many bytes may still be thrown away.
+    Lingering { left: usize },
 }
 
-/// One connection.
+/// Why the log says that a connection was closed for another one.
+pub(super) const MAKING_ROOM: &str = "closed to make room";
+
+/// Who gives way first if there are too many connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// Between two requests, or answered for good.
+    Idle,
+    /// A head has not come whole.
+    Head,
+    /// A request whose token nobody has verified yet.
+    Queued,
+    /// An answer that is in the kernel's hands.
+    Watched,
+    /// A download.
+    Transfer,
+}
+
+/// A connection and what it waits for.
 #[derive(Debug)]
-pub(super) struct Slot {
-    pub(super) generation: u32,
-    pub(super) peer: Peer,
-    pub(super) phase: Phase,
+pub(super) struct Held {
+    pub(super) connection: Box<Connection>,
+    pub(super) state: State,
+}
+
+impl Held {
+    fn rank(&self) -> Rank {
+        let connection = &self.connection;
+        match &self.state {
+            #[cfg(feature = "tls")]
+            State::Handshake { .. } => Rank::Head,
+            State::Reading { .. } if connection.requests > 0 && connection.input.is_empty() => {
+                Rank::Idle
+            }
+            State::Reading { .. } => Rank::Head,
+            State::Queued { .. } => Rank::Queued,
+            State::Watched(_) | State::Recording(..) => Rank::Watched,
+            State::Parked(_) | State::Ready(_) => Rank::Transfer,
+            State::Lingering { .. } => Rank::Idle,
+        }
+    }
+}
+
+/// One place in the table.
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
     /// `None` while a worker has it.
-    pub(super) connection: Option<Box<Connection>>,
-    /// Bytes of the input that were screened already.
-    pub(super) screened: usize,
-    /// In the epoll set, though perhaps disarmed.
-    pub(super) registered: bool,
-    /// A delivery that is being watched.
-    pub(super) watch: Option<Box<DeliveryWatch>>,
-    /// Whose stream this is, while it counts among an address's streams.
-    pub(super) stream_of: Option<ClientKey>,
-    /// When the phase is over.
-    pub(super) expiry: Option<Instant>,
+    held: Option<Held>,
+    /// The address whose share it takes; `None` for a proxy between two requests.
+    share: Option<ClientKey>,
+    /// Whose turns its requests take, and in which lane.
+    turn: (Lane, Option<ClientKey>),
+    /// When it was last put here, in steps of a counter.
+    since: u64,
+    deadline: Option<Instant>,
     scheduled: Option<Instant>,
-    /// The place in the waiting set, while it is in there.
-    waiting: Option<u64>,
-    /// The address whose share of the waiting set it takes; `None` for proxies.
-    pub(super) share: Option<ClientKey>,
+    /// In the epoll set, though perhaps disarmed.
+    registered: bool,
+    rank: Rank,
 }
 
 /// All connections.
 #[derive(Debug, Default)]
-pub(super) struct Slots {
+pub(super) struct Connections {
     slots: Vec<Option<Box<Slot>>>,
     free: Vec<usize>,
     generation: u32,
-    deadlines: BTreeSet<(Instant, usize)>,
-    /// Waiting connections, longest first.
-    waiting: BTreeSet<(u64, usize)>,
-    /// The same by address.
-    by_address: BTreeSet<(ClientKey, u64, usize)>,
-    counts: HashMap<ClientKey, usize>,
-    next_turn: u64,
+    deadlines: BTreeSet<(Instant, u64)>,
+    shares: Shares,
+    steps: u64,
+    transfers: usize,
+    watched: usize,
 }
 
-impl Slots {
-    /// Connections in the table.
+/// A table larger than this gives its memory back when it is empty.
+const SHRINK_ABOVE: usize = 256;
+
+impl Connections {
+    /// Connections in the table, those at workers included.
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    pub(super) fn insert(
-        &mut self,
-        peer: Peer,
-        share: Option<ClientKey>,
-        connection: Box<Connection>,
-    ) -> usize {
-        // The highest bit of a number tells connections from what else is in the epoll set.
+    /// Downloads among them.
+    pub(super) fn transfers(&self) -> usize {
+        self.transfers
+    }
+
+    /// Downloads, and answers that are being watched.
+    pub(super) fn committed(&self) -> usize {
+        self.transfers + self.watched
+    }
+
+    /// Makes a place for a connection that takes the share of `key`, and returns its id, which is
+    /// never used twice.
+    pub(super) fn open(&mut self, key: Option<ClientKey>) -> u64 {
+        // The highest bit of an id tells connections from what else is in the epoll set.
         self.generation = self.generation.wrapping_add(1) & 0x7fff_ffff;
         let slot = Box::new(Slot {
             generation: self.generation,
-            peer,
-            phase: Phase::Head,
-            connection: Some(connection),
-            screened: 0,
-            registered: false,
-            watch: None,
-            stream_of: None,
-            expiry: None,
+            held: None,
+            share: key,
+            turn: (Lane::Files, key),
+            since: 0,
+            deadline: None,
             scheduled: None,
-            waiting: None,
-            share,
+            registered: false,
+            rank: Rank::Head,
         });
-        match self.free.pop() {
-            Some(index) => {
-                self.slots[index] = Some(slot);
-                index
-            }
-            None => {
-                self.slots.push(Some(slot));
-                self.slots.len() - 1
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[index] = Some(slot);
+        let id = u64::from(self.generation) << 32 | index as u64;
+        self.shares.join(key, id);
+        id
+    }
+
+    fn slot(&self, id: u64) -> Option<&Slot> {
+        let slot = self.slots.get((id & 0xffff_ffff) as usize)?.as_deref()?;
+        (slot.generation == (id >> 32) as u32).then_some(slot)
+    }
+
+    fn slot_mut(&mut self, id: u64) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut((id & 0xffff_ffff) as usize)?.as_deref_mut()?;
+        (slot.generation == (id >> 32) as u32).then_some(slot)
+    }
+
+    /// Takes the connection out, to act on it; its place stays. `None` if a worker has it, or if it
+    /// is gone.
+    pub(super) fn take(&mut self, id: u64) -> Option<Held> {
+        self.slot_mut(id)?.held.take()
+    }
+
+    /// What the connection waits for.
+    pub(super) fn look(&mut self, id: u64) -> Option<&mut Held> {
+        self.slot_mut(id)?.held.as_mut()
+    }
+
+    /// Puts a connection back, to wait until `deadline` at most.
+    pub(super) fn put(&mut self, held: Held, deadline: Option<Instant>) {
+        let id = held.connection.id;
+        let rank = held.rank();
+        self.steps += 1;
+        let since = self.steps;
+        self.note_rank(id, rank);
+        let Some(slot) = self.slot_mut(id) else { return };
+        slot.held = Some(held);
+        slot.since = since;
+        slot.deadline = deadline;
+        // A deadline that was moved back is found to be later when it comes: most never come.
+        if let Some(when) = deadline
+            && slot.scheduled.is_none_or(|scheduled| when < scheduled)
+        {
+            let before = slot.scheduled.replace(when);
+            before.map(|before| self.deadlines.remove(&(before, id)));
+            self.deadlines.insert((when, id));
+        }
+    }
+
+    fn note_rank(&mut self, id: u64, rank: Rank) {
+        let Some(slot) = self.slot_mut(id) else { return };
+        let before = std::mem::replace(&mut slot.rank, rank);
+        if before == rank {
+            return;
+        }
+        for (rank, step) in [(before, -1), (rank, 1)] {
+            match rank {
+                Rank::Transfer => self.transfers = self.transfers.wrapping_add_signed(step),
+                Rank::Watched => self.watched = self.watched.wrapping_add_signed(step),
+                _ => {}
             }
         }
     }
 
-    /// Takes a connection out of the table and of all indexes.
-    pub(super) fn remove(&mut self, index: usize) -> Option<Box<Slot>> {
-        self.stop_waiting(index);
-        self.set_expiry(index, None);
-        let slot = self.slots.get_mut(index)?.take()?;
-        if let Some(when) = slot.scheduled {
-            self.deadlines.remove(&(when, index));
-        }
+    /// Gives up the place of `id`. Its connection is closed by being dropped.
+    pub(super) fn forget(&mut self, id: u64) {
+        self.note_rank(id, Rank::Head);
+        let index = (id & 0xffff_ffff) as usize;
+        let Some(slot) = self.slot(id) else { return };
+        let (share, scheduled) = (slot.share, slot.scheduled);
+        self.shares.leave(share, id);
+        scheduled.map(|when| self.deadlines.remove(&(when, id)));
+        self.slots[index] = None;
         self.free.push(index);
         if self.len() == 0 && self.slots.len() > SHRINK_ABOVE {
             // After a flood the table's memory goes back.
-            *self = Slots {
-                generation: self.generation,
-                next_turn: self.next_turn,
-                ..Slots::default()
-            };
+            let (generation, steps) = (self.generation, self.steps);
+            *self = Connections { generation, steps, ..Connections::default() };
         }
-        Some(slot)
     }
 
-    pub(super) fn get(&self, index: usize) -> Option<&Slot> {
-        self.slots.get(index)?.as_deref()
-    }
-
-    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Slot> {
-        self.slots.get_mut(index)?.as_deref_mut()
-    }
-
-    /// The number by which the world knows the connection at `index`; never used twice.
-    pub(super) fn number(&self, index: usize) -> u64 {
-        let generation = self.get(index).map_or(0, |slot| slot.generation);
-        u64::from(generation) << 32 | index as u64
-    }
-
-    /// The connection known by `number`, if it is still the same one.
-    pub(super) fn find(&self, number: u64) -> Option<usize> {
-        let index = (number & 0xffff_ffff) as usize;
-        (self.get(index)?.generation == (number >> 32) as u32).then_some(index)
-    }
-
-    pub(super) fn indexes(&self) -> Vec<usize> {
-        (0..self.slots.len()).filter(|index| self.slots[*index].is_some()).collect()
-    }
-
-    /// Sets when the phase of `index` is over, and schedules that or its watch's next look,
-    /// whichever comes first.
-    pub(super) fn set_expiry(&mut self, index: usize, expiry: Option<Instant>) {
-        let Some(slot) = self.slots.get_mut(index).and_then(Option::as_deref_mut) else { return };
-        slot.expiry = expiry;
-        // While a delivery is being watched, the connection lives.
-        let when = slot.watch.as_ref().map(|watch| watch.next_look()).or(expiry);
-        if when != slot.scheduled {
-            if let Some(before) = slot.scheduled {
-                self.deadlines.remove(&(before, index));
-            }
-            slot.scheduled = when;
-            self.deadlines.extend(when.map(|when| (when, index)));
+    /// Lets `id` take the share of `key` from here on.
+    pub(super) fn change_share(&mut self, id: u64, key: Option<ClientKey>) {
+        let Some(slot) = self.slot_mut(id) else { return };
+        let before = std::mem::replace(&mut slot.share, key);
+        if before != key {
+            self.shares.leave(before, id);
+            self.shares.join(key, id);
         }
+    }
+
+    /// Until when the connection waits, as last set.
+    pub(super) fn deadline(&self, id: u64) -> Option<Instant> {
+        self.slot(id).and_then(|slot| slot.deadline)
+    }
+
+    /// Who counts how many connections.
+    pub(super) fn shares(&self) -> &Shares {
+        &self.shares
+    }
+
+    /// Whose turns the requests of `id` take, and in which lane.
+    pub(super) fn turn(&self, id: u64) -> (Lane, Option<ClientKey>) {
+        self.slot(id).map_or((Lane::Files, None), |slot| slot.turn)
+    }
+
+    /// Sets what [`Connections::turn`] returns.
+    pub(super) fn set_turn(&mut self, id: u64, lane: Lane, key: Option<ClientKey>) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.turn = (lane, key);
+        }
+    }
+
+    /// Whether `id` was in the epoll set before; from here on it is.
+    pub(super) fn register(&mut self, id: u64) -> bool {
+        self.slot_mut(id).is_some_and(|slot| std::mem::replace(&mut slot.registered, true))
+    }
+
+    /// The ids of all connections.
+    pub(super) fn ids(&self) -> Vec<u64> {
+        let id = |(index, slot): (usize, &Option<Box<Slot>>)| {
+            slot.as_ref().map(|slot| u64::from(slot.generation) << 32 | index as u64)
+        };
+        self.slots.iter().enumerate().filter_map(id).collect()
     }
 
     /// The next moment at which something is due.
@@ -170,67 +278,67 @@ impl Slots {
         self.deadlines.first().map(|(when, _)| *when)
     }
 
-    /// A connection whose deadline has passed by `now`, taken off the schedule.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<usize> {
-        let (when, index) = *self.deadlines.first()?;
-        if when > now {
-            return None;
-        }
-        self.deadlines.pop_first();
-        if let Some(slot) = self.get_mut(index) {
-            slot.scheduled = None;
-        }
-        Some(index)
-    }
-
-    /// Puts `index` at the end of the waiting set.
-    pub(super) fn start_waiting(&mut self, index: usize) {
-        let turn = self.next_turn;
-        let Some(slot) = self.slots.get_mut(index).and_then(Option::as_deref_mut) else { return };
-        if slot.waiting.is_some() {
-            return;
-        }
-        slot.waiting = Some(turn);
-        let share = slot.share;
-        self.next_turn += 1;
-        self.waiting.insert((turn, index));
-        if let Some(key) = share {
-            self.by_address.insert((key, turn, index));
-            *self.counts.entry(key).or_insert(0) += 1;
-        }
-    }
-
-    pub(super) fn stop_waiting(&mut self, index: usize) {
-        let Some(slot) = self.get_mut(index) else { return };
-        let (Some(turn), share) = (slot.waiting.take(), slot.share) else { return };
-        self.waiting.remove(&(turn, index));
-        if let Some(key) = share {
-            self.by_address.remove(&(key, turn, index));
-            if let Some(count) = self.counts.get_mut(&key) {
-                *count -= 1;
-                if *count == 0 {
-                    self.counts.remove(&key);
-                }
+    /// A connection whose deadline has passed by `now`.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<u64> {
+        loop {
+            let (when, id) = *self.deadlines.first()?;
+            if when > now {
+                return None;
             }
+            self.deadlines.pop_first();
+            let Some(slot) = self.slot_mut(id) else { continue };
+            slot.scheduled = None;
+            let Some(deadline) = slot.deadline.filter(|_| slot.held.is_some()) else { continue };
+            if deadline <= now {
+                slot.deadline = None;
+                return Some(id);
+            }
+            slot.scheduled = Some(deadline);
+            self.deadlines.insert((deadline, id));
         }
     }
 
-    /// The connection that has waited longest for its head.
-    pub(super) fn longest_waiting(&self) -> Option<usize> {
-        self.waiting.first().map(|(_, index)| *index)
+    /// The connection that gives way to a newcomer: an idle one of a proxy, else one of the address
+    /// that holds most; the lowest rank first, then the one that has waited longest.
+    pub(super) fn victim(&self) -> Option<u64> {
+        let idle = self.first_of(self.shares.of(None), Rank::Idle);
+        idle.or_else(|| self.shares.heaviest().find_map(|key| self.victim_of(key, Rank::Watched)))
     }
 
-    /// Waiting connections of `key`.
-    pub(super) fn waiting_of(&self, key: ClientKey) -> usize {
-        self.counts.get(&key).copied().unwrap_or(0)
+    /// The connection of `key` that gives way, if one is of `highest` rank or lower.
+    pub(super) fn victim_of(&self, key: ClientKey, highest: Rank) -> Option<u64> {
+        self.first_of(self.shares.of(Some(key)), highest)
     }
 
-    /// The connection of `key` that has waited longest.
-    pub(super) fn longest_waiting_of(&self, key: ClientKey) -> Option<usize> {
-        let first = self.by_address.range((key, 0, 0)..).next()?;
-        (first.0 == key).then_some(first.2)
+    /// An answer that is being watched, of the address that holds most.
+    pub(super) fn watched_victim(&self) -> Option<u64> {
+        self.shares.heaviest().find_map(|key| {
+            let watched =
+                |id: &&u64| self.slot(**id).is_some_and(|slot| slot.rank == Rank::Watched);
+            let held = |id: &&u64| self.slot(**id).is_some_and(|slot| slot.held.is_some());
+            self.shares.of(Some(key)).iter().filter(watched).find(held).copied()
+        })
+    }
+
+    /// The parked download whose client takes its bytes most slowly.
+    pub(super) fn slowest(&self) -> Option<u64> {
+        let rate = |slot: &Slot| match slot.held.as_ref() {
+            Some(Held { connection, state: State::Parked(transfer) }) => {
+                Some((transfer.rate(), connection.id))
+            }
+            _ => None,
+        };
+        let rates = self.slots.iter().flatten().filter_map(|slot| rate(slot));
+        rates.min().map(|(_, id)| id)
+    }
+
+    fn first_of(&self, ids: &[u64], highest: Rank) -> Option<u64> {
+        let candidates = ids.iter().filter_map(|id| {
+            let slot = self.slot(*id)?;
+            let held = slot.held.as_ref()?;
+            let rank = held.rank();
+            (rank <= highest).then_some((rank, slot.since, *id))
+        });
+        candidates.min().map(|(_, _, id)| id)
     }
 }
-
-/// A table larger than this gives its memory back when it is empty.
-const SHRINK_ABOVE: usize = 256;

@@ -5,20 +5,50 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll;
 
 use super::Acceptor;
-use super::connections::Phase;
+use super::connections::{Held, State};
+use crate::delivery::watch::Sign;
 
 /// What a client may take, once the server stops, to send the request that it connected for.
 const LAST_CALL: Duration = Duration::from_secs(2);
+/// Connections that are taken out of a listener's backlog at the end.
+const LAST_ACCEPTS: usize = 8192;
 
 impl Acceptor {
     /// Acts on TERM or INT.
     pub(super) fn stop(&mut self) {
-        if !self.parts.signals.take_stop() || self.draining.is_some() {
+        if self.parts.signals.take_stop() && self.draining.is_none() {
+            log::info!("stopping: downloads in progress may end");
+            self.drain();
+        }
+    }
+
+    /// The private socket to tiny_http is gone: nothing can be handed over any more.
+    pub(super) fn private_ended(&mut self) {
+        if self.failed {
             return;
         }
+        log::error!("the private socket to tiny_http ended; stopping");
+        self.failed = true;
+        // Whoever waits for a worker that never comes is told by a closed connection.
+        self.parts.shared.handed.clear();
+        let _ = epoll::delete(&self.epoll, &self.parts.private);
+        if self.draining.is_none() {
+            self.drain();
+        }
+        for id in self.connections.ids() {
+            let waits = self.connections.look(id).is_some_and(|held| {
+                matches!(held.state, State::Queued { .. } | State::Ready(_) | State::Parked(_))
+            });
+            if waits {
+                self.shed(id, "server stopping");
+            }
+        }
+    }
+
+    fn drain(&mut self) {
         // Whoever connected before now has been promised an answer.
         for index in 0..self.parts.listeners.len() {
-            self.accept_from(index);
+            self.accept_some(index, LAST_ACCEPTS);
         }
         self.draining = Some(Instant::now());
         self.parts.shared.stop();
@@ -29,35 +59,35 @@ impl Acceptor {
         }
         // Closing the listeners refuses new connections at once.
         self.parts.listeners.clear();
-        log::info!("stopping: downloads in progress may end");
-        for index in self.slots.indexes() {
-            let Some(slot) = self.slots.get(index) else { continue };
-            match slot.phase {
-                Phase::Head if slot.watch.is_none() => self.last_call(index),
-                Phase::Head => self.linger(index),
-                _ => {}
+        for id in self.connections.ids() {
+            let Some(Held { connection, state }) = self.connections.take(id) else { continue };
+            match state {
+                State::Reading { screened } => {
+                    let fresh = connection.requests == 0;
+                    self.read_head(connection, screened);
+                    self.last_call(id, fresh);
+                }
+                State::Watched(mut watch) => {
+                    watch.close_after();
+                    self.look(connection, watch, Sign::None);
+                }
+                state => self.put_back(Held { connection, state }),
             }
         }
     }
 
-    /// Answers what a waiting connection has sent already, gives one that has yet to send its first
-    /// request a moment for it, and closes an idle one.
-    fn last_call(&mut self, index: usize) {
-        let number = self.slots.number(index);
-        self.read_input(index);
-        let Some(slot) = self.slots.find(number).and_then(|index| self.slots.get(index)) else {
-            return;
-        };
-        if !matches!(slot.phase, Phase::Head) || slot.watch.is_some() {
-            return;
-        }
-        let fresh = slot.connection.as_ref().is_some_and(|connection| connection.requests == 0);
-        if fresh || self.has_input(index) {
-            let end = Instant::now() + LAST_CALL;
-            let end = slot.expiry.map_or(end, |expiry| expiry.min(end));
-            self.slots.set_expiry(index, Some(end));
-        } else {
-            self.close(index);
+    /// Gives a connection that has yet to send its first request a moment for it, and closes an idle
+    /// one.
+    fn last_call(&mut self, id: u64, fresh: bool) {
+        let Some(Held { connection, state }) = self.connections.take(id) else { return };
+        match state {
+            State::Reading { .. } if fresh || !connection.input.is_empty() => {
+                let end = Instant::now() + LAST_CALL;
+                let end = self.connections.deadline(id).map_or(end, |deadline| deadline.min(end));
+                self.hold(connection, state, Some(end));
+            }
+            State::Reading { .. } => self.drop_connection(connection),
+            state => self.put_back(Held { connection, state }),
         }
     }
 }

@@ -1,55 +1,56 @@
 //! The acceptor: the only code that touches an untrusted socket before a request is known to be
-//! sound, and the keeper of every connection that no worker holds.
+//! well-formed, and the keeper of every connection that no worker holds.
 //!
-//! One thread and one epoll set. Connections wait here at about a kilobyte each, without a thread;
-//! a sound request goes to tiny_http only against a free worker, so that the queue stays here,
-//! bounded, where a hang-up is noticed and a deadline is answered.
+//! One thread and one epoll set. Connections wait here at about a kilobyte each, without a thread: for
+//! a head, for a worker, for room in their socket, for the end of their delivery. A request or a
+//! piece goes to tiny_http only against a free worker, so that the queue stays here, bounded.
 
 mod answers;
+mod bandwidth;
 mod connections;
-mod deliveries;
 mod drain;
+#[cfg(feature = "tls")]
+mod handshakes;
 mod intake;
 mod queue;
+mod requests;
+mod shares;
+mod transfers;
+mod workers;
 
 use std::io::{self, ErrorKind::WouldBlock};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bandwidth::Bandwidth;
+use connections::{Connections, Held, State};
+use queue::Queue;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
-use connections::{Phase, Slots};
-use queue::Queue;
-
-use crate::http::refusal::{Busy, Refusal};
-use crate::logging::access::Outcome;
-use crate::logging::throttle::LogThrottle;
+use crate::delivery::watch::{Look, Sign};
 use crate::net::listener::Listener;
-use crate::pool::Source;
+use crate::pool::Pool;
+use crate::pool::exchange::Connection;
 use crate::pool::private::PrivateSocket;
+use crate::pool::source::PULLERS;
 use crate::process::signals::Signals;
 use crate::shared::{Settings, Shared};
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
-/// Connections accepted from one listener before others get their turn.
-const ACCEPTS: usize = 64;
-/// How long accepting pauses where no descriptor could be freed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes read from a connection at once: a head fits.
 const SCRATCH: usize = 16 * 1024;
+/// The acceptor looks after its deadlines at least this often.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+/// How soon a record is offered again to a housekeeper that has too many.
+const RECORD_AGAIN: Duration = Duration::from_millis(10);
 
-/// Lines of one kind that strangers can cause in ten seconds.
-const LINES: u32 = 5;
-
-/// Tags of what is not a connection; a connection's number has the highest bit clear.
+/// Tags of what is not a connection; a connection's id has the highest bit clear.
 const TAG_RETURNS: u64 = 1 << 63;
 const TAG_PRIVATE: u64 = TAG_RETURNS + 1;
 const TAG_STOP: u64 = TAG_RETURNS + 2;
-const TAG_RELOAD: u64 = TAG_RETURNS + 3;
 const TAG_LISTENERS: u64 = TAG_RETURNS + 16;
 
 /// What the acceptor is made of.
@@ -61,17 +62,15 @@ pub struct Parts {
     pub listeners: Vec<Listener>,
     /// The private socket to tiny_http.
     pub private: PrivateSocket,
-    /// Where a new private socket may be bound if this one ends.
-    pub base: PathBuf,
-    /// What the pool pulls from.
-    pub source: Arc<Source>,
+    /// The workers.
+    pub pool: Pool,
     /// The process's signals.
     pub signals: Signals,
-    /// Connections at a time that descriptors allow.
+    /// Connections at a time that descriptors allow; a download counts twice.
     pub descriptor_room: usize,
     /// TLS for listeners that ask for it.
     #[cfg(feature = "tls")]
-    pub tls: Option<Arc<crate::net::tls::Certificates>>,
+    pub tls: Option<Arc<crate::net::certificates::Certificates>>,
 }
 
 /// The acceptor's state; runs on its own thread.
@@ -80,40 +79,40 @@ pub struct Acceptor {
     parts: Parts,
     settings: Arc<Settings>,
     epoll: OwnedFd,
-    slots: Slots,
+    connections: Connections,
     queue: Queue,
-    /// Workers that there are.
-    workers: usize,
-    /// Connections at workers.
-    busy: usize,
-    /// Requests that have been at a worker for a while, as the pool knows it.
-    long: usize,
+    bandwidth: Bandwidth,
+    /// When the server as a whole may send again.
+    send_again: Option<Instant>,
+    #[cfg(feature = "tls")]
+    handshakes: handshakes::Handshakes,
+    /// Numbers given to exchanges so far.
+    exchanges: u64,
+    /// Workers that may pull or work at a time, and when to let in one more.
+    pullers: usize,
+    widen_at: Option<Instant>,
+    /// Since when something has waited for a worker, and none has come back.
+    waiting_since: Option<Instant>,
     /// Accepting goes on at this time; `None` while it is on.
     accept_again: Option<Instant>,
     /// Since when the server drains.
     draining: Option<Instant>,
+    /// The private socket has ended, and nothing can be handed over any more.
+    failed: bool,
     private_full: bool,
     /// Connections whose next request may have been read already. A list and not a call: a client
     /// that pipelines must neither grow the stack nor keep others from their turn.
     again: Vec<u64>,
+    /// Connections whose record the housekeeper had no room for.
+    unrecorded: Vec<u64>,
     scratch: Box<[u8]>,
-    noise: LogThrottles,
-}
-
-#[derive(Debug)]
-struct LogThrottles {
-    evicted: LogThrottle,
-    share: LogThrottle,
-    descriptors: LogThrottle,
-    busy: LogThrottle,
-    refused: LogThrottle,
 }
 
 impl Acceptor {
     /// Sets up the epoll set.
     ///
     /// # Errors
-    /// Where descriptors are exhausted.
+    /// If descriptors or threads are exhausted.
     pub fn new(parts: Parts) -> io::Result<Acceptor> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let add = |fd: &dyn AsFd, tag: u64, flags: EventFlags| {
@@ -124,32 +123,30 @@ impl Acceptor {
         add(&parts.shared.returns.as_ref(), TAG_RETURNS, EventFlags::IN | EventFlags::ET)?;
         add(&parts.private, TAG_PRIVATE, EventFlags::empty())?;
         add(&parts.signals.stop, TAG_STOP, EventFlags::IN)?;
-        add(&parts.signals.reload, TAG_RELOAD, EventFlags::IN)?;
         for (index, listener) in parts.listeners.iter().enumerate() {
             add(listener, TAG_LISTENERS + index as u64, EventFlags::IN)?;
         }
         let settings = parts.shared.settings();
-        let workers = settings.config.threads;
         Ok(Acceptor {
-            queue: Queue::new(workers, window(), settings.config.max_streams_per_address),
+            queue: Queue::new(settings.config.threads),
             settings,
             epoll,
-            slots: Slots::default(),
-            workers,
-            busy: 0,
-            long: 0,
+            connections: Connections::default(),
+            bandwidth: Bandwidth::default(),
+            send_again: None,
+            #[cfg(feature = "tls")]
+            handshakes: handshakes::Handshakes::start(parts.tls.is_some())?,
+            exchanges: 0,
+            pullers: *PULLERS,
+            widen_at: None,
+            waiting_since: None,
             accept_again: None,
             draining: None,
+            failed: false,
             private_full: false,
             again: Vec::new(),
+            unrecorded: Vec::new(),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
-            noise: LogThrottles {
-                evicted: LogThrottle::new("max_connections", LINES),
-                share: LogThrottle::new("max_waiting_per_address", LINES),
-                descriptors: LogThrottle::new("descriptors", LINES),
-                busy: LogThrottle::new("queue", LINES),
-                refused: LogThrottle::new("refused requests", LINES),
-            },
             parts,
         })
     }
@@ -157,7 +154,8 @@ impl Acceptor {
     /// Runs until the server has been told to stop and everything has ended, or must.
     ///
     /// # Errors
-    /// Where the kernel refuses to wait, which it does not do to a sound epoll set.
+    /// If the private socket to tiny_http has ended, or the kernel refuses to wait, which it does
+    /// not do with a valid epoll set.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = [const { MaybeUninit::uninit() }; EVENTS];
         while !self.is_done() {
@@ -169,8 +167,9 @@ impl Acceptor {
             };
             self.parts.shared.returns.awake();
             self.settings = self.parts.shared.settings();
-            self.queue.set_share(self.settings.config.max_streams_per_address);
-            self.handle_returns();
+            for returned in self.parts.shared.returns.take() {
+                self.handle_return(returned);
+            }
             // What ends a delivery comes before new requests, so that a link which was delivered
             // is spent when it is used again at once.
             let mut listeners = Vec::new();
@@ -181,33 +180,43 @@ impl Acceptor {
                 self.accept_from(index);
             }
             self.handle_deadlines();
-            for number in std::mem::take(&mut self.again) {
-                if let Some(index) = self.slots.find(number) {
-                    self.go_on(index);
-                }
+            for id in std::mem::take(&mut self.again) {
+                self.read_on(id);
             }
             self.hand_over();
         }
-        self.parts.source.close(self.workers);
+        self.parts.pool.close();
+        if self.failed {
+            return Err(io::Error::other("the private socket to tiny_http ended"));
+        }
         Ok(())
     }
 
     fn is_done(&self) -> bool {
         let Some(since) = self.draining else { return false };
-        let active = self.busy > 0 || !self.queue.is_idle() || self.slots.len() > 0;
-        if active && since.elapsed() >= self.settings.config.timeouts.drain {
-            log::warn!("drain: {} connections did not end in time and are cut", self.slots.len());
+        let count = self.connections.len();
+        if count > 0 && since.elapsed() >= self.settings.config.timeouts.drain {
+            log::warn!("drain: {count} connections did not end in time and are cut");
             return true;
         }
-        !active || self.parts.signals.stopped_twice()
+        count == 0 || self.parts.signals.stopped_twice()
     }
 
     fn time_to_wait(&self) -> rustix::event::Timespec {
         let now = Instant::now();
         let drain = self.draining.map(|since| since + self.settings.config.timeouts.drain);
-        let next = [self.slots.next_deadline(), self.accept_again, self.queue.next_turn(), drain];
+        let next = [
+            self.connections.next_deadline(),
+            self.accept_again,
+            self.send_again,
+            self.widen_at,
+            drain,
+        ];
         let next = next.into_iter().flatten().min();
         let mut wait = next.map_or(MAX_WAIT, |next| next.saturating_duration_since(now));
+        if !self.unrecorded.is_empty() {
+            wait = wait.min(RECORD_AGAIN);
+        }
         if !self.parts.shared.returns.fall_asleep() || !self.again.is_empty() {
             wait = Duration::ZERO;
         }
@@ -224,43 +233,29 @@ impl Acceptor {
             TAG_RETURNS => {}
             TAG_PRIVATE => {
                 if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
-                    self.rebuild_private();
+                    self.private_ended();
                 }
             }
             TAG_STOP => self.stop(),
-            TAG_RELOAD => {
-                self.parts.signals.take_reload();
-                self.parts.shared.records.call();
-            }
             tag if tag >= TAG_LISTENERS => listeners.push((tag - TAG_LISTENERS) as usize),
-            number => {
-                if let Some(index) = self.slots.find(number) {
-                    self.connection_event(index, flags);
-                }
-            }
+            id => self.connection_event(id, flags),
         }
     }
 
-    fn connection_event(&mut self, index: usize, flags: EventFlags) {
-        let Some(slot) = self.slots.get_mut(index) else { return };
-        if flags.contains(EventFlags::OUT)
-            && let Some(connection) = &mut slot.connection
-            && connection.socket.flush().is_err_and(|error| error.kind() != WouldBlock)
-        {
-            return self.close(index);
-        }
-        match slot.phase {
-            // A request in the queue is watched for a hang-up only.
-            Phase::Queued(_) => {
-                if flags.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP) {
-                    self.close(index);
-                } else {
-                    self.arm(index);
-                }
-            }
-            Phase::Busy => {}
-            Phase::Lingering { .. } => self.discard_input(index),
-            Phase::Head => self.read_input(index),
+    fn connection_event(&mut self, id: u64, flags: EventFlags) {
+        let Some(Held { mut connection, state }) = self.connections.take(id) else { return };
+        let broken = flags.contains(EventFlags::OUT)
+            && connection.socket.flush().is_err_and(|error| error.kind() != WouldBlock);
+        let gone = broken || flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        match state {
+            #[cfg(feature = "tls")]
+            State::Handshake { until } => self.carry_on_handshake(connection, until),
+            State::Reading { screened } => self.read_head(connection, screened),
+            State::Watched(watch) => self.watched_event(connection, watch, flags),
+            State::Parked(transfer) => self.make_ready(connection, transfer),
+            State::Lingering { left } => self.discard_input(connection, left),
+            state if gone => self.close(Held { connection, state }, "client gone"),
+            state => self.put_back(Held { connection, state }),
         }
     }
 
@@ -269,145 +264,112 @@ impl Acceptor {
         if self.accept_again.is_some_and(|when| when <= now) {
             self.resume_accepting();
         }
-        while let Some(index) = self.slots.take_due(now) {
-            let Some(slot) = self.slots.get(index) else { continue };
-            if slot.watch.is_some() {
-                self.look_at_delivery(index, false);
-                continue;
+        while let Some(id) = self.connections.take_due(now) {
+            let Some(Held { connection, state }) = self.connections.take(id) else { continue };
+            match state {
+                #[cfg(feature = "tls")]
+                State::Handshake { until } => self.handshake_deadline(connection, until),
+                State::Reading { .. } => self.head_deadline(connection),
+                State::Queued { request, until } => {
+                    self.queue_deadline(connection, request, until);
+                }
+                State::Parked(transfer) => self.judge(connection, transfer),
+                State::Watched(watch) => self.look(connection, watch, Sign::None),
+                State::Ready(transfer) => self.make_ready(connection, transfer),
+                State::Recording(..) => self.put_back(Held { connection, state }),
+                State::Lingering { .. } => self.drop_connection(connection),
             }
-            match &slot.phase {
-                Phase::Queued(_) => self.queue_deadline(index),
-                Phase::Busy => {}
-                Phase::Lingering { .. } => self.close(index),
-                Phase::Head => self.head_deadline(index),
+        }
+        for id in std::mem::take(&mut self.unrecorded) {
+            let Some(Held { connection, state }) = self.connections.take(id) else { continue };
+            if let State::Recording(record, watch, look) = state {
+                self.record(connection, record, watch, look);
             }
         }
     }
 
-    /// Takes back what workers are done with.
-    fn handle_returns(&mut self) {
-        for returned in self.parts.shared.returns.take() {
-            self.handle_return(returned);
-        }
-        if self.parts.shared.take_sabotage() {
-            self.parts.private.sabotage();
-        }
+    /// Lets a connection wait in `state`, until `deadline` at most, and arms the epoll set for what
+    /// that state waits for. One-shot: after an event it is silent until armed again.
+    fn hold(&mut self, connection: Box<Connection>, state: State, deadline: Option<Instant>) {
+        let id = connection.id;
+        self.connections.put(Held { connection, state }, deadline);
+        self.arm(id);
     }
 
-    /// Arms the epoll set for what `index` waits for. One-shot: after an event it is silent until
-    /// armed again.
-    fn arm(&mut self, index: usize) {
-        let number = self.slots.number(index);
-        let Some(slot) = self.slots.get_mut(index) else { return };
-        let Some(connection) = &slot.connection else { return };
-        let mut flags = EventFlags::ONESHOT | EventFlags::RDHUP;
-        match &slot.phase {
-            Phase::Queued(_) | Phase::Busy => {}
-            _ if slot.watch.is_some() && !connection.input.is_empty() => {
-                // Input that has to wait for a delivery: no more of it for now.
-                flags = EventFlags::ONESHOT;
-            }
-            _ => flags |= EventFlags::IN,
-        }
-        if slot.watch.as_ref().is_some_and(|watch| watch.has_fin()) {
-            flags = EventFlags::ONESHOT;
+    fn arm(&mut self, id: u64) {
+        let registered = self.connections.register(id);
+        let Some(Held { connection, state }) = self.connections.look(id) else { return };
+        let input = EventFlags::IN | EventFlags::RDHUP;
+        let mut flags = EventFlags::ONESHOT;
+        match state {
+            #[cfg(feature = "tls")]
+            State::Handshake { .. } => flags |= input,
+            State::Reading { .. } | State::Lingering { .. } => flags |= input,
+            State::Watched(watch) if watch.wants_input() => flags |= input,
+            State::Parked(_) => flags |= EventFlags::OUT,
+            State::Watched(watch) if watch.is_shut() => return,
+            // A hang-up is always reported.
+            _ => {}
         }
         if connection.socket.wants_write() {
             flags |= EventFlags::OUT;
         }
-        let data = EventData::new_u64(number);
-        let result = if slot.registered {
+        let data = EventData::new_u64(id);
+        let result = if registered {
             epoll::modify(&self.epoll, &connection.socket, data, flags)
         } else {
             epoll::add(&self.epoll, &connection.socket, data, flags)
         };
-        slot.registered = true;
         if let Err(error) = result {
             log::warn!("epoll: {error}");
-            self.close(index);
+            self.shed(id, "out of resources");
         }
     }
 
-    /// Closes a connection at once, whatever it is at. Not for one that a worker holds.
-    fn close(&mut self, index: usize) {
-        self.end_delivery(index, Outcome::Interrupted("client gone".into()));
-        let number = self.slots.number(index);
-        let Some(slot) = self.slots.remove(index) else { return };
-        if matches!(slot.phase, Phase::Queued(_)) {
-            self.queue.remove(number, slot.stream_of);
+    /// Lets a connection wait on as it did.
+    fn put_back(&mut self, held: Held) {
+        let deadline = self.connections.deadline(held.connection.id);
+        self.connections.put(held, deadline);
+    }
+
+    /// Closes a connection at once, whatever it waits for; the log says `why`.
+    fn close(&mut self, held: Held, why: &str) {
+        let Held { connection, state } = held;
+        let id = connection.id;
+        match state {
+            State::Queued { .. } => self.queue.remove(self.connections.turn(id), id),
+            State::Ready(transfer) => {
+                self.queue.remove(self.connections.turn(id), id);
+                return self.break_off(connection, transfer, why);
+            }
+            State::Parked(transfer) => return self.break_off(connection, transfer, "client gone"),
+            State::Watched(watch) => return self.cut_watched(connection, watch, why),
+            State::Recording(record, watch, _) => {
+                return self.record(connection, record, watch, Look::Reset);
+            }
+            _ => {}
         }
-        // Dropping the connection closes the socket, which leaves the epoll set by that.
-        drop(slot);
+        self.drop_connection(connection);
+    }
+
+    /// Closes the connection of `id`. `false` if a worker has it.
+    fn shed(&mut self, id: u64, why: &str) -> bool {
+        match self.connections.take(id) {
+            Some(held) => {
+                self.close(held, why);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Forgets a connection, with which nothing is to be accounted for any more. Its socket closes,
+    /// and leaves the epoll set by that.
+    fn drop_connection(&mut self, connection: Box<Connection>) {
+        self.connections.forget(connection.id);
+        drop(connection);
         if self.accept_again.is_some() {
             self.resume_accepting();
         }
     }
-
-    /// Closes a connection whose client does not take what it was sent.
-    fn close_with_reset(&mut self, index: usize) {
-        if let Some(connection) = self.slots.get(index).and_then(|slot| slot.connection.as_ref()) {
-            connection.socket.reset_at_close();
-        }
-        self.close(index);
-    }
-
-    /// Gives free workers the oldest requests.
-    fn hand_over(&mut self) {
-        self.hand_over_now();
-        let long = self.queue.long(Instant::now());
-        if long != std::mem::replace(&mut self.long, long) {
-            self.parts.source.set_long(long);
-        }
-        match self.parts.private.flush() {
-            Ok(done) if done != self.private_full => {}
-            Ok(done) => {
-                self.private_full = !done;
-                let flags = if done { EventFlags::empty() } else { EventFlags::OUT };
-                let data = EventData::new_u64(TAG_PRIVATE);
-                let _ = epoll::modify(&self.epoll, &self.parts.private, data, flags);
-            }
-            Err(_) => self.rebuild_private(),
-        }
-    }
-
-    /// tiny_http's side has ended: makes a new one, and answers what was on its way.
-    fn rebuild_private(&mut self) {
-        log::error!("the private socket to tiny_http ended; making a new one");
-        for exchange in self.parts.shared.handed.take_all() {
-            let number = exchange.number();
-            self.queue.worker_is_free(number);
-            let (Some(index), Some((head, connection))) =
-                (self.slots.find(number), exchange.take_back())
-            else {
-                continue;
-            };
-            self.busy -= 1;
-            let Some(slot) = self.slots.get_mut(index) else { continue };
-            self.queue.end(slot.stream_of.take());
-            slot.connection = Some(connection);
-            slot.phase = Phase::Head;
-            self.refuse(index, Some(&head), &Refusal::Busy(Busy::Handover));
-        }
-        match PrivateSocket::open(&self.parts.base) {
-            Ok((server, private)) => {
-                self.parts.private = private;
-                self.private_full = false;
-                let data = EventData::new_u64(TAG_PRIVATE);
-                let _ = epoll::add(&self.epoll, &self.parts.private, data, EventFlags::empty());
-                self.parts.source.replace(server, self.workers);
-            }
-            Err(error) => {
-                log::error!("cannot make a new private socket: {error}; trying again");
-                std::thread::sleep(ACCEPT_PAUSE);
-            }
-        }
-    }
 }
-
-/// Requests that are begun at the same moment.
-fn window() -> usize {
-    std::thread::available_parallelism().map_or(16, |cores| cores.get() * 8)
-}
-
-/// The acceptor looks after its deadlines at least this often.
-const MAX_WAIT: Duration = Duration::from_secs(1);

@@ -1,142 +1,159 @@
-//! Who gets the next free worker: oldest request first, and no client more than its share.
+//! Who gets the next free worker: addresses take turns, so that sixteen streams of one client weigh
+//! as much as one stream of another; and no directory gets all workers, so that a disk which stalls
+//! holds only its own.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::net::address::ClientKey;
 
-/// Requests that wait for a worker, by the number of their connection.
+/// Which of the two directories a request is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// `system.data`
+    Files,
+    /// `system.backup_directory`
+    Backups,
+}
+
+/// What waits, first come first served within an address, in turns among addresses.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    order: VecDeque<Option<ClientKey>>,
+    waiting: HashMap<Option<ClientKey>, VecDeque<u64>>,
+    length: usize,
+}
+
+impl Turns {
+    /// Lets `id` wait for a turn of `key`.
+    pub(super) fn push(&mut self, key: Option<ClientKey>, id: u64) {
+        let waiting = self.waiting.entry(key).or_default();
+        if waiting.is_empty() {
+            self.order.push_back(key);
+        }
+        waiting.push_back(id);
+        self.length += 1;
+    }
+
+    /// Whose turn it is.
+    pub(super) fn pop(&mut self) -> Option<u64> {
+        let key = self.order.pop_front()?;
+        let waiting = self.waiting.get_mut(&key)?;
+        let id = waiting.pop_front()?;
+        self.length -= 1;
+        if waiting.is_empty() {
+            self.waiting.remove(&key);
+        } else {
+            self.order.push_back(key);
+        }
+        Some(id)
+    }
+
+    /// Takes `id` out, if it waits.
+    pub(super) fn remove(&mut self, key: Option<ClientKey>, id: u64) {
+        let Some(waiting) = self.waiting.get_mut(&key) else { return };
+        let Some(position) = waiting.iter().position(|other| *other == id) else { return };
+        waiting.remove(position);
+        self.length -= 1;
+        if waiting.is_empty() {
+            self.waiting.remove(&key);
+            self.order.retain(|other| *other != key);
+        }
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+}
+
+/// The queue for workers.
 #[derive(Debug)]
 pub(super) struct Queue {
-    /// Workers that wait for a request.
-    free: usize,
-    share: usize,
-    ready: VecDeque<u64>,
-    /// Requests that were given out a moment ago, oldest first.
-    fresh: VecDeque<(Instant, u64)>,
-    /// How many of those there may be.
-    window: usize,
-    /// Requests that have been at a worker for longer.
-    long: HashSet<u64>,
-    clients: HashMap<ClientKey, Client>,
+    workers: usize,
+    /// Workers that one lane may hold.
+    most: usize,
+    lanes: [Turns; 2],
+    at_work: Vec<Work>,
+    /// The lane that is asked first next time.
+    first: usize,
 }
 
-#[derive(Debug, Default)]
-struct Client {
-    /// Workers that it holds, and requests of it in `ready`.
-    streams: usize,
-    /// Requests that wait for one of those to end.
-    blocked: VecDeque<u64>,
+/// What a worker was given.
+#[derive(Debug)]
+struct Work {
+    id: u64,
+    lane: usize,
+    since: Instant,
 }
 
-/// A request counts as fresh this long: a small answer is complete by then, and a large one has
-/// gone to waiting for its client.
-const FRESH: Duration = Duration::from_millis(3);
+/// A small answer is complete within this time, and a piece that goes on has found its pace.
+const MOMENT: Duration = Duration::from_millis(2);
 
 impl Queue {
-    /// A queue for `workers`, of which `window` at most are set to work at the same moment. More
-    /// than the processors can run would only fight for locks and caches: with 32 connections on
-    /// two cores that took a third of the speed away.
-    pub(super) fn new(workers: usize, window: usize, share: usize) -> Queue {
+    /// A queue for `workers`.
+    pub(super) fn new(workers: usize) -> Queue {
         Queue {
-            free: workers,
-            share,
-            ready: VecDeque::new(),
-            fresh: VecDeque::with_capacity(window),
-            window,
-            long: HashSet::new(),
-            clients: HashMap::new(),
+            workers,
+            most: workers.saturating_sub(2).max(1),
+            lanes: Default::default(),
+            at_work: Vec::with_capacity(workers),
+            first: 0,
         }
     }
 
-    /// Changes the share of one client; what runs goes on.
-    pub(super) fn set_share(&mut self, share: usize) {
-        self.share = share;
+    /// Lets `id` wait for a worker.
+    pub(super) fn push(&mut self, (lane, key): (Lane, Option<ClientKey>), id: u64) {
+        self.lanes[lane as usize].push(key, id);
     }
 
-    /// Queues `number` for `client`. `None` where no address is known: nothing to share by.
-    pub(super) fn push(&mut self, number: u64, client: Option<ClientKey>) {
-        if let Some(key) = client {
-            let client = self.clients.entry(key).or_default();
-            if client.streams >= self.share {
-                client.blocked.push_back(number);
-                return;
-            }
-            client.streams += 1;
-        }
-        self.ready.push_back(number);
-    }
-
-    /// Requests of `client` that wait because it has its share of workers.
-    pub(super) fn blocked_of(&self, client: ClientKey) -> usize {
-        self.clients.get(&client).map_or(0, |client| client.blocked.len())
-    }
-
-    /// The request that a free worker should have now. It counts as given.
+    /// What a free worker should do now. It counts as given at `now`.
     pub(super) fn pop(&mut self, now: Instant) -> Option<u64> {
-        self.long(now);
-        if self.free == 0 || self.fresh.len() >= self.window {
+        if self.is_exhausted() {
             return None;
         }
-        let number = self.ready.pop_front()?;
-        self.free -= 1;
-        self.fresh.push_back((now, number));
-        Some(number)
-    }
-
-    /// The worker that was given `number` is free again.
-    pub(super) fn worker_is_free(&mut self, number: u64) {
-        self.free += 1;
-        if !self.long.remove(&number) {
-            self.fresh.retain(|(_, fresh)| *fresh != number);
-        }
-    }
-
-    /// How many requests have been at a worker for longer than a moment.
-    pub(super) fn long(&mut self, now: Instant) -> usize {
-        while self.fresh.front().is_some_and(|(given, _)| now >= *given + FRESH) {
-            self.long.extend(self.fresh.pop_front().map(|(_, number)| number));
-        }
-        self.long.len()
-    }
-
-    /// When the oldest fresh request stops being fresh.
-    pub(super) fn next_turn(&self) -> Option<Instant> {
-        self.fresh.front().map(|(given, _)| *given + FRESH)
-    }
-
-    /// A request of `client` is over, in the queue or at a worker.
-    pub(super) fn end(&mut self, client: Option<ClientKey>) {
-        let Some(key) = client else { return };
-        let Some(client) = self.clients.get_mut(&key) else { return };
-        match client.blocked.pop_front() {
-            Some(next) => self.ready.push_back(next),
-            None => {
-                client.streams -= 1;
-                if client.streams == 0 {
-                    self.clients.remove(&key);
-                }
+        for lane in [self.first, 1 - self.first] {
+            let held = self.at_work.iter().filter(|work| work.lane == lane).count();
+            if held < self.most
+                && let Some(id) = self.lanes[lane].pop()
+            {
+                self.at_work.push(Work { id, lane, since: now });
+                self.first = 1 - lane;
+                return Some(id);
             }
         }
+        None
     }
 
-    /// Takes `number` out, wherever it waits. Whether it waited for its client's other streams
-    /// rather than for a worker.
-    pub(super) fn remove(&mut self, number: u64, client: Option<ClientKey>) -> bool {
-        if let Some(blocked) = client.and_then(|key| self.clients.get_mut(&key))
-            && let Some(position) = blocked.blocked.iter().position(|other| *other == number)
-        {
-            blocked.blocked.remove(position);
-            return true;
-        }
-        self.ready.retain(|other| *other != number);
-        self.end(client);
-        false
+    /// The worker that was given `id` is free again.
+    pub(super) fn worker_is_free(&mut self, id: u64) {
+        self.at_work.retain(|work| work.id != id);
     }
 
-    /// Whether anything waits that a free worker could have.
-    pub(super) fn is_idle(&self) -> bool {
-        self.ready.is_empty()
+    /// Whether every worker is at something.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.at_work.len() >= self.workers
+    }
+
+    /// Takes `id` out, if it waits.
+    pub(super) fn remove(&mut self, (lane, key): (Lane, Option<ClientKey>), id: u64) {
+        self.lanes[lane as usize].remove(key, id);
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.lanes.iter().map(Turns::len).sum()
+    }
+
+    /// How many workers have been at something for more than a moment.
+    pub(super) fn long(&self, now: Instant) -> usize {
+        self.at_work.iter().filter(|work| now >= work.since + MOMENT).count()
+    }
+
+    /// When [`Queue::long`] grows next, if more than `pullers` workers are needed then.
+    pub(super) fn next_long(&self, pullers: usize, now: Instant) -> Option<Instant> {
+        let fresh = self.at_work.iter().map(|work| work.since + MOMENT).filter(|end| *end > now);
+        fresh.min().filter(|_| self.at_work.len() > pullers)
     }
 }
 
@@ -148,58 +165,55 @@ mod tests {
     const B: Option<ClientKey> = Some(ClientKey::V4(2));
 
     #[test]
-    fn oldest_first_against_free_workers() {
-        let mut queue = Queue::new(2, 9, 16);
-        for number in 1..=3 {
-            queue.push(number, None);
+    fn addresses_take_turns() {
+        let mut queue = Queue::new(9);
+        for id in 1..=4 {
+            queue.push((Lane::Files, A), id);
         }
-        let now = Instant::now();
-        assert_eq!((queue.pop(now), queue.pop(now), queue.pop(now)), (Some(1), Some(2), None));
-        queue.end(None);
-        queue.worker_is_free(1);
-        assert_eq!(queue.pop(now), Some(3));
-    }
-
-    #[test]
-    fn a_burst_is_given_out_in_steps() {
-        let mut queue = Queue::new(9, 2, 16);
-        for number in 1..=5 {
-            queue.push(number, None);
-        }
-        let now = Instant::now();
-        assert_eq!((queue.pop(now), queue.pop(now), queue.pop(now)), (Some(1), Some(2), None));
-        queue.worker_is_free(2);
-        assert_eq!((queue.pop(now), queue.pop(now)), (Some(3), None));
-        let turn = queue.next_turn().unwrap();
-        assert_eq!((queue.pop(turn), queue.pop(turn)), (Some(4), Some(5)));
-    }
-
-    #[test]
-    fn a_client_over_its_share_lets_others_pass() {
-        let mut queue = Queue::new(9, 9, 2);
-        for number in 1..=4 {
-            queue.push(number, A);
-        }
-        queue.push(5, B);
+        queue.push((Lane::Files, B), 5);
+        queue.push((Lane::Files, B), 6);
         let order: Vec<_> = std::iter::from_fn(|| queue.pop(Instant::now())).collect();
-        assert_eq!(order, [1, 2, 5]);
-        queue.end(A);
-        assert_eq!(queue.pop(Instant::now()), Some(3));
-        assert!(queue.remove(4, A));
-        for _ in 0..2 {
-            queue.end(A);
-        }
-        queue.end(B);
-        assert!(queue.clients.is_empty());
+        assert_eq!(order, [1, 5, 2, 6, 3, 4]);
+        assert_eq!((queue.len(), queue.at_work.len()), (0, 6));
     }
 
     #[test]
-    fn removing_a_queued_request_frees_its_place_in_the_share() {
-        let mut queue = Queue::new(0, 9, 1);
-        queue.push(1, A);
-        queue.push(2, A);
-        assert!(!queue.remove(1, A));
-        queue.worker_is_free(0);
+    fn only_against_free_workers() {
+        let mut queue = Queue::new(3);
+        for id in 1..=3 {
+            queue.push((Lane::Files, A), id);
+        }
+        assert_eq!((queue.pop(Instant::now()), queue.pop(Instant::now())), (Some(1), None));
+        queue.worker_is_free(1);
         assert_eq!(queue.pop(Instant::now()), Some(2));
+    }
+
+    #[test]
+    fn a_directory_that_stalls_leaves_two_workers_to_the_other() {
+        let mut queue = Queue::new(8);
+        for id in 0..20 {
+            queue.push((Lane::Backups, A), id);
+        }
+        assert_eq!(std::iter::from_fn(|| queue.pop(Instant::now())).count(), 6);
+        queue.push((Lane::Files, B), 20);
+        queue.push((Lane::Files, A), 21);
+        queue.push((Lane::Files, A), 22);
+        assert_eq!(
+            (queue.pop(Instant::now()), queue.pop(Instant::now()), queue.pop(Instant::now())),
+            (Some(20), Some(21), None)
+        );
+        assert_eq!(queue.at_work.len(), 8);
+    }
+
+    #[test]
+    fn what_left_is_not_given_out() {
+        let mut queue = Queue::new(4);
+        queue.push((Lane::Files, A), 1);
+        queue.push((Lane::Files, A), 2);
+        queue.remove((Lane::Files, A), 1);
+        queue.remove((Lane::Files, A), 1);
+        assert_eq!((queue.pop(Instant::now()), queue.pop(Instant::now())), (Some(2), None));
+        queue.push((Lane::Files, A), 3);
+        assert_eq!(queue.pop(Instant::now()), Some(3));
     }
 }

@@ -1,11 +1,12 @@
 //! The command line, as clap sees it.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::link::uuid::Uuid;
+use crate::link::Uuid;
 
 /// The download half of Pterodactyl Wings: single files and backups for whoever holds a signed
 /// link, once.
@@ -31,12 +32,21 @@ pub enum Command {
     Explain(Explain),
 }
 
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub struct Files {
+    /// The configuration file; of several, a later one's keys win [default: config.yml here, else
+    /// /etc/winglet/config.yml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+}
+
 /// `winglet serve`
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = "config.yml")]
-    pub config: PathBuf,
+    /// The configuration.
+    #[command(flatten)]
+    pub files: Files,
     /// Listen here instead of where the configuration says: ADDR:PORT, tls:ADDR:PORT or unix:PATH
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
@@ -48,9 +58,18 @@ pub struct Serve {
 /// `winglet check`
 #[derive(Debug, Args)]
 pub struct Check {
-    /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = "config.yml")]
-    pub config: PathBuf,
+    /// The configuration.
+    #[command(flatten)]
+    pub files: Files,
+    /// Also print every setting in force, and where it comes from
+    #[arg(long)]
+    pub print: bool,
+    /// Print what is wrong, and nothing else
+    #[arg(long, conflicts_with = "print")]
+    pub quiet: bool,
+    /// Print JSON
+    #[arg(long, conflicts_with = "quiet")]
+    pub json: bool,
 }
 
 /// `winglet sign`
@@ -85,18 +104,25 @@ pub enum Sign {
 /// What both kinds of links have.
 #[derive(Debug, Args)]
 pub struct SignOptions {
-    /// How long the link is valid, such as 15m or 2h
+    /// How long the link is valid, such as 15m or 2h; a plain number is seconds
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration)]
     pub expires: Duration,
     /// Leave out what makes the link one-time
     #[arg(long)]
     pub no_unique_id: bool,
-    /// What the URL begins with [default: the first address that the configuration listens on]
-    #[arg(long, value_name = "URL")]
+    /// Link to the landing page, which chat previews may fetch without using the link up
+    #[arg(long)]
+    pub page: bool,
+    /// What the URL begins with [default: the address that people reach this machine at, as far as
+    /// the configuration tells]
+    #[arg(long, value_name = "URL", value_parser = base_url)]
     pub base_url: Option<String>,
-    /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = "config.yml")]
-    pub config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration.
+    #[command(flatten)]
+    pub files: Files,
 }
 
 /// `winglet explain`
@@ -105,15 +131,42 @@ pub struct Explain {
     /// A download URL, or a token alone
     #[arg(value_name = "URL|TOKEN")]
     pub link: String,
-    /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = "config.yml")]
-    pub config: PathBuf,
+    /// Answer for a client at this address
+    #[arg(long, value_name = "ADDR")]
+    pub from: Option<IpAddr>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration.
+    #[command(flatten)]
+    pub files: Files,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
+    let duration = match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text),
+    };
+    match duration {
         Ok(duration) if duration.as_secs() > 0 => Ok(duration),
-        Ok(_) => Err("a link must be valid for a second at least".into()),
+        Ok(_) => Err("a link must be valid for at least one second".into()),
         Err(error) => Err(format!("{error}; give a time such as 15m or 2h")),
     }
+}
+
+/// What a link can begin with, without a slash at its end.
+fn base_url(text: &str) -> Result<String, String> {
+    let example = "write the address of the node, such as https://node.example.com:8080";
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = rest.unwrap_or_default().split('/').next().unwrap_or_default();
+    if host.is_empty() {
+        return Err(format!("it does not begin with http:// or https:// and a host; {example}"));
+    }
+    if text.contains(['?', '#']) {
+        return Err(format!("the link's own query comes after it; {example}"));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("an address has ASCII characters only, and no spaces; {example}"));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
 }

@@ -1,95 +1,109 @@
 //! `winglet check`
 
-use super::environment;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::{examine, names, read};
 use crate::cli::args::Check;
-use crate::clock::Clock;
-use crate::config::{self, Config};
-use crate::error::StartError;
-use crate::process::{descriptors as limits, sandbox};
-use crate::replay::Replay;
-use crate::shared::Settings;
+use crate::config::{Config, Finding, Setting};
+use crate::process::{descriptors, sandbox};
 
-/// Prints everything that is wrong with a configuration, or what it comes to. `false` where it has
-/// errors.
-///
-/// # Errors
-/// None beside what is printed.
-pub fn check(options: &Check) -> Result<bool, StartError> {
-    let (config, mut findings) = config::load(&options.config, &[], &environment);
-    #[cfg(feature = "tls")]
-    let certificate = config.as_ref().and_then(|config| check_certificate(config, &mut findings));
-    #[cfg(not(feature = "tls"))]
-    let certificate: Option<String> = None;
-    if let Some(config) = &config {
-        check_state(config, &mut findings);
-    }
-    if !findings.is_empty() {
-        println!("{findings}");
-    }
-    let Some(config) = config.filter(|_| !findings.has_errors()) else {
-        println!("{}: not usable", options.config.display());
-        return Ok(false);
-    };
-    println!("{}: ok", config.file.display());
-    for listen in &config.listen {
-        println!("  listens on     {listen}");
-    }
-    certificate.inspect(|certificate| println!("  certificate    {certificate}"));
-    println!("  volumes        {}", config.data.display());
-    println!("  backups        {}", config.backup_directory.display());
-    match &config.state_directory {
-        Some(directory) => println!("  used links     kept in {}", directory.display()),
-        None => println!("  used links     kept in memory only; a restart forgets them"),
-    }
-    println!("  descriptors    {} allowed, {} needed", limits::raise(), limits::needed(&config));
-    match config.sandbox {
-        true => println!("  sandbox        {}", sandbox::probe()),
-        false => println!("  sandbox        switched off by winglet.sandbox"),
-    }
-    Ok(true)
-}
+/// What a configuration comes to, as pairs of a name and a text.
+pub(super) type Facts = Vec<(&'static str, String)>;
 
-fn check_state(config: &Config, findings: &mut config::Findings) {
-    let Some(directory) = &config.state_directory else { return };
-    if !directory.exists() {
-        findings.warning(
-            "winglet.state_directory",
-            format!("{} does not exist yet; serve makes it", directory.display()),
-        );
-    } else if let Err(error) = Replay::read_only(
-        config.max_tracked_tokens,
-        directory,
-        &Settings::new(config.clone()).rules,
-        Clock::System.unix(),
-    ) {
-        findings.error("winglet.state_directory", error.to_string());
+/// Says everything that is wrong with a configuration, and what it comes to. The status is 1 if it
+/// has errors.
+pub(super) fn check(options: &Check, out: &mut String) -> ExitCode {
+    let loaded = read(&options.files);
+    let mut findings = loaded.findings;
+    let mut facts = Facts::new();
+    if let Some(config) = &loaded.config {
+        let certificate = examine::examine(config, &mut findings);
+        facts = facts_of(config, certificate);
     }
-}
-
-#[cfg(feature = "tls")]
-fn check_certificate(config: &Config, findings: &mut config::Findings) -> Option<String> {
-    use std::time::{Duration, UNIX_EPOCH};
-
-    /// A certificate that ends within this many seconds is worth a warning.
-    const SOON: u64 = 7 * 24 * 3600;
-    let files = config.tls.as_ref()?;
-    let report = match crate::net::tls::Certificates::check(files) {
-        Ok(report) => report,
-        Err(error) => {
-            // It begins with the key.
-            let error = error.to_string();
-            let (key, message) = error.split_once(": ").unwrap_or(("api.ssl", &error));
-            findings.error(key, message);
-            return None;
+    let ok = loaded.config.is_some() && !findings.iter().any(Finding::is_error);
+    let files = crate::config::files(&options.files.config);
+    if options.json {
+        print_json(out, &files, ok, &findings, &facts, &loaded.settings, options.print);
+    } else {
+        for finding in &findings {
+            let _ = writeln!(out, "{}: {finding}", finding.severity.name());
         }
-    };
-    let now = crate::clock::Clock::System.unix();
-    let end = report.expires?;
-    let date = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(end));
-    if end <= now {
-        findings.error("api.ssl.cert", format!("expired on {date}; renew it"));
-    } else if end - now < SOON {
-        findings.warning("api.ssl.cert", format!("expires on {date}; renew it soon"));
+        if !options.quiet {
+            let _ = writeln!(out, "{}: {}", names(&files), if ok { "ok" } else { "not usable" });
+            for (name, text) in facts.iter().filter(|_| ok) {
+                let _ = writeln!(out, "  {name:<14} {text}");
+            }
+        }
+        if options.print {
+            print_settings(out, &loaded.settings);
+        }
     }
-    Some(format!("{} in the chain, valid until {date}", report.length))
+    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn facts_of(config: &Config, certificate: Option<String>) -> Facts {
+    let mut facts = Facts::new();
+    facts.extend(config.listen.iter().map(|listen| ("listens on", listen.to_string())));
+    facts.extend(certificate.map(|text| ("certificate", text)));
+    facts.push(("volumes", config.data.display().to_string()));
+    facts.push(("backups", config.backup_directory.display().to_string()));
+    facts.push((
+        "used links",
+        match &config.state_directory {
+            Some(directory) => format!("kept in {}", directory.display()),
+            None => "kept in memory only; a restart forgets them".into(),
+        },
+    ));
+    let (allowed, needed) = (descriptors::raise(), descriptors::needed(config));
+    facts.push(("descriptors", format!("{allowed} allowed, {needed} needed")));
+    facts.push((
+        "sandbox",
+        match config.sandbox {
+            true => sandbox::probe().to_string(),
+            false => "switched off by winglet.sandbox".into(),
+        },
+    ));
+    facts
+}
+
+fn print_settings(out: &mut String, settings: &[Setting]) {
+    let shown = |setting: &Setting| setting.value.clone().unwrap_or_else(|| "-".into());
+    let width = |text: &dyn Fn(&Setting) -> usize| settings.iter().map(text).max().unwrap_or(0);
+    let key = width(&|setting| setting.key.len());
+    let value = width(&|setting| shown(setting).chars().count()).min(40);
+    for setting in settings {
+        let (text, origin) = (shown(setting), &setting.origin);
+        let _ = writeln!(out, "  {:<key$}  {text:<value$}  ({origin})", setting.key);
+    }
+}
+
+fn print_json(
+    out: &mut String,
+    files: &[PathBuf],
+    ok: bool,
+    findings: &[Finding],
+    facts: &Facts,
+    settings: &[Setting],
+    print: bool,
+) {
+    let findings: Vec<_> = findings
+        .iter()
+        .map(|finding| json!({"severity": finding.severity.name(), "key": finding.key, "message": finding.message}))
+        .collect();
+    let mut named: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (name, text) in facts {
+        named.entry(name.replace(' ', "_")).or_default().push(text);
+    }
+    let files: Vec<_> = files.iter().map(|file| file.to_string_lossy()).collect();
+    let mut value = json!({"files": files, "ok": ok, "findings": findings, "facts": named});
+    if print {
+        let setting = |setting: &Setting| json!({"key": setting.key, "value": setting.value, "origin": setting.origin.to_string()});
+        value["settings"] = settings.iter().map(setting).collect();
+    }
+    let _ = writeln!(out, "{value:#}");
 }

@@ -1,57 +1,85 @@
 //! `winglet explain`: why does this link not work?
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use jwt_simple::reexports::ct_codecs::{Base64UrlSafeNoPadding, Decoder};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::load;
 use crate::cli::args::Explain;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::Config;
-use crate::download::token_of;
-use crate::error::StartError;
+use crate::error::CommandError;
+use crate::http::head::token_of;
 use crate::http::refusal::Refusal;
 use crate::link::storage::backup_layouts;
 use crate::link::token::{Claims, Endpoint, Resource, TokenFault};
-use crate::logging::access::escape;
+use crate::logging::escape;
+use crate::net::address::ClientKey;
+use crate::process::sandbox::{self, Allowed};
 use crate::replay::{self, ClaimRequest, LinkStatus, Replay};
+use crate::server;
 use crate::shared::Settings;
 
-/// Prints what a link says, and whether it would be served now. It spends nothing. `false` where
-/// it would be refused.
+/// What is known about a link, as pairs of a name and a text.
+type Lines = Vec<(&'static str, String)>;
+
+/// Says what a link means, and what the server would answer now. It spends nothing. The status is 1
+/// if the link would be refused.
 ///
 /// # Errors
-/// Where the configuration or the journal cannot be read.
-pub fn explain(options: &Explain) -> Result<bool, StartError> {
-    let settings = Settings::new(load(&options.config)?);
+/// If the configuration or the journal cannot be read.
+pub(super) fn explain(options: &Explain, out: &mut String) -> Result<ExitCode, CommandError> {
+    // Nothing is an error by now, so that there is a configuration.
+    let Some(config) = load(&options.files)?.config else { return Ok(ExitCode::FAILURE) };
+    let settings = Settings::new(config);
     let now = Clock::System.unix();
-    let token = match options.link.split_once('?') {
-        Some(_) => token_of(&options.link).unwrap_or_default(),
-        None => options.link.clone(),
+    let link = options.link.split('#').next().unwrap_or_default();
+    let token = match link.split_once('?') {
+        Some((_, query)) => token_of(query).unwrap_or_default(),
+        None => link.into(),
     };
     let payload = payload_of(&token);
     let endpoint = endpoint_of(&options.link, payload.as_ref());
-    print_payload(payload.as_ref(), now);
+    let mut lines = lines_of(payload.as_ref(), now);
     let refusal = match settings.verifier.verify(&token, endpoint, now) {
         Err(fault) => {
-            line("token", &fault.cause());
-            Some(fault.cause())
+            lines.push(("token", fault.cause()));
+            Some(Refusal::Token(fault))
         }
         Ok(claims) => {
-            line("token", "rightly signed, for this endpoint");
-            judge(&settings, &claims, now)?
+            lines.push(("token", "correctly signed, for this endpoint".into()));
+            let client = options.from.map(ClientKey::of);
+            let link = judge_link(&settings, &claims, client, now, &mut lines)?;
+            let file = judge_file(&settings, &claims, &mut lines);
+            link.or(file)
         }
     };
-    match &refusal {
-        None => line("verdict", "it would be served"),
-        Some(cause) => line("verdict", &format!("it would be refused: {cause}")),
+    let verdict = match &refusal {
+        None => "it would be served".to_owned(),
+        Some(refusal) => {
+            format!("it would be refused with {}: {}", refusal.status(), refusal.cause())
+        }
+    };
+    if options.json {
+        let details: Vec<_> =
+            lines.iter().map(|(name, text)| json!({"name": name, "text": text})).collect();
+        let value = json!({
+            "served": refusal.is_none(),
+            "status": refusal.as_ref().map_or(200, Refusal::status),
+            "cause": refusal.as_ref().map(Refusal::cause),
+            "details": details,
+        });
+        let _ = writeln!(out, "{value:#}");
+    } else {
+        lines.push(("verdict", verdict));
+        for (name, text) in &lines {
+            let _ = writeln!(out, "{name:<12} {text}");
+        }
     }
-    Ok(refusal.is_none())
-}
-
-fn line(name: &str, value: &str) {
-    println!("{name:<12} {value}");
+    Ok(if refusal.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn payload_of(token: &str) -> Option<Value> {
@@ -67,13 +95,13 @@ fn endpoint_of(link: &str, payload: Option<&Value>) -> Endpoint {
     if backup { Endpoint::Backup } else { Endpoint::File }
 }
 
-fn print_payload(payload: Option<&Value>, now: u64) {
-    let Some(payload) = payload else { return line("content", "unreadable") };
+/// What the token says of itself, valid or not.
+fn lines_of(payload: Option<&Value>, now: u64) -> Lines {
+    let Some(payload) = payload else { return vec![("content", "unreadable".into())] };
+    let mut lines = Lines::new();
     for (claim, name) in [("iat", "issued"), ("nbf", "not before"), ("exp", "expires")] {
-        match payload.get(claim).and_then(Value::as_f64) {
-            Some(date) => line(name, &date_beside(date as u64, now)),
-            None => line(name, "not said"),
-        }
+        let date = payload.get(claim).and_then(Value::as_f64);
+        lines.push((name, date.map_or("not said".into(), |date| distance(date as u64, now))));
     }
     for (claim, name) in [
         ("scope", "scope"),
@@ -82,17 +110,15 @@ fn print_payload(payload: Option<&Value>, now: u64) {
         ("backup_uuid", "backup"),
         ("iss", "issuer"),
     ] {
-        if let Some(value) = payload.get(claim).and_then(Value::as_str) {
-            line(name, &escape(value));
-        }
+        let text = payload.get(claim).and_then(Value::as_str);
+        lines.extend(text.map(|text| (name, escape(text))));
     }
+    lines
 }
 
-fn date_beside(date: u64, now: u64) -> String {
-    /// The year 9999 ends here.
-    const LAST: u64 = 253_402_300_799;
-    let absolute =
-        humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(date.min(LAST)));
+/// A date, and how far from now it is.
+fn distance(date: u64, now: u64) -> String {
+    let absolute = clock::date(date);
     let distance = humantime::format_duration(Duration::from_secs(date.abs_diff(now)));
     match date.cmp(&now) {
         std::cmp::Ordering::Greater => format!("{absolute} (in {distance})"),
@@ -101,82 +127,98 @@ fn date_beside(date: u64, now: u64) -> String {
     }
 }
 
-/// Judges rightly signed claims: the state of the link, then the file. `None` if it would be served.
-fn judge(settings: &Settings, claims: &Claims, now: u64) -> Result<Option<String>, StartError> {
-    let refusal = judge_link(settings, claims, now)?;
-    if let Resource::Backup { server, backup } = &claims.resource {
-        for layout in backup_layouts(server, backup) {
-            let there = settings.config.backup_directory.join(&layout).exists();
-            line("looked for", &format!("{layout}: {}", if there { "there" } else { "not there" }));
-        }
-    }
-    let found = settings.storage.open(&claims.resource);
-    match &found {
-        Ok(found) => {
-            line("found", &format!("{} bytes, offered as {}", found.length, escape(&found.name)))
-        }
-        Err(refusal) => line("found", &refusal.cause()),
-    }
-    Ok(refusal.or_else(|| found.err().map(|refusal| refusal.cause())))
-}
-
-/// Prints what the journal knows of the link, and asks the server's own check about it.
+/// What the journal knows of the link, and what the server's own check says of `client`; without
+/// one, of the client that the link is bound to.
+///
+/// # Errors
+/// If there is a journal and it cannot be read.
 fn judge_link(
     settings: &Settings,
     claims: &Claims,
+    client: Option<ClientKey>,
     now: u64,
-) -> Result<Option<String>, StartError> {
+    lines: &mut Lines,
+) -> Result<Option<Refusal>, CommandError> {
     let (config, rules) = (&settings.config, &settings.rules);
-    let expired = claims.expired.then(|| TokenFault::Expired.cause());
+    let expired = claims.expired.then_some(Refusal::Token(TokenFault::Expired));
     let Some(unique_id) = &claims.unique_id else {
-        line("link", "not one-time: it has no unique_id");
+        lines.push(("link", "not one-time: it has no unique_id".into()));
         return Ok(expired);
     };
     let Some(directory) = &config.state_directory else {
-        line("link", "one-time; only the server knows its state, since state_directory is not set");
+        let text = "one-time; only the server knows its state, since state_directory is not set";
+        lines.push(("link", text.into()));
         return Ok(expired);
     };
     let replay = Replay::read_only(config.max_tracked_tokens, directory, rules, now)?;
     let key = replay::key_of(unique_id);
     let status = replay.status(&key, rules, now);
-    print_status(&status, config, now);
-    // Asked as the client that it is bound to.
-    let client = match status {
+    lines.extend(lines_of_link(&status, config, now));
+    let holder = match status {
         LinkStatus::Open { client, .. } => client,
         _ => None,
     };
     let request = ClaimRequest {
         key,
         resource: replay::hash_of(&claims.resource),
-        server: replay::key_of(claims.resource.server().as_str()),
-        client,
+        server: replay::key_of(&claims.resource.server().to_string()),
+        client: client.or(holder),
         expires: claims.expires,
         expired: claims.expired,
     };
-    Ok(replay.check(&request, rules, now).err().map(|error| Refusal::from(error).cause()))
+    Ok(replay.check(&request, rules, now).err().map(Refusal::from))
 }
 
-fn print_status(status: &LinkStatus, config: &Config, now: u64) {
+fn lines_of_link(status: &LinkStatus, config: &Config, now: u64) -> Lines {
     let LinkStatus::Open { client, opened, sure, delivered, charged, settles } = status else {
         let spent = *status == LinkStatus::Spent;
         let text = if spent { "spent: its download is complete" } else { "never used" };
-        return line("link", &format!("one-time, {text}"));
+        return vec![("link", format!("one-time, {text}"))];
     };
-    line(
-        "link",
-        &format!(
-            "in progress: {} of {} bytes delivered, {sure} of them for sure",
-            delivered.0, delivered.1
-        ),
-    );
-    match client {
-        Some(client) => line("bound to", &client.to_string()),
-        None => line("bound to", "no address"),
-    }
+    let (bytes, length) = delivered;
     let end = opened.saturating_add(config.resume_window.as_secs());
-    line("resumable", &format!("until {}", date_beside(end, now)));
+    let mut lines = vec![
+        ("link", format!("in progress: {bytes} of {length} bytes delivered, {sure} for certain")),
+        ("bound to", client.map_or("no address".into(), |client| client.to_string())),
+        ("resumable", format!("until {}", distance(end, now))),
+    ];
     if let Some(settles) = settles {
-        line("settles", &format!("at {}, if nobody uses it before", date_beside(*settles, now)));
+        lines
+            .push(("settles", format!("at {}, unless it is used before", distance(*settles, now))));
     }
-    line("paid for", &format!("{} of at most {} bytes", charged.0, charged.1));
+    lines.push(("paid for", format!("{} of at most {} bytes", charged.0, charged.1)));
+    lines
+}
+
+/// Whether the file is there, and within the server's reach.
+fn judge_file(settings: &Settings, claims: &Claims, lines: &mut Lines) -> Option<Refusal> {
+    let config = &settings.config;
+    if let Resource::Backup { server, backup } = &claims.resource {
+        for layout in backup_layouts(server, backup) {
+            let there = config.backup_directory.join(&layout).exists();
+            let text = format!("{layout}: {}", if there { "there" } else { "not there" });
+            lines.push(("looked for", text));
+        }
+    }
+    let free = settings.storage.open(&claims.resource);
+    let confined = match &free {
+        // As the server does: what it cannot reach from there, it cannot serve.
+        Ok(_) if config.sandbox => {
+            let allowed = Allowed::by(config, &server::private_base(config), None);
+            sandbox::enter(&allowed).ok().map(|_| settings.storage.open(&claims.resource))
+        }
+        _ => None,
+    };
+    let (text, error) = match (free, confined) {
+        (Ok(_), Some(Err(error))) => (
+            "out of reach: the sandbox keeps the server from where a symbolic link leads; see winglet.extra_read_paths".into(),
+            Some(error),
+        ),
+        (Ok(found), _) => {
+            (format!("{} bytes, offered as {}", found.length, escape(&found.name)), None)
+        }
+        (Err(error), _) => (error.cause(), Some(error)),
+    };
+    lines.push(("found", text));
+    error.map(Refusal::from)
 }

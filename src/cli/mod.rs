@@ -1,35 +1,90 @@
 //! The commands behind the command line.
+//!
+//! A command writes what it has to say into a text, which is printed here in one go: whoever reads
+//! only the first line of it, or has no room for it, gets what a shell user expects.
 
 pub mod args;
 mod check;
+mod examine;
 mod explain;
 mod serve;
 mod sign;
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
 
-pub use check::check;
-pub use explain::explain;
-pub use serve::serve;
-pub use sign::sign;
+use clap::Parser;
 
-use crate::config::{self, Config, Severity};
-use crate::error::StartError;
+use crate::cli::args::{Cli, Command, Files};
+use crate::config::{self, Finding, Loaded};
+use crate::error::CommandError;
+use crate::process;
 
-/// A variable of the environment, where it is text.
+/// Runs the command that `arguments` (the program's name first) ask for. The status is 0 for
+/// success, 1 for a failure, and 2 for a command line that is not understood.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let command = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli.command,
+        Err(usage) => {
+            let code = ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
+            return printed(usage.print(), code);
+        }
+    };
+    if !matches!(command, Command::Serve(_)) {
+        process::forbid_core_dumps();
+    }
+    let mut out = String::new();
+    let result = match &command {
+        Command::Serve(options) => serve::serve(options),
+        Command::Check(options) => Ok(check::check(options, &mut out)),
+        Command::Sign(what) => sign::sign(what, &mut out),
+        Command::Explain(options) => explain::explain(options, &mut out),
+    };
+    let written = io::stdout().write_all(out.as_bytes()).and_then(|()| io::stdout().flush());
+    let code = result.unwrap_or_else(|error| {
+        say(&error);
+        ExitCode::FAILURE
+    });
+    printed(written, code)
+}
+
+/// `code`, unless the output was lost. A reader who has seen enough loses nothing.
+fn printed(written: io::Result<()>, code: ExitCode) -> ExitCode {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            say(&format_args!("standard output: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => code,
+    }
+}
+
+/// Writes a line to standard error. If that is closed, there is nobody left to tell.
+fn say(text: &dyn std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "winglet: {text}");
+}
+
+/// A variable of the environment, if it is text.
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Loads a configuration for a command that needs it sound; warnings are left to `check`.
-fn load(file: &Path) -> Result<Config, StartError> {
-    let (config, findings) = config::load(file, &[], &environment);
-    config.ok_or_else(|| {
-        let errors: Vec<String> = findings
-            .iter()
-            .filter(|finding| finding.severity == Severity::Error)
-            .map(ToString::to_string)
-            .collect();
-        StartError::new(errors.join("\nwinglet: "))
-    })
+/// Reads the configuration that the command line asks for.
+fn read(files: &Files) -> Loaded {
+    config::load(&config::files(&files.config), &[], &environment)
+}
+
+/// Reads a configuration for a command that needs a valid one; warnings are left to `check`.
+fn load(files: &Files) -> Result<Loaded, CommandError> {
+    let loaded = read(files);
+    let errors = loaded.findings.iter().filter(|finding| finding.is_error());
+    let errors: Vec<String> = errors.map(Finding::to_string).collect();
+    if errors.is_empty() { Ok(loaded) } else { Err(CommandError(errors.join("\nwinglet: "))) }
+}
+
+/// The files of a configuration, for a message.
+fn names(files: &[std::path::PathBuf]) -> String {
+    let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+    names.join(", ")
 }

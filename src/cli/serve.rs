@@ -1,41 +1,49 @@
 //! `winglet serve`
 
 use std::io::Write;
+use std::process::ExitCode;
 
-use super::environment;
+use super::{environment, names};
 use crate::cli::args::Serve;
 use crate::clock::Clock;
-use crate::config::{self, Config, Findings};
-use crate::error::StartError;
+use crate::config::{self, Config, Finding, Listen, Priority};
+use crate::error::{CommandError, StartError};
 use crate::logging;
 use crate::process::notify::{Notifier, PidFile};
 use crate::process::sandbox::{self, Allowed, Sandbox};
 use crate::process::signals::Signals;
+use crate::process::{self, priority};
 use crate::replay;
 use crate::server::{self, Opened, Server};
 
 /// Serves until told to stop.
 ///
 /// # Errors
-/// Why the server could not start.
-pub fn serve(options: &Serve) -> Result<bool, StartError> {
-    let system = |error: std::io::Error| StartError::new(format!("cannot start: {error}"));
-    let (config, findings) = config::load(&options.config, &options.listen, &environment);
-    let Some(config) = config else {
-        let _ = writeln!(std::io::stderr(), "{findings}");
-        return Err(StartError::new(format!(
-            "{} has errors, listed above; nothing was started",
-            options.config.display()
-        )));
+/// Why the server could not start, or what it died of.
+pub(super) fn serve(options: &Serve) -> Result<ExitCode, CommandError> {
+    let files = config::files(&options.files.config);
+    let loaded = config::load(&files, &options.listen, &environment);
+    let mut findings = loaded.findings;
+    let Some(config) = loaded.config else {
+        for finding in &findings {
+            let _ = writeln!(std::io::stderr(), "{}: {finding}", finding.severity.name());
+        }
+        let message = "has errors, listed above; nothing was started";
+        return Err(CommandError(format!("{} {message}", names(&files))));
     };
+    // The first writes to /proc/self, which the second takes away.
+    if config.priority == Priority::Low {
+        findings.extend(priority::lower());
+    }
+    process::forbid_core_dumps();
     // Caught before anything is opened: from here on, TERM means an orderly end.
-    let signals = Signals::catch().map_err(system)?;
+    let signals = Signals::catch().map_err(StartError::from)?;
     let opened = Opened::open(&config, &environment)?;
     let notifier = Notifier::connect(&environment);
     let mut pid_file = options.pid_file.as_deref().map(PidFile::create).transpose()?;
     let sandbox = confine(&config, options)?;
-    // The sandbox binds threads that are started after it: no thread before this line.
-    let log = logging::start(config.debug).map_err(system)?;
+    // Sandbox and priority bind threads that are started after them: no thread before this line.
+    let log = logging::start(config.debug).map_err(StartError::from)?;
     report(&findings, sandbox);
     let sandboxed = sandbox.is_some_and(|sandbox| sandbox != Sandbox::None);
     let server = Server::start(config, opened, signals, Clock::System, sandboxed)?;
@@ -46,12 +54,14 @@ pub fn serve(options: &Serve) -> Result<bool, StartError> {
         log::error!("--pid-file: {error}");
     }
     notifier.ready();
-    let read = || config::load(&options.config, &options.listen, &environment);
+    let read =
+        |before: &[Listen]| config::load_after(&files, &options.listen, &environment, before);
     let result = server.run_housekeeping(&read, &notifier);
     log::info!("stopped");
     drop(pid_file);
     drop(log);
-    result.map(|()| true).map_err(system)
+    result?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn confine(config: &Config, options: &Serve) -> Result<Option<Sandbox>, StartError> {
@@ -65,19 +75,18 @@ fn confine(config: &Config, options: &Serve) -> Result<Option<Sandbox>, StartErr
     let base = server::private_base(config);
     let pid_file = options.pid_file.as_deref().and_then(|path| std::path::absolute(path).ok());
     sandbox::enter(&Allowed::by(config, &base, pid_file.as_deref())).map(Some).map_err(|error| {
-        StartError::new(format!(
-            "winglet.sandbox: {error}; set it to false to run without the sandbox"
-        ))
+        let message = format!("{error}; set it to false to run without the sandbox");
+        StartError::new("winglet.sandbox", message)
     })
 }
 
-fn report(findings: &Findings, sandbox: Option<Sandbox>) {
+fn report(findings: &[Finding], sandbox: Option<Sandbox>) {
     for finding in findings {
         log::warn!("{finding}");
     }
     if rustix::process::geteuid().is_root() {
         log::warn!(
-            "running as root; an own user with CAP_DAC_READ_SEARCH is enough (see the service files)"
+            "running as root; a user of its own with CAP_DAC_READ_SEARCH is enough (see the service files)"
         );
     }
     match sandbox {

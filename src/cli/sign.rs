@@ -1,24 +1,29 @@
 //! `winglet sign`
 
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use jwt_simple::algorithms::{HS256Key, MACLike};
 use jwt_simple::claims::Claims;
 use serde::Serialize;
+use serde_json::json;
 
-use super::load;
+use super::{load, say};
 use crate::cli::args::{Sign, SignOptions};
-use crate::clock::Clock;
-use crate::config::{Config, Listen};
-use crate::error::StartError;
+use crate::clock::{self, Clock};
+use crate::config::{Config, Listen, Setting};
+use crate::error::CommandError;
+use crate::link::Uuid;
+use crate::link::storage::Storage;
 use crate::link::token::{Endpoint, Verifier};
-use crate::link::uuid::Uuid;
 
 /// Prints one signed URL.
 ///
 /// # Errors
-/// Where the configuration is not sound or would refuse the link.
-pub fn sign(what: &Sign) -> Result<bool, StartError> {
+/// If the configuration is not valid, or would refuse the link.
+pub(super) fn sign(what: &Sign, out: &mut String) -> Result<ExitCode, CommandError> {
     let (endpoint, payload, options) = match what {
         Sign::File { server, path, options } => (
             Endpoint::File,
@@ -34,22 +39,36 @@ pub fn sign(what: &Sign) -> Result<bool, StartError> {
             options,
         ),
     };
-    let config = load(&options.config)?;
+    let loaded = load(&options.files)?;
+    // Nothing is an error by now, so that there is a configuration.
+    let Some(config) = &loaded.config else { return Ok(ExitCode::FAILURE) };
     if options.expires > config.max_token_lifetime {
-        return Err(StartError::new(format!(
+        return Err(CommandError(format!(
             "--expires: {} is longer than winglet.max_token_lifetime ({}), and the link would be refused",
             humantime::format_duration(options.expires),
             humantime::format_duration(config.max_token_lifetime)
         )));
     }
-    let token = token(&config, payload, options.expires)?;
+    let now = Clock::System.unix();
+    let token = token(config, payload, options.expires)?;
     // A link that this very configuration refuses is no help to anybody.
-    if let Err(fault) = Verifier::new(&config).verify(&token, endpoint, Clock::System.unix()) {
-        return Err(StartError::new(format!("the link would be refused: {}", fault.cause())));
+    let claims = Verifier::new(config)
+        .verify(&token, endpoint, now)
+        .map_err(|fault| CommandError(format!("the link would be refused: {}", fault.cause())))?;
+    if let Err(refusal) = Storage::new(config).open(&claims.resource) {
+        say(&format_args!("warning: the link does not work yet: {}", refusal.cause()));
     }
-    let base = options.base_url.clone().unwrap_or_else(|| default_base(&config));
-    println!("{}/download/{}?token={token}", base.trim_end_matches('/'), endpoint.name());
-    Ok(true)
+    let base = match &options.base_url {
+        Some(base) => base.clone(),
+        None => default_base(config, &loaded.settings),
+    };
+    let page = if options.page { "&page" } else { "" };
+    let url = format!("{base}/download/{}?token={token}{page}", endpoint.name());
+    let _ = match options.json {
+        true => writeln!(out, "{:#}", json!({"url": url, "expires": clock::date(claims.expires)})),
+        false => writeln!(out, "{url}"),
+    };
+    Ok(ExitCode::SUCCESS)
 }
 
 #[derive(Serialize)]
@@ -79,24 +98,62 @@ fn unique_id() -> String {
 
 const ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefgh";
 
-fn token(config: &Config, payload: Payload<'_>, expires: Duration) -> Result<String, StartError> {
+fn token(config: &Config, payload: Payload<'_>, expires: Duration) -> Result<String, CommandError> {
     let claims = Claims::with_custom_claims(payload, expires.into());
     HS256Key::from_bytes(config.token.as_bytes())
         .authenticate(claims)
-        .map_err(|error| StartError::new(format!("token: cannot sign: {error}")))
+        .map_err(|error| CommandError(format!("token: cannot sign: {error}")))
 }
 
-fn default_base(config: &Config) -> String {
-    let tcp = config.listen.iter().find_map(|listen| match listen {
-        Listen::Tcp { address, tls } => Some((*address, *tls)),
-        Listen::Unix { .. } => None,
-    });
-    let Some((mut address, tls)) = tcp else { return "http://localhost".into() };
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-        });
+/// The address that people reach this machine at, as far as the configuration and the system tell.
+/// Says so if it is a guess, or certainly wrong for others.
+fn default_base(config: &Config, settings: &[Setting]) -> String {
+    let tcp = config.listen.iter().filter(|listen| matches!(listen, Listen::Tcp { .. }));
+    // What others reach comes before what only this machine does.
+    let listen = tcp.clone().find(|listen| !listen.is_local()).or(tcp.clone().next());
+    let Some(Listen::Tcp { address, tls, name }) = listen else {
+        say(&"warning: the configuration names no address that people can reach; give --base-url");
+        return "http://localhost".into();
+    };
+    let (scheme, usual) = if *tls { ("https", 443) } else { ("http", 80) };
+    let port = match address.port() {
+        port if port == usual => String::new(),
+        port => format!(":{port}"),
+    };
+    let host = match name {
+        Some(name) => name.clone(),
+        None if address.ip().is_unspecified() => public_host(settings),
+        None => bracketed(address.ip()),
+    };
+    if address.ip().is_loopback() {
+        say(&format_args!("warning: {host} is this machine only to itself; give --base-url"));
     }
-    format!("{}://{address}", if tls { "https" } else { "http" })
+    format!("{scheme}://{host}{port}")
+}
+
+/// What to call a machine that listens everywhere: `api.host`, if that is a name or an address of
+/// its own, else the host's name.
+fn public_host(settings: &[Setting]) -> String {
+    let written = settings.iter().find(|setting| setting.key == "api.host");
+    let written = written.and_then(|setting| setting.value.as_deref()).unwrap_or_default();
+    match written.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address) if !address.is_unspecified() && !address.is_loopback() => bracketed(address),
+        Err(_) if !written.is_empty() => written.to_owned(),
+        _ => {
+            let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            if !name.contains('.') {
+                say(&format_args!(
+                    "warning: {name} is what this machine calls itself, and others may not know it; give --base-url"
+                ));
+            }
+            name
+        }
+    }
+}
+
+fn bracketed(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
+    }
 }

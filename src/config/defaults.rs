@@ -15,32 +15,29 @@ pub const BACKUP_DIRECTORY: &str = "/var/lib/pterodactyl/backups";
 /// A shorter key is refused: jwt-simple does not sign or verify with one.
 pub const MIN_TOKEN_BYTES: usize = 12;
 
+/// The token of the sample `config.yml`, which works on this machine only.
+pub const SAMPLE_TOKEN: &str = "sample-token-sample-token-sample-token-never-use-this-on-a-node";
+
 /// `winglet.threads`.
-pub const THREADS: usize = 64;
+pub const THREADS: usize = 8;
 /// `winglet.max_connections`.
-pub const MAX_CONNECTIONS: usize = 1024;
-/// `winglet.max_waiting_per_address`.
-pub const MAX_WAITING_PER_ADDRESS: usize = 64;
-/// `winglet.max_streams_per_address`.
-pub const MAX_STREAMS_PER_ADDRESS: usize = 16;
-/// `winglet.max_requests_per_connection`.
-pub const MAX_REQUESTS_PER_CONNECTION: u32 = 1000;
+pub const MAX_CONNECTIONS: usize = 4096;
+/// `winglet.max_connections_per_address`.
+pub const MAX_CONNECTIONS_PER_ADDRESS: usize = 64;
 /// `winglet.resume_window`.
 pub const RESUME_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// `winglet.settle_time`.
-pub const SETTLE_TIME: Duration = Duration::from_secs(600);
+pub const SETTLE_TIME: Duration = Duration::from_secs(10 * 60);
 /// `winglet.max_token_lifetime`.
 pub const MAX_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// `winglet.clock_skew`.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// `winglet.max_tracked_tokens`.
 pub const MAX_TRACKED_TOKENS: usize = 65_536;
-/// `winglet.min_rate`, in bytes a second.
+/// `winglet.min_rate`, in bytes per second.
 pub const MIN_RATE: u64 = 1024;
 /// `winglet.unix_mode`.
 pub const UNIX_MODE: u32 = 0o660;
-/// `winglet.copy_buffer`, in KiB.
-pub const COPY_BUFFER_KIB: usize = 64;
 /// `winglet.timeouts.head`.
 pub const HEAD: Duration = Duration::from_secs(10);
 /// `winglet.timeouts.idle`.

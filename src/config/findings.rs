@@ -1,9 +1,11 @@
-//! What is wrong with a configuration, collected rather than stopped at.
+//! What reading a configuration brings to light, collected instead of stopped at.
 //!
 //! An operator who fixes a file wants to hear of everything at once. Each finding names the key,
 //! says what is wrong with its value and what would be right.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::path::PathBuf;
 
 /// How much a [`Finding`] weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,12 +16,13 @@ pub enum Severity {
     Warning,
 }
 
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Severity {
+    /// The word at the beginning of a line of `winglet check`.
+    pub fn name(self) -> &'static str {
+        match self {
             Severity::Error => "error",
             Severity::Warning => "warning",
-        })
+        }
     }
 }
 
@@ -34,98 +37,97 @@ pub struct Finding {
     pub message: String,
 }
 
+impl Finding {
+    /// Something that the program does not start with.
+    pub fn error(key: impl Into<String>, message: impl Into<String>) -> Finding {
+        Finding { severity: Severity::Error, key: key.into(), message: message.into() }
+    }
+
+    /// Something that the operator should know.
+    pub fn warning(key: impl Into<String>, message: impl Into<String>) -> Finding {
+        Finding { severity: Severity::Warning, key: key.into(), message: message.into() }
+    }
+
+    /// Whether the program does not start with it.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.key, self.message)
     }
 }
 
-/// Everything that was found, in the order of the checks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Findings(Vec<Finding>);
-
-impl Findings {
-    /// Notes something that the program does not start with.
-    pub fn error(&mut self, key: impl Into<String>, message: impl Into<String>) {
-        self.push(Severity::Error, key.into(), message.into());
-    }
-
-    /// Notes something that the operator ought to know.
-    pub fn warning(&mut self, key: impl Into<String>, message: impl Into<String>) {
-        self.push(Severity::Warning, key.into(), message.into());
-    }
-
-    /// Whether any of it is an error.
-    pub fn has_errors(&self) -> bool {
-        self.0.iter().any(|finding| finding.severity == Severity::Error)
-    }
-
-    /// Whether there is nothing at all.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The findings, in the order of the checks.
-    pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
-        self.0.iter()
-    }
-
-    fn push(&mut self, severity: Severity, key: String, message: String) {
-        self.0.push(Finding { severity, key, message });
-    }
+/// Where a setting comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// No file sets it.
+    Default,
+    /// This file sets it.
+    File(PathBuf),
+    /// An option of the command line.
+    CommandLine,
+    /// A variable of the environment.
+    Environment,
 }
 
-impl IntoIterator for Findings {
-    type Item = Finding;
-    type IntoIter = std::vec::IntoIter<Finding>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
-
-impl<'a> IntoIterator for &'a Findings {
-    type Item = &'a Finding;
-    type IntoIter = std::slice::Iter<'a, Finding>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
-    }
-}
-
-/// One finding a line, each after its severity.
-impl fmt::Display for Findings {
+impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, finding) in self.0.iter().enumerate() {
-            if number > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{}: {finding}", finding.severity)?;
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path) => path.display().fmt(f),
+            Origin::CommandLine => f.write_str("command line"),
+            Origin::Environment => f.write_str("environment"),
         }
-        Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// One setting in force, as `winglet check --print` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The key, dotted.
+    pub key: String,
+    /// The value as the file would show it; `None` if there is none. Never the token.
+    pub value: Option<String>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
 
-    #[test]
-    fn one_a_line_with_severity_and_key() {
-        let mut findings = Findings::default();
-        assert!(findings.is_empty());
-        findings.warning("system.data", "does not exist");
-        assert!(!findings.has_errors());
-        findings.error("token", "is empty");
-        assert!(findings.has_errors());
-        assert_eq!(
-            findings.to_string(),
-            "warning: system.data: does not exist\nerror: token: is empty"
-        );
-        assert_eq!(findings.iter().count(), 2);
-        assert_eq!(
-            findings.into_iter().map(|finding| finding.key).collect::<Vec<_>>(),
-            ["system.data", "token"]
-        );
+/// What is noted while a document is read.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// The document's files, absolute, in the order in which they were given.
+    pub(super) files: Vec<PathBuf>,
+    pub(super) findings: RefCell<Vec<Finding>>,
+    pub(super) settings: RefCell<Vec<Setting>>,
+}
+
+impl Notes {
+    pub(super) fn error(&self, key: impl Into<String>, message: impl Into<String>) {
+        self.findings.borrow_mut().push(Finding::error(key, message));
+    }
+
+    pub(super) fn warning(&self, key: impl Into<String>, message: impl Into<String>) {
+        self.findings.borrow_mut().push(Finding::warning(key, message));
+    }
+
+    pub(super) fn setting(&self, key: String, value: Option<String>, origin: Origin) {
+        self.settings.borrow_mut().push(Setting { key, value, origin });
+    }
+
+    /// Puts other words in place of those noted for `key`.
+    pub(super) fn replace(&self, key: &str, value: String, origin: Origin) {
+        let mut settings = self.settings.borrow_mut();
+        if let Some(setting) = settings.iter_mut().find(|setting| setting.key == key) {
+            (setting.value, setting.origin) = (Some(value), origin);
+        }
+    }
+
+    /// The directory that a relative path in file number `file` counts from.
+    pub(super) fn base(&self, file: usize) -> PathBuf {
+        let parent = self.files.get(file).and_then(|file| file.parent());
+        parent.unwrap_or(std::path::Path::new("/")).to_owned()
     }
 }

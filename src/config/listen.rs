@@ -1,17 +1,13 @@
 //! An address to listen on: `ADDR:PORT`, `tls:ADDR:PORT` or `unix:PATH`.
 //!
-//! The command line says which, or else `winglet.listen`, or else `api`. Names such as `localhost`
-//! are resolved here, once, to their first address; what exists afterwards can be bound without
-//! asking anybody.
+//! Names such as `localhost` are resolved here, once, to their first address. A reload happens in a
+//! sandbox that keeps every resolver out, so that it takes over the addresses of names that it
+//! finds unchanged.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-
-use super::findings::Findings;
-use super::values::Section;
-use super::{TlsFiles, defaults};
 
 /// `sun_path` holds 108 bytes, the closing NUL among them (unix(7)).
 const MAX_UNIX_PATH_BYTES: usize = 107;
@@ -25,6 +21,8 @@ pub enum Listen {
         address: SocketAddr,
         /// Whether connections begin with a TLS handshake.
         tls: bool,
+        /// The host as it was written, if it was a name.
+        name: Option<String>,
     },
     /// A Unix stream socket, plain HTTP.
     Unix {
@@ -34,14 +32,22 @@ pub enum Listen {
 }
 
 impl Listen {
-    /// A TCP listener from a host (an address, bracketed or not, or a name) and a port.
-    pub(super) fn tcp(host: &str, port: u16, tls: bool) -> Result<Self, String> {
+    /// A TCP listener from a host (an address, bracketed or not, or a name) and a port. A name that
+    /// is among `before` is not resolved again.
+    pub(super) fn tcp(host: &str, port: u16, tls: bool, before: &[Listen]) -> Result<Self, String> {
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = bare.parse::<IpAddr>() {
-            return Ok(Self::Tcp { address: SocketAddr::new(address, port), tls });
+            return Ok(Self::Tcp { address: SocketAddr::new(address, port), tls, name: None });
+        }
+        let same = |listen: &&Listen| {
+            matches!(listen, Self::Tcp { address, tls: before, name: Some(name) }
+                if name == host && address.port() == port && *before == tls)
+        };
+        if let Some(known) = before.iter().find(same) {
+            return Ok(known.clone());
         }
         let address = resolve(host, (host, port).to_socket_addrs())?;
-        Ok(Self::Tcp { address, tls })
+        Ok(Self::Tcp { address, tls, name: Some(host.to_owned()) })
     }
 
     /// Makes a relative socket path count from `base`, and refuses one that no socket can have.
@@ -62,93 +68,43 @@ impl Listen {
         matches!(self, Self::Tcp { tls: true, .. })
     }
 
-    /// Whether the kernel chooses the port, so that two of these are two places.
-    fn is_port_zero(&self) -> bool {
-        matches!(self, Self::Tcp { address, .. } if address.port() == 0)
-    }
-}
-
-/// All that says where to listen.
-pub(super) struct Places<'a> {
-    /// What relative paths count from.
-    pub(super) base: &'a Path,
-    pub(super) api: &'a Section<'a>,
-    pub(super) winglet: &'a Section<'a>,
-    /// The command line's addresses, which replace the file's.
-    pub(super) given: &'a [String],
-}
-
-impl Places<'_> {
-    /// The addresses, from the first of command line, `winglet.listen` and `api`, and the files
-    /// that TLS needs where one of them is TLS.
-    pub(super) fn resolve(&self, findings: &mut Findings) -> (Vec<Listen>, Option<TlsFiles>) {
-        let ssl = self.api.section("ssl", findings);
-        let enabled = ssl.bool("enabled", false, findings);
-        // Looked at even where the command line replaces it, so that its type is checked.
-        let written = self.winglet.strings("listen", findings);
-        let given = self.given.iter().map(|text| ("--listen".to_owned(), text.clone()));
-        let texts = if self.given.is_empty() { written } else { given.collect() };
-
-        let mut listen: Vec<Listen> = Vec::new();
-        for (name, text) in &texts {
-            match text.parse::<Listen>().and_then(|one| one.beneath(self.base)) {
-                Ok(one) if listen.contains(&one) && !one.is_port_zero() => {
-                    findings.error(
-                        name,
-                        format!("{one} stands twice in the list; name each address once"),
-                    );
-                }
-                Ok(one) => listen.push(one),
-                Err(message) => findings.error(name, message),
-            }
+    /// Whether only this machine reaches it.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp { address, .. } => address.ip().to_canonical().is_loopback(),
+            Self::Unix { .. } => true,
         }
-        if texts.is_empty() {
-            let host =
-                self.api.string("host", findings).unwrap_or_else(|| defaults::API_HOST.to_owned());
-            let port = self.api.integer("port", defaults::API_PORT, 0..=u16::MAX, findings);
-            match Listen::tcp(&host, port, enabled) {
-                Ok(one) => listen.push(one),
-                Err(message) => findings.error("api.host", message),
-            }
-        }
-        let tls = listen.iter().find(|one| one.is_tls());
-        let tls = tls.and_then(|one| self.tls_files(&ssl, one, findings));
-        (listen, tls)
     }
 
-    fn tls_files(
-        &self,
-        ssl: &Section<'_>,
-        listen: &Listen,
-        findings: &mut Findings,
-    ) -> Option<TlsFiles> {
-        if !cfg!(feature = "tls") {
-            let message = format!(
-                "{listen} asks for TLS, which this build does not have; put a proxy in front"
-            );
-            findings.error("winglet.listen", message);
-            return None;
-        }
-        let mut file = |key, what| {
-            let path = ssl.string(key, findings);
-            if path.is_none() {
-                let message = format!(
-                    "is missing, and {listen} needs it for TLS; name the PEM file of the {what}"
-                );
-                findings.error(ssl.name_of(key), message);
+    pub(super) fn is_ipv4(&self) -> bool {
+        matches!(self, Self::Tcp { address, .. } if address.is_ipv4())
+    }
+
+    /// Whether both are one place. Port 0 is another one each time.
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp { address, .. }, Self::Tcp { address: other, .. }) => {
+                address == other && address.port() != 0
             }
-            path.map(|path| self.base.join(path))
+            (this, other) => this == other,
+        }
+    }
+
+    /// Whether this one takes every address of the other's port, so that the kernel refuses the
+    /// second of them.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let (Self::Tcp { address, .. }, Self::Tcp { address: other, .. }) = (self, other) else {
+            return false;
         };
-        let (certificate, key) = (file("cert", "certificate chain"), file("key", "private key"));
-        Some(TlsFiles { certificate: certificate?, key: key? })
+        let all = address.ip().is_unspecified() && (address.is_ipv6() || other.is_ipv4());
+        all && address.port() == other.port() && address.port() != 0
     }
 }
 
-/// The error says what is wrong with the text and what would be right, for the operator.
-impl FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
+impl Listen {
+    /// Reads what `Display` writes. The error says what is wrong with the text and what would be
+    /// right, for the operator.
+    pub(super) fn parse(text: &str, before: &[Listen]) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             if path.is_empty() || path.contains('\0') {
                 return Err(format!(
@@ -167,7 +123,7 @@ impl FromStr for Listen {
             ));
         }
         if let Ok(address) = rest.parse() {
-            return Ok(Self::Tcp { address, tls });
+            return Ok(Self::Tcp { address, tls, name: None });
         }
         let Some((host, port)) = rest.rsplit_once(':').filter(|(host, _)| is_name(host)) else {
             return Err(format!(
@@ -179,7 +135,16 @@ impl FromStr for Listen {
                 "{text:?} has no port; end it with a number from 0 to 65535, such as {host}:8080"
             ));
         };
-        Self::tcp(host, port, tls)
+        Self::tcp(host, port, tls, before)
+    }
+}
+
+/// As in `winglet.listen`.
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Listen::parse(text, &[])
     }
 }
 
@@ -187,8 +152,13 @@ impl FromStr for Listen {
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { address, tls: false } => write!(f, "{address}"),
-            Self::Tcp { address, tls: true } => write!(f, "tls:{address}"),
+            Self::Tcp { address, tls, name } => {
+                f.write_str(if *tls { "tls:" } else { "" })?;
+                match name {
+                    Some(name) => write!(f, "{name}:{}", address.port()),
+                    None => address.fmt(f),
+                }
+            }
             Self::Unix { path } => write!(f, "unix:{}", path.display()),
         }
     }
@@ -217,7 +187,6 @@ fn resolve(
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Node, WINGS};
     use super::*;
 
     #[test]
@@ -240,10 +209,11 @@ mod tests {
 
     #[test]
     fn names_are_resolved() {
-        let Listen::Tcp { address, tls } = "tls:localhost:8080".parse().unwrap() else { panic!() };
+        // No address to Rust, and one to the system's resolver, which needs no file for it.
+        let Listen::Tcp { address, tls, .. } = "tls:127.1:8080".parse().unwrap() else { panic!() };
         assert!(address.ip().is_loopback() && address.port() == 8080 && tls);
         for host in ["::", "[::]"] {
-            assert_eq!(Listen::tcp(host, 80, false).unwrap().to_string(), "[::]:80");
+            assert_eq!(Listen::tcp(host, 80, false, &[]).unwrap().to_string(), "[::]:80");
         }
     }
 
@@ -280,79 +250,5 @@ mod tests {
         let longest = format!("/{}", "x".repeat(MAX_UNIX_PATH_BYTES - 1));
         assert!(unix(longest.clone()).beneath(Path::new("/")).is_ok());
         assert!(unix(longest + "x").beneath(Path::new("/")).unwrap_err().contains("108 bytes"));
-    }
-
-    #[test]
-    fn the_command_line_replaces_the_addresses() {
-        let node = Node::new();
-        let text = WINGS.replace("api:", "winglet: {listen: ['not one']}\napi:");
-        let (config, findings) = node.load_with(&text, &["127.0.0.1:0", "unix:/run/w.sock"], &[]);
-        assert!(findings.is_empty(), "{findings}");
-        let config = config.unwrap();
-        assert_eq!(
-            config.listen,
-            ["127.0.0.1:0".parse().unwrap(), "unix:/run/w.sock".parse().unwrap()]
-        );
-        assert_eq!(config.tls, None);
-        let (config, findings) = node.load_with(WINGS, &["nonsense"], &[]);
-        assert!(
-            config.is_none()
-                && findings
-                    .to_string()
-                    .starts_with("error: --listen: \"nonsense\" is not an address")
-        );
-    }
-
-    #[test]
-    fn mistakes_name_the_key_and_the_remedy() {
-        told_for_each(&[
-            (
-                "winglet: {listen: [':1']}",
-                "winglet.listen[0]: \":1\" is not an address; write ADDR:PORT",
-            ),
-            (
-                "winglet: {listen: ['[::]:1', '[::]:1']}",
-                "winglet.listen[1]: [::]:1 stands twice in the list",
-            ),
-            (
-                "api: {port: 65536}",
-                "api.port: is the number 65536; write a whole number from 0 to 65535",
-            ),
-            ("api: {host: 'no host'}", "api.host: \"no host\" has no address"),
-        ]);
-    }
-
-    #[test]
-    #[cfg(feature = "tls")]
-    fn tls_without_its_files_is_a_mistake() {
-        told_for_each(&[
-            (
-                "winglet: {listen: ['tls:[::]:1']}",
-                "api.ssl.cert: is missing, and tls:[::]:1 needs it for TLS",
-            ),
-            (
-                "api: {ssl: {enabled: true, cert: a, key: ''}}",
-                "api.ssl.key: is missing, and tls:0.0.0.0:8080 needs it",
-            ),
-        ]);
-    }
-
-    #[test]
-    #[cfg(not(feature = "tls"))]
-    fn tls_without_the_feature_is_a_mistake() {
-        told_for_each(&[(
-            "api: {ssl: {enabled: true, cert: a, key: b}}",
-            "winglet.listen: tls:0.0.0.0:8080 asks for TLS, which this build does not have",
-        )]);
-    }
-
-    fn told_for_each(table: &[(&str, &str)]) {
-        let node = Node::new();
-        for (rest, told) in table {
-            let (config, findings) = node.load(rest);
-            let findings = findings.to_string();
-            assert!(config.is_none(), "{rest}");
-            assert!(findings.starts_with(&format!("error: {told}")), "{rest}: {findings}");
-        }
     }
 }

@@ -1,16 +1,21 @@
 //! The resolved configuration: what the program uses, every value checked.
 //!
-//! `raw.rs` turns a `config.yml` into this type and reports everything that is wrong with it at
+//! `raw.rs` turns one or several files into this type and reports everything that is wrong with it at
 //! once. After a [`Config`] exists, nothing checks a setting again. All defaults stand in
 //! [`defaults`]; the sample `config.yml` documents each of them.
 
 pub mod defaults;
+mod file;
 mod findings;
+mod keys;
 mod listen;
+mod places;
 mod raw;
 #[cfg(test)]
 mod tests;
+mod token;
 mod values;
+mod yaml;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -18,9 +23,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use findings::{Finding, Findings, Severity};
+pub use file::files;
+pub use findings::{Finding, Origin, Setting, Severity};
 pub use listen::Listen;
-pub use raw::load;
+pub use raw::{Loaded, load, load_after};
+pub use token::Secret;
 
 /// How often one link may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +38,15 @@ pub enum Reuse {
     Resume,
     /// Good until it expires.
     Unlimited,
+}
+
+/// Who comes first when others on the machine want processor or disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Priority {
+    /// Processor and disk go to others first.
+    Low,
+    /// As the process was started.
+    Normal,
 }
 
 /// Deadlines of the phases of a connection.
@@ -60,15 +76,15 @@ pub struct TlsFiles {
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// The file that it came from, absolute.
-    pub file: PathBuf,
+    /// The files that it came from, absolute.
+    pub files: Vec<PathBuf>,
     /// The key of the tokens' signatures: at least [`defaults::MIN_TOKEN_BYTES`] long.
-    pub token: String,
+    pub token: Secret,
     /// Where the token was read from, if it has a file of its own.
     pub token_file: Option<PathBuf>,
-    /// The Panel's URL without a trailing slash, where one is set.
+    /// The Panel's URL without a trailing slash, if one is set.
     pub remote: Option<String>,
-    /// Origins beside `remote` that may read answers from a page's script; `*` allows every one.
+    /// Origins besides `remote` that may read answers from a page's script; `*` allows every one.
     pub allowed_origins: Vec<String>,
     /// Log at debug level.
     pub debug: bool,
@@ -80,7 +96,7 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Where to listen; never empty.
     pub listen: Vec<Listen>,
-    /// Certificate and key: present where any of `listen` is TLS.
+    /// Certificate and key: present if any of `listen` is TLS.
     pub tls: Option<TlsFiles>,
     /// Permissions of a listening Unix socket.
     pub unix_mode: u32,
@@ -88,17 +104,13 @@ pub struct Config {
     pub threads: usize,
     /// Connections at a time.
     pub max_connections: usize,
-    /// Waiting connections of one address (IPv4 or IPv6 /64).
-    pub max_waiting_per_address: usize,
-    /// Workers that one address may hold.
-    pub max_streams_per_address: usize,
-    /// Requests answered on one connection before it is closed.
-    pub max_requests_per_connection: u32,
+    /// Connections of one address (IPv4 or IPv6 /64) at a time.
+    pub max_connections_per_address: usize,
     /// How often a link may be used.
     pub reuse: Reuse,
     /// How long after its first use a link may be resumed.
     pub resume_window: Duration,
-    /// How long after its last stream a link that may have delivered everything stays open.
+    /// How long after its last stream a link counts as delivered, if every byte was seen to arrive.
     pub settle_time: Duration,
     /// Bind a link to the address that used it first.
     pub bind_address: bool,
@@ -106,26 +118,32 @@ pub struct Config {
     pub require_scope: bool,
     /// Longest remaining life of an acceptable token.
     pub max_token_lifetime: Duration,
-    /// How far in the future `nbf` and `iat` may lie.
+    /// How far in the future `nbf` may lie.
     pub clock_skew: Duration,
     /// Bound of the table of used tokens.
     pub max_tracked_tokens: usize,
-    /// Where the journal lives; memory only where none.
+    /// Where the journal lives; memory only if there is none.
     pub state_directory: Option<PathBuf>,
-    /// Bytes a second for one download; 0 is none.
+    /// Bytes per second of one link; 0 is no limit.
     pub rate_limit: u64,
-    /// Bytes a second below which a client is cut off; 0 is none.
+    /// Bytes per second of the whole server; 0 is no limit.
+    pub bandwidth: u64,
+    /// Bytes per second of one client; 0 is no limit.
+    pub bandwidth_per_address: u64,
+    /// Bytes per second below which a client is cut off; 0 is none.
     pub min_rate: u64,
-    /// Size of the copy buffer of one download, in bytes.
-    pub copy_buffer: usize,
+    /// Who comes first when others want processor or disk.
+    pub priority: Priority,
     /// Confine the process with Landlock after start-up.
     pub sandbox: bool,
+    /// Directories outside the two configured ones that volumes lead to, absolute.
+    pub extra_read_paths: Vec<PathBuf>,
     /// Deadlines.
     pub timeouts: Timeouts,
 }
 
 impl Config {
-    /// Token, certificate and key: files beside the configuration that a reload reads again.
+    /// Token, certificate and key: files besides the configuration that a reload reads again.
     pub fn secret_files(&self) -> Vec<PathBuf> {
         let tls = self.tls.iter().flat_map(|tls| [&tls.certificate, &tls.key]);
         tls.chain(&self.token_file).cloned().collect()

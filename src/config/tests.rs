@@ -1,12 +1,13 @@
-//! The configuration as a whole: a node's real file, the sample file against the defaults, and
-//! what an operator is told about each mistake.
+//! The configuration as a whole: a node's real file, several files, and the sample file against the
+//! defaults.
+
+mod mistakes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::raw::{KEYS, TIMEOUT_KEYS};
 use super::*;
 
 const TOKEN: &str = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ01";
@@ -38,15 +39,16 @@ impl Node {
         text: &str,
         listen: &[&str],
         variables: &[(&str, &str)],
-    ) -> (Option<Config>, Findings) {
+    ) -> (Option<Config>, String) {
         let listen: Vec<String> = listen.iter().map(|text| text.to_string()).collect();
-        load(&self.write("config.yml", text), &listen, &|name| {
+        let loaded = load(&[self.write("config.yml", text)], &listen, &|name| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
-        })
+        });
+        (loaded.config, told(&loaded.findings))
     }
 
-    /// Loads `rest` beneath a sound token and sound directories.
-    pub(super) fn load(&self, rest: &str) -> (Option<Config>, Findings) {
+    /// Loads `rest` beneath a valid token and directories that are there.
+    pub(super) fn load(&self, rest: &str) -> (Option<Config>, String) {
         let text =
             format!("token: {TOKEN}\nsystem: {{data: volumes, backup_directory: backups}}\n{rest}");
         self.load_with(&text, &[], &[])
@@ -59,103 +61,43 @@ impl Node {
     }
 }
 
+/// One finding per line, each after its severity.
+pub(super) fn told(findings: &[Finding]) -> String {
+    let lines = findings.iter().map(|finding| format!("{}: {finding}", finding.severity.name()));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The keys of what was told.
+fn keys(told: &str) -> Vec<&str> {
+    told.lines().map(|line| line.split(": ").nth(1).unwrap()).collect()
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// As the Panel writes it and Wings completes it.
-pub(super) const WINGS: &str = r#"
-debug: false
-app_name: Pterodactyl
-uuid: 5f0f7a3e-9a55-4c0d-8f0e-3c1b2a4d5e6f
-token_id: Qm3xTz8LrVw1KpYd
-token: abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ01
-api:
-  host: 0.0.0.0
-  port: 443
-  ssl:
-    enabled: true
-    cert: /etc/letsencrypt/live/node.example.com/fullchain.pem
-    key: /etc/letsencrypt/live/node.example.com/privkey.pem
-  disable_remote_download: false
-  upload_limit: 100
-  trusted_proxies: []
-system:
-  root_directory: /var/lib/pterodactyl
-  log_directory: /var/log/pterodactyl
-  data: volumes
-  archive_directory: /var/lib/pterodactyl/archives
-  backup_directory: backups
-  tmp_directory: /tmp/pterodactyl
-  username: pterodactyl
-  timezone: Europe/Berlin
-  user:
-    rootless: {enabled: false, container_uid: 0, container_gid: 0}
-    uid: 988
-    gid: 988
-    mount_passwd: true
-  passwd: {directory: /run/wings/etc}
-  disk_check_interval: 150
-  activity_send_interval: 60
-  activity_send_count: 100
-  check_permissions_on_boot: true
-  enable_log_rotate: true
-  websocket_log_count: 150
-  sftp: {bind_address: 0.0.0.0, bind_port: 2022, read_only: false}
-  crash_detection: {enabled: true, detect_clean_exit_as_crash: true, timeout: 60}
-  backups: {write_limit: 0, compression_level: best_speed}
-  transfers: {download_limit: 0}
-  openat_mode: auto
-docker:
-  network:
-    interface: 172.18.0.1
-    dns: [1.1.1.1, 1.0.0.1]
-    name: pterodactyl_nw
-    ispn: false
-    driver: bridge
-    network_mode: pterodactyl_nw
-    is_internal: false
-    enable_icc: true
-    network_mtu: 1500
-    interfaces:
-      v4: {subnet: 172.18.0.0/16, gateway: 172.18.0.1}
-      v6: {subnet: "fdba:17c8:6c94::/64", gateway: "fdba:17c8:6c94::1011"}
-  domainname: ""
-  registries: {}
-  tmpfs_size: 100
-  container_pid_limit: 512
-  installer_limits: {memory: 1024, cpu: 100}
-  overhead: {override: false, default_multiplier: 1.05, multipliers: {}}
-  use_performant_inspect: true
-  userns_mode: ""
-  log_config:
-    type: local
-    config: {compress: "false", max-file: "1", max-size: 5m, mode: non-blocking}
-throttles: {enabled: true, lines: 2000, line_reset_interval: 100}
-remote: https://panel.example.com/
-remote_query: {timeout: 30, boot_servers_per_page: 50}
-allowed_mounts: []
-search_recursion: {blacklisted_dirs: [node_modules, .git], max_recursion_depth: 8}
-BlockBaseDirMount: true
-allowed_origins: ["https://shop.example.com"]
-allow_cors_private_network: false
-ignore_panel_config_updates: false
-"#;
+/// A node's file, with a token and directories that are there.
+pub(super) fn wings() -> String {
+    format!("token: {TOKEN}\n{}", include_str!("../../tests/wings.yml"))
+}
 
 #[test]
 #[cfg(feature = "tls")]
 fn the_file_of_a_node_loads_without_a_finding() {
     let node = Node::new();
-    let (config, findings) = node.load_with(WINGS, &[], &[]);
+    let text = wings()
+        .replace("port: 8080", "port: 443")
+        .replace("enabled: false, cert", "enabled: true, cert");
+    let (config, findings) = node.load_with(&text, &[], &[]);
     assert!(findings.is_empty(), "{findings}");
     let config = config.unwrap();
-    assert_eq!(config.token, TOKEN);
+    assert_eq!(config.token.as_bytes(), TOKEN.as_bytes());
     assert_eq!(config.remote.as_deref(), Some("https://panel.example.com"));
     assert_eq!(config.allowed_origins, ["https://shop.example.com"]);
     assert_eq!(config.listen, ["tls:0.0.0.0:443".parse().unwrap()]);
-    assert!(config.tls.unwrap().key.ends_with("live/node.example.com/privkey.pem"));
+    assert!(config.tls.unwrap().key.ends_with("live/n/privkey.pem"));
     assert_eq!(config.data, node.0.join("volumes"));
     assert_eq!(config.state_directory, None);
 }
@@ -169,19 +111,21 @@ fn keys_of_wings_that_are_not_read_may_hold_anything() {
 fn the_sample_documents_every_default() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.yml");
     let text = fs::read_to_string(&path).unwrap();
-    for key in KEYS.iter().chain(TIMEOUT_KEYS) {
+    let loaded = load(&[path], &[], &|_| None);
+    assert_eq!(loaded.findings, []);
+    assert!(loaded.settings.len() > 30);
+    for setting in &loaded.settings {
+        let key = setting.key.rsplit('.').next().unwrap();
         let documented = text
             .lines()
             .any(|line| line.trim_start_matches([' ', '#']).starts_with(&format!("{key}:")));
-        assert!(documented, "config.yml does not show winglet's {key}");
+        assert!(documented, "config.yml does not show {}", setting.key);
     }
-    let (config, findings) = load(&path, &[], &|_| None);
-    assert!(findings.is_empty(), "{findings}");
-    let sample = config.unwrap();
+    let sample = loaded.config.unwrap();
     // What the sample sets for itself, and nothing else.
     let node = Node::new();
     let expected = Config {
-        file: sample.file.clone(),
+        files: sample.files.clone(),
         token: sample.token.clone(),
         remote: sample.remote.clone(),
         data: sample.data.clone(),
@@ -190,9 +134,12 @@ fn the_sample_documents_every_default() {
         ..node.config("")
     };
     assert_eq!(sample, expected);
-    let document: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
-    assert_eq!(document["api"]["host"], defaults::API_HOST);
-    assert_eq!(document["api"]["port"], defaults::API_PORT);
+    let value = |key: &str| {
+        loaded.settings.iter().find(|setting| setting.key == key).unwrap().value.clone().unwrap()
+    };
+    assert_eq!(value("api.host"), defaults::API_HOST);
+    assert_eq!(value("api.port"), defaults::API_PORT.to_string());
+    assert_eq!(sample.token.as_bytes(), defaults::SAMPLE_TOKEN.as_bytes());
     assert!(text.contains(defaults::DATA) && text.contains(defaults::BACKUP_DIRECTORY));
 }
 
@@ -207,9 +154,9 @@ fn what_is_not_set_is_at_its_default() {
         (config.threads, config.max_connections),
         (defaults::THREADS, defaults::MAX_CONNECTIONS)
     );
-    assert_eq!(config.max_waiting_per_address, defaults::MAX_WAITING_PER_ADDRESS);
-    assert_eq!(config.max_streams_per_address, defaults::MAX_STREAMS_PER_ADDRESS);
-    assert_eq!(config.max_requests_per_connection, defaults::MAX_REQUESTS_PER_CONNECTION);
+    assert_eq!(config.max_connections_per_address, defaults::MAX_CONNECTIONS_PER_ADDRESS);
+    assert_eq!((config.settle_time, config.priority), (defaults::SETTLE_TIME, Priority::Low));
+    assert!(config.extra_read_paths.is_empty());
     assert_eq!((config.reuse, config.resume_window), (Reuse::Resume, defaults::RESUME_WINDOW));
     assert!(config.bind_address && config.sandbox && !config.require_scope && !config.debug);
     assert_eq!(config.max_token_lifetime, defaults::MAX_TOKEN_LIFETIME);
@@ -218,10 +165,7 @@ fn what_is_not_set_is_at_its_default() {
         (defaults::CLOCK_SKEW, defaults::MAX_TRACKED_TOKENS)
     );
     assert_eq!((config.rate_limit, config.min_rate), (0, defaults::MIN_RATE));
-    assert_eq!(
-        (config.unix_mode, config.copy_buffer),
-        (defaults::UNIX_MODE, defaults::COPY_BUFFER_KIB * 1024)
-    );
+    assert_eq!(config.unix_mode, defaults::UNIX_MODE);
     let Timeouts { head, idle, queue, stall, drain } = config.timeouts;
     assert_eq!((head, idle, queue), (defaults::HEAD, defaults::IDLE, defaults::QUEUE));
     assert_eq!((stall, drain), (defaults::STALL, defaults::DRAIN));
@@ -234,7 +178,7 @@ fn what_is_set_counts() {
     let node = Node::new();
     let config = node.config(
         "winglet:\n  listen: ['127.0.0.1:0', '127.0.0.1:0', 'unix:w.sock']\n  state_directory: state\n  rate_limit: 1.5\n  \
-         reuse: once\n  copy_buffer: 8\n  unix_mode: '0600'\n  timeouts: {head: 200ms, drain: 0}\n  sandbox: false\n\
+         reuse: once\n  priority: normal\n  extra_read_paths: [/, volumes]\n  unix_mode: '0600'\n  timeouts: {head: 200ms, drain: 0}\n  sandbox: false\n\
          api: {port: '9000', trusted_proxies: [10.1.2.3, '10.0.0.7/8', '::1', '::ffff:1.2.3.4']}",
     );
     let listen: Vec<_> = config.listen.iter().map(Listen::to_string).collect();
@@ -243,7 +187,9 @@ fn what_is_set_counts() {
         ["127.0.0.1:0", "127.0.0.1:0", &format!("unix:{}/w.sock", node.0.display())]
     );
     assert_eq!(config.state_directory, Some(node.0.join("state")));
-    assert_eq!((config.rate_limit, config.copy_buffer, config.unix_mode), (1_572_864, 8192, 0o600));
+    assert_eq!((config.rate_limit, config.unix_mode), (1_572_864, 0o600));
+    assert_eq!(config.priority, Priority::Normal);
+    assert_eq!(config.extra_read_paths, [PathBuf::from("/"), node.0.join("volumes")]);
     assert_eq!(
         (config.timeouts.head, config.timeouts.drain),
         (Duration::from_millis(200), Duration::ZERO)
@@ -282,173 +228,143 @@ fn a_token_may_come_from_elsewhere() {
     ] {
         let (config, findings) = node.load_with(&text(token), &[], variables);
         assert!(findings.is_empty(), "{token}: {findings}");
-        assert_eq!(config.unwrap().token, TOKEN, "{token}");
+        assert_eq!(config.unwrap().token.as_bytes(), TOKEN.as_bytes(), "{token}");
     }
-    let dollars = "a$-b$$c-dollars$";
-    let told = "error: token: names the environment variable c, which is not set; set it";
-    assert_eq!(node.load_with(&text(dollars), &[], &[]).1.to_string(), told);
-    let (config, _) = node.load_with(&text(dollars), &[], &[("c", "C")]);
-    assert_eq!(config.unwrap().token, "a$-b$C-dollars$");
+    let dollars = text("a$-b$$c-dollars$");
+    let (config, _) = node.load_with(&dollars, &[], &[("c", "C")]);
+    assert_eq!(config.unwrap().token.as_bytes(), b"a$-b$C-dollars$");
 }
 
 #[test]
-fn a_token_that_cannot_work_is_told_without_showing_it() {
+fn a_configuration_shows_no_token() {
+    let config = Node::new().config("");
+    let shown = format!("{config:?}");
+    assert!(shown.contains("[not shown]") && !shown.contains(&TOKEN[..12]), "{shown}");
+}
+
+#[test]
+fn later_files_win_and_each_value_remembers_its_own() {
     let node = Node::new();
-    node.write("empty", "\n");
-    for (token, told) in [
-        ("", "token: is missing; copy"),
-        ("token:", "token: is missing; copy"),
-        ("token: ''", "token: is empty; copy"),
-        ("token: elevenbytes", "token: has 11 bytes and needs at least 12"),
-        ("token: 123456789012345", "token: is not a text; put it in quotes"),
-        (
-            "token: file:///no/such/file",
-            "token: names the file /no/such/file, which cannot be read: no such file",
-        ),
-        ("token: file://empty", "token: is empty"),
-        ("token: ${MISSING}", "token: names the environment variable MISSING, which is not set"),
-        ("token: '${MISSING'", "token: has a ${ without its closing }"),
+    let there = node.0.join("there");
+    fs::create_dir_all(there.join("backups")).unwrap();
+    let wings = node.write("wings.yml", &wings());
+    let ours = node.write(
+        "there/ours.yml",
+        "system: {backup_directory: backups}\nremote:\nwinglet:\n  listen: ['unix:w.sock']\n  state_directory: state\n  timeouts: {head: 1s}",
+    );
+    let last = node.write("last.yml", "winglet: {timeouts: {head: 2s, idle: 3s}}");
+    let files = [wings.clone(), ours.clone(), last.clone()];
+    let loaded = load(&files, &[], &|_| None);
+    assert_eq!(loaded.findings, []);
+    let config = loaded.config.unwrap();
+    assert_eq!(config.token.as_bytes(), TOKEN.as_bytes());
+    assert_eq!(config.remote.as_deref(), Some("https://panel.example.com"));
+    // Relative paths count from the file that holds them.
+    assert_eq!(config.data, node.0.join("volumes"));
+    assert_eq!(config.backup_directory, there.join("backups"));
+    assert_eq!(config.state_directory, Some(there.join("state")));
+    assert_eq!(config.listen[0].to_string(), format!("unix:{}/w.sock", there.display()));
+    assert_eq!((config.timeouts.head.as_secs(), config.timeouts.idle.as_secs()), (2, 3));
+    assert_eq!(config.files, files);
+    let origin = |key: &str| {
+        let setting = loaded.settings.iter().find(|setting| setting.key == key).unwrap();
+        (setting.value.clone().unwrap_or_default(), setting.origin.clone())
+    };
+    for (key, value, from) in [
+        ("token", "(64 bytes)", Origin::File(wings.clone())),
+        ("remote", "https://panel.example.com", Origin::File(wings)),
+        ("system.backup_directory", "backups", Origin::File(ours.clone())),
+        ("winglet.listen", "[unix:w.sock]", Origin::File(ours)),
+        ("winglet.timeouts.head", "2s", Origin::File(last)),
+        ("winglet.timeouts.stall", "1m", Origin::Default),
+        ("winglet.unix_mode", "0660", Origin::Default),
+        ("winglet.reuse", "resume", Origin::Default),
     ] {
-        let text = format!("{token}\nsystem: {{data: volumes, backup_directory: backups}}\n");
-        let (config, findings) = node.load_with(&text, &[], &[]);
-        let findings = findings.to_string();
-        assert!(
-            config.is_none() && findings.starts_with(&format!("error: {told}")),
-            "{token}: {findings}"
-        );
-        assert!(!findings.contains("elevenbytes") && !findings.contains("12345"), "{findings}");
+        assert_eq!(origin(key), (value.to_owned(), from), "{key}");
     }
 }
 
 #[test]
-fn mistakes_name_the_key_and_the_remedy() {
+fn the_command_line_and_the_environment_are_named_too() {
     let node = Node::new();
-    node.write("file", "");
-    for (rest, told) in [
-        (
-            "winglet: {thread: 1}",
-            "winglet.thread: is an unknown key; the nearest known one is threads",
-        ),
-        (
-            "winglet: {Reuse: once}",
-            "winglet.Reuse: is an unknown key; the nearest known one is reuse",
-        ),
-        (
-            "winglet: {stall: 1s}",
-            "winglet.stall: is an unknown key; the nearest known one is timeouts.stall",
-        ),
-        (
-            "winglet: {timeouts: {ilde: 1s}}",
-            "winglet.timeouts.ilde: is an unknown key; the nearest known one is idle",
-        ),
-        ("winglet: {timeouts: 10s}", "winglet.timeouts: is the text \"10s\"; write a section"),
-        (
-            "winglet: {timeouts: {head: 0}}",
-            "winglet.timeouts.head: is the number 0; write a duration from 1ms to 1h",
-        ),
-        (
-            "winglet: {threads: 0}",
-            "winglet.threads: is the number 0; write a whole number from 1 to 1024",
-        ),
-        (
-            "winglet: {threads: 1025}",
-            "winglet.threads: is the number 1025; write a whole number from 1 to 1024",
-        ),
-        (
-            "winglet: {copy_buffer: 7}",
-            "winglet.copy_buffer: is the number 7; write a whole number from 8 to 4096",
-        ),
-        (
-            "winglet: {reuse: twice}",
-            "winglet.reuse: is the text \"twice\"; write one of once, resume, unlimited",
-        ),
-        (
-            "winglet: {rate_limit: 0.0005}",
-            "winglet.min_rate: is 1024 bytes/s, and winglet.rate_limit allows 525",
-        ),
-        ("api: 5", "api: is the number 5; write a section"),
-        (
-            "api: {trusted_proxies: [10.0.0.0/33]}",
-            "api.trusted_proxies[0]: is the text \"10.0.0.0/33\"; write an address",
-        ),
-        ("winglet: []", "winglet: is a list; write a section"),
+    let file = node.write("config.yml", "system: {data: volumes, backup_directory: backups}");
+    let listen = ["127.0.0.1:0".to_owned()];
+    let loaded = load(&[file], &listen, &|name| (name == "WINGS_TOKEN").then(|| TOKEN.into()));
+    let origin = |key: &str| {
+        let setting = loaded.settings.iter().find(|setting| setting.key == key).unwrap();
+        setting.origin.to_string()
+    };
+    assert_eq!(
+        (origin("token"), origin("winglet.listen")),
+        ("environment".into(), "command line".into())
+    );
+    assert_eq!(origin("api.host"), "default");
+}
+
+#[test]
+fn of_several_files_one_may_be_empty() {
+    let node = Node::new();
+    let (wings, empty) =
+        (node.write("wings.yml", &wings()), node.write("empty.yml", "# nothing\n"));
+    let loaded = load(&[wings.clone(), empty.clone()], &[], &|_| None);
+    assert_eq!(told(&loaded.findings), "");
+    // One that is missing is no empty one.
+    let absent = node.0.join("absent.yml");
+    let loaded = load(&[wings, absent.clone()], &[], &|_| None);
+    assert!(loaded.config.is_none() && loaded.findings.len() == 1);
+    assert!(
+        told(&loaded.findings).starts_with(&format!("error: {}: cannot be read", absent.display()))
+    );
+    let loaded = load(&[empty.clone(), empty], &[], &|_| None);
+    assert!(told(&loaded.findings).starts_with("error: token: is missing"));
+}
+
+#[test]
+fn the_keys_of_earlier_versions_still_count() {
+    let node = Node::new();
+    for (rest, expected) in [
+        ("winglet: {max_waiting_per_address: 7}", 7),
+        ("winglet: {max_streams_per_address: 3, max_waiting_per_address: 9}", 9),
+        ("winglet: {max_streams_per_address: 3, max_connections_per_address: 5}", 5),
     ] {
         let (config, findings) = node.load(rest);
-        let findings = findings.to_string();
-        assert!(
-            config.is_none() && findings.starts_with(&format!("error: {told}")),
-            "{rest}: {findings}"
+        assert_eq!(config.unwrap().max_connections_per_address, expected);
+        for line in findings.lines() {
+            let told = "_per_address: is called max_connections_per_address now; rename it";
+            assert!(line.starts_with("warning: winglet.max_") && line.ends_with(told), "{line}");
+        }
+        assert_eq!(
+            findings.lines().count(),
+            rest.matches("max_").count() - rest.matches("max_c").count()
         );
     }
-}
-
-#[test]
-fn all_mistakes_are_told_at_once() {
-    let (config, findings) = Node::new().load_with(
-        "winglet: {threads: x, sandbox: 3, typo: 1}\napi: {port: y}",
-        &[],
-        &[],
-    );
-    assert!(config.is_none());
-    let keys: Vec<_> = findings.iter().map(|finding| finding.key.as_str()).collect();
-    let expected = [
-        "winglet.typo",
-        "token",
-        "system.data",
-        "system.backup_directory",
-        "api.port",
-        "winglet.threads",
-    ];
-    assert_eq!(keys[..6], expected);
-    assert_eq!(keys[6..], ["winglet.sandbox"]);
-}
-
-#[test]
-fn warnings_leave_a_configuration() {
-    let node = Node::new();
-    fs::remove_dir(node.0.join("volumes")).unwrap();
-    let (config, findings) = node.load("");
+    let (config, findings) = node.load("winglet: {copy_buffer: 7, max_requests_per_connection: x}");
     assert!(config.is_some());
-    let told = format!(
-        "warning: system.data: {}/volumes does not exist; /download/file will answer 404",
-        node.0.display()
+    assert_eq!(
+        findings,
+        "warning: winglet.copy_buffer: is gone: the buffer has one size now; remove the key\n\
+         warning: winglet.max_requests_per_connection: is gone: the number is fixed now; remove the key"
     );
-    assert_eq!(findings.to_string(), told);
-
-    fs::remove_dir(node.0.join("backups")).unwrap();
-    node.write("backups", "a file");
-    let (config, findings) = node.load("");
-    assert!(config.is_none());
-    assert!(
-        findings.to_string().contains("backups is not a directory; name the directory"),
-        "{findings}"
-    );
-
-    let (config, findings) = Node::new().load("winglt: {threads: 1}\nremote: panel.example.com");
-    assert!(config.is_some() && !findings.has_errors());
-    let keys: Vec<_> = findings.into_iter().map(|finding| finding.key).collect();
-    assert_eq!(keys, ["winglt", "remote"]);
 }
 
 #[test]
-fn a_file_that_is_no_configuration() {
+fn a_reload_resolves_no_name_that_it_knows() {
     let node = Node::new();
-    for (text, told) in [
-        ("", "config.yml: holds nothing; write a configuration"),
-        ("- a\n- b\n", "config.yml: holds a list; write a configuration"),
-        ("a: [1\nb: 2\n", "at line 2"),
-        ("a: 1\na: 2\n", "duplicate entry"),
-        (
-            "a: 1\ntoken: 99999999999999999999\n",
-            "holds a number that is too large, at line 2 column 8; put it in quotes",
-        ),
-    ] {
-        let (config, findings) = node.load_with(text, &[], &[]);
-        let findings = findings.to_string();
-        assert!(config.is_none() && findings.contains(told), "{text:?}: {findings}");
-    }
-    let (config, findings) = load(&node.0.join("absent.yml"), &[], &|_| None);
-    assert!(config.is_none());
-    assert!(findings.to_string().ends_with("absent.yml: cannot be read (no such file or directory); name the node's configuration with --config FILE"));
-    assert!(load(Path::new(""), &[], &|_| None).1.has_errors());
+    let file = node.write("config.yml", &wings().replace("host: 0.0.0.0", "host: name.invalid"));
+    let text = "winglet: {listen: ['one.invalid:80', 'tls:two.invalid:81']}\n";
+    let more = node.write("more.yml", text);
+    let listen = |name: &str, port: u16, tls| Listen::Tcp {
+        address: ([192, 0, 2, 1], port).into(),
+        tls,
+        name: Some(name.into()),
+    };
+    let before = [listen("name.invalid", 8080, false)];
+    let loaded = load_after(std::slice::from_ref(&file), &[], &|_| None, &before);
+    assert_eq!(loaded.config.unwrap().listen, before);
+    let before = [listen("two.invalid", 81, true), listen("one.invalid", 80, false)];
+    let config = load_after(&[file.clone(), more.clone()], &[], &|_| None, &before).config.unwrap();
+    assert_eq!(config.listen, [before[1].clone(), before[0].clone()]);
+    assert_eq!(config.listen[1].to_string(), "tls:two.invalid:81");
+    let unknown = load_after(&[file, more], &[], &|_| None, &before[..1]);
+    assert!(told(&unknown.findings).contains("\"one.invalid\" has no address"));
 }

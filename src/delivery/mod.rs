@@ -1,5 +1,7 @@
-//! From the last byte sent to the last line logged: watching what a client acknowledges, and
-//! recording how its download ended.
+//! From the first content byte sent to the last line logged: how fast a client takes its bytes, how
+//! its download ended, and the record of that.
 
+pub mod pace;
 pub mod record;
+pub mod transfer;
 pub mod watch;

@@ -1,22 +1,73 @@
-//! Streams that have ended, on their way to the journal and the access log.
+//! The end of a delivery, on its way to the journal and the access log.
 //!
 //! The acceptor must not wait for a disk or a log reader. It ends a stream in memory, where that
-//! counts at once, and leaves the record to the housekeeper through a bounded list.
-
-use std::mem;
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+//! counts at once, and sends the [`Record`] to the housekeeper.
 
 use crate::logging::access::{Bytes, Entry, Outcome};
-use crate::pool::exchange::Delivery;
-use crate::replay::{EndedBy, Finished, StreamEnd};
+use crate::replay::{EndedBy, Finished, Key, Stream, StreamEnd};
 
-/// At most this many ended streams wait for the housekeeper; the next one is recorded on the spot.
-const MAX_WAITING: usize = 4096;
-/// Records are gathered for this long, so that a busy server does not wake a thread a request.
-const GATHER: Duration = Duration::from_millis(2);
+/// A content answer from its first byte until it is recorded.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The link's stream; `None` if nothing is to be accounted for.
+    pub stream: Option<Stream>,
+    /// The value of [`Socket::sent`](crate::net::socket::Socket::sent) at the first content byte.
+    pub content_start: u64,
+    /// Content bytes of the answer.
+    pub content: u64,
+    /// No proxy stands between this connection and the client.
+    pub direct: bool,
+    /// The line for the access log.
+    pub entry: Entry,
+}
 
-/// An ended stream.
+impl Delivery {
+    /// How many content bytes are among the first `bytes` of the connection.
+    pub fn content_of(&self, bytes: u64) -> u64 {
+        bytes.saturating_sub(self.content_start).min(self.content)
+    }
+
+    /// The link that pays for it.
+    pub fn link(&self) -> Option<Key> {
+        self.stream.as_ref().map(Stream::key)
+    }
+
+    /// Whether acknowledgements alone do not tell that the client has its bytes: on a direct
+    /// connection they may lie unread. To a proxy they say all that can be known, and without a
+    /// link nobody asks.
+    pub fn needs_proof(&self) -> bool {
+        self.direct && self.stream.is_some()
+    }
+
+    /// Tells the link how far this stream has come; both count bytes of the connection.
+    pub fn note_progress(&self, sent: u64, acknowledged: u64) {
+        if let Some(stream) = &self.stream {
+            stream.progress(self.content_of(sent), self.content_of(acknowledged));
+        }
+    }
+
+    /// Ends the stream in memory at `now` (seconds since the epoch). `sent` and `acknowledged`
+    /// count bytes of the connection.
+    pub fn end(
+        self,
+        sent: u64,
+        acknowledged: u64,
+        by: EndedBy,
+        outcome: Outcome,
+        now: u64,
+    ) -> Box<Record> {
+        let (sent, acknowledged) = (self.content_of(sent), self.content_of(acknowledged));
+        let end = StreamEnd { sent, acknowledged, by };
+        Box::new(Record {
+            finished: self.stream.map(|stream| stream.finish(&end, now)),
+            entry: self.entry,
+            bytes: Bytes { sent: acknowledged, content: self.content, link: None },
+            outcome,
+        })
+    }
+}
+
+/// A delivery that has ended in memory, and not yet in the journal and the log.
 #[derive(Debug)]
 pub struct Record {
     entry: Entry,
@@ -25,95 +76,12 @@ pub struct Record {
     finished: Option<Finished>,
 }
 
-impl Delivery {
-    /// Ends the stream in memory. `acknowledged` counts the answer's content.
-    pub fn end(self, sent: u64, acknowledged: u64, outcome: Outcome, now: u64) -> Record {
-        let by = if outcome == Outcome::Delivered { EndedBy::Client } else { EndedBy::Reset };
-        let end = StreamEnd { sent, acknowledged, by };
-        Record {
-            finished: self.stream.map(|stream| stream.finish(&end, now)),
-            entry: self.entry,
-            bytes: Bytes { sent: acknowledged, content: self.content, link: None },
-            outcome,
-        }
-    }
-}
-
 impl Record {
     /// Writes to the journal, then to the log: what the log calls delivered, the journal knows.
-    pub fn write(mut self) {
+    pub fn write(mut self: Box<Self>) {
         if let Some(progress) = self.finished.and_then(Finished::record) {
             self.bytes.link = Some((progress.delivered, progress.length));
         }
         self.entry.log(&self.bytes, &self.outcome);
-    }
-}
-
-/// The list of ended streams.
-#[derive(Debug, Default)]
-pub struct Records {
-    waiting: Mutex<Waiting>,
-    wake: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    records: Vec<Record>,
-    closed: bool,
-    called: bool,
-}
-
-impl Records {
-    /// Leaves `record` to the housekeeper.
-    pub fn push(&self, record: Record) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.closed || waiting.records.len() >= MAX_WAITING {
-            drop(waiting);
-            record.write();
-            return;
-        }
-        waiting.records.push(record);
-        if waiting.records.len() == 1 {
-            self.wake.notify_one();
-        }
-    }
-
-    /// Wakes the housekeeper for another reason.
-    pub fn call(&self) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).called = true;
-        self.wake.notify_one();
-    }
-
-    /// From here on, records are written on the spot.
-    pub fn close(&self) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-        self.wake.notify_one();
-    }
-
-    /// Whether [`Records::close`] was called.
-    pub fn is_closed(&self) -> bool {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).closed
-    }
-
-    /// Waits up to `timeout` for records, and takes them all.
-    pub fn take(&self, timeout: Duration) -> Vec<Record> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = |waiting: &mut Waiting| {
-            waiting.records.is_empty() && !waiting.closed && !waiting.called
-        };
-        if idle(&mut waiting) {
-            waiting = self
-                .wake
-                .wait_timeout_while(waiting, timeout, idle)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-            if !waiting.closed && !waiting.called && !waiting.records.is_empty() {
-                drop(waiting);
-                std::thread::sleep(GATHER);
-                waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            }
-        }
-        waiting.called = false;
-        mem::take(&mut waiting.records)
     }
 }

@@ -1,4 +1,5 @@
-//! One request to one answer: verify the token, find the file, claim the link, respond.
+//! One request to one answer: verify the token, find the file, claim the link, respond; and later
+//! pieces of what that began.
 //!
 //! The claim comes last before the content, so that a request which ends in an error spends and
 //! binds nothing.
@@ -8,42 +9,71 @@ pub mod body;
 use std::ops::Range;
 use std::time::Instant;
 
-use percent_encoding::percent_decode_str;
-
 use crate::config::Reuse;
-use crate::download::body::Broken;
-use crate::http::cors;
-use crate::http::head::{Field, Head, Method, Route};
+use crate::delivery::pace::Broken;
+use crate::delivery::record::Delivery;
+use crate::delivery::transfer::Transfer;
+use crate::http::head::{Field, Method};
+use crate::http::page::Landing;
 use crate::http::range::{Conditions, Selection, Validators, select};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
-use crate::link::storage::Found;
+use crate::link::storage::{Found, OpenError};
 use crate::link::token::{Claims, Endpoint, TokenFault};
-use crate::logging::access::{Bytes, Entry, Outcome};
+use crate::logging::access::{Entry, Outcome};
+use crate::logging::throttle::Kind;
 use crate::net::address::ClientKey;
-use crate::pool::exchange::{After, Delivery, Exchange};
-use crate::replay::{self, FileVersion, Stream};
+use crate::pool::exchange::{Exchange, Next, Request, Task, Work};
+use crate::replay::{self, ClaimRequest, EndedBy, FileVersion, Stream};
 use crate::shared::{Settings, Shared};
 
-/// Answers `exchange`, whose target arrived as `url`, and gives its connection back.
-pub fn serve(shared: &Shared, exchange: Exchange, url: &str) {
-    let settings = shared.settings();
-    let entry = Entry {
-        client: exchange.client,
-        method: exchange.head.method.name(),
-        endpoint: endpoint_of(&exchange.head).map_or("-", Endpoint::name),
-        status: 0,
-        resource: None,
-        began: Instant::now(),
-        id: shared.next_id(),
-    };
-    Serving { shared, settings: &settings, exchange, entry }.run(url);
+/// Does what `exchange` asks for, and gives its connection back.
+pub fn serve(shared: &Shared, exchange: Exchange) {
+    match exchange.open() {
+        Some((work, Task::Answer(request))) => {
+            let settings = shared.settings();
+            let entry = Entry {
+                client: request.client,
+                method: request.head.method.name(),
+                endpoint: request.head.endpoint().map_or("-", Endpoint::name),
+                status: 0,
+                resource: None,
+                began: Instant::now(),
+                id: shared.next_id(),
+            };
+            Serving { shared, settings: &settings, work, request: *request, entry }.run();
+        }
+        Some((work, Task::Piece(transfer))) => send(shared, work, transfer),
+        _ => {}
+    }
 }
 
+/// Sends the next piece of `transfer`.
+fn send(shared: &Shared, mut work: Work, mut transfer: Box<Transfer>) {
+    let Some(socket) = work.socket() else { return };
+    match body::send_piece(&mut transfer, socket, &shared.waiting) {
+        Ok(piece) => work.finish(Next::Piece(transfer, piece)),
+        Err(broken) => {
+            let (sent, acknowledged) = (socket.sent(), socket.acknowledged().unwrap_or(0));
+            let by = if socket.died() { EndedBy::Reset } else { EndedBy::Other };
+            if broken == Broken::LinkGone {
+                socket.reset_at_close();
+            }
+            let outcome = Outcome::Interrupted(broken.to_string());
+            let now = shared.clock.unix();
+            // A worker may wait for the disk: it records on the spot.
+            transfer.delivery.end(sent, acknowledged, by, outcome, now).write();
+            work.finish(Next::Abort);
+        }
+    }
+}
+
+/// A request that is being answered.
 struct Serving<'a> {
     shared: &'a Shared,
     settings: &'a Settings,
-    exchange: Exchange,
+    work: Work,
+    request: Request,
     entry: Entry,
 }
 
@@ -52,13 +82,16 @@ struct Granted {
     found: Found,
     selection: Selection,
     /// How its link is claimed; `None` where its token is not one-time.
-    claim: Option<replay::ClaimRequest>,
+    claim: Option<ClaimRequest>,
+    /// When the token expires, unless it has and only a grant keeps the link alive.
+    until: Option<u64>,
 }
 
 impl Serving<'_> {
-    fn run(mut self, url: &str) {
-        match self.prepare(url) {
+    fn run(mut self) {
+        match self.prepare() {
             Err(refusal) => self.refuse(&refusal),
+            Ok(granted) if self.request.head.wants_page() => self.show_page(&granted),
             Ok(granted) => match &granted.selection {
                 Selection::NotModified => self.answer(&granted, 304),
                 Selection::PreconditionFailed => self.refuse(&Refusal::Precondition),
@@ -66,7 +99,7 @@ impl Serving<'_> {
                     self.refuse(&Refusal::Range { length: granted.found.length });
                 }
                 Selection::Whole | Selection::Part(_)
-                    if self.exchange.head.method == Method::Head =>
+                    if self.request.head.method == Method::Head =>
                 {
                     self.answer(&granted, 200);
                 }
@@ -83,34 +116,33 @@ impl Serving<'_> {
     }
 
     /// Everything up to the claim, which changes nothing.
-    fn prepare(&mut self, url: &str) -> Result<Granted, Refusal> {
-        let endpoint = endpoint_of(&self.exchange.head).ok_or(Refusal::UnknownPath)?;
+    fn prepare(&mut self) -> Result<Granted, Refusal> {
+        let endpoint = self.request.head.endpoint().ok_or(Refusal::UnknownPath)?;
         let now = self.shared.clock.unix();
-        let token = token_of(url).unwrap_or_default();
-        let claims =
-            self.settings.verifier.verify(&token, endpoint, now).map_err(Refusal::Token)?;
+        let token = self.request.head.token().unwrap_or_default();
+        let claims = self.settings.verifier.verify(&token, endpoint, now)?;
         self.entry.resource = Some(claims.resource.clone());
         let claim = self.link(&claims);
-        match &claim {
-            Some(claim) => {
-                self.shared.replay.check(claim, &self.settings.rules, now)?;
-            }
+        let last_seen = match &claim {
+            Some(claim) => self.shared.replay.check(claim, &self.settings.rules, now)?,
             None if claims.expired => return Err(Refusal::Token(TokenFault::Expired)),
-            None => {}
-        }
+            None => None,
+        };
         let found = self.settings.storage.open(&claims.resource)?;
-        let conditions = self.conditions();
+        let mut conditions = self.conditions();
+        conditions.changed = last_seen.is_some_and(|tag| tag != found.tag);
         let file = Validators { tag: found.tag, modified: found.modified, length: found.length };
-        Ok(Granted { selection: select(&conditions, &file), found, claim })
+        let until = (!claims.expired).then_some(claims.expires);
+        Ok(Granted { selection: select(&conditions, &file), found, claim, until })
     }
 
-    fn link(&self, claims: &Claims) -> Option<replay::ClaimRequest> {
+    fn link(&self, claims: &Claims) -> Option<ClaimRequest> {
         let unique_id = claims.unique_id.as_deref()?;
-        Some(replay::ClaimRequest {
+        Some(ClaimRequest {
             key: replay::key_of(unique_id),
             resource: replay::hash_of(&claims.resource),
-            server: replay::key_of(claims.resource.server().as_str()),
-            client: self.exchange.client.map(ClientKey::of),
+            server: replay::key_of(&claims.resource.server().to_string()),
+            client: self.request.client.map(ClientKey::of),
             expires: claims.expires,
             expired: claims.expired,
         })
@@ -121,9 +153,10 @@ impl Serving<'_> {
     }
 
     fn conditions(&self) -> Conditions<'_> {
-        let head = &self.exchange.head;
+        let head = &self.request.head;
         let ranges = self.offers_ranges() && head.method == Method::Get;
         Conditions {
+            changed: false,
             range: head.field(Field::Range).filter(|_| ranges),
             if_range: head.field(Field::IfRange),
             if_match: head.field(Field::IfMatch),
@@ -140,152 +173,90 @@ impl Serving<'_> {
             self.shared.replay.claim(claim, &self.settings.rules, now, &subject, &span)
         });
         match claimed {
-            Ok(stream) => self.send(&granted, span, stream),
+            Ok(stream) => self.send(granted, span, stream),
             Err(error) => self.refuse(&error.into()),
         }
     }
 
-    fn send(mut self, granted: &Granted, span: Range<u64>, mut stream: Option<Stream>) {
+    fn send(mut self, granted: Granted, span: Range<u64>, stream: Option<Stream>) {
         self.entry.status = if matches!(granted.selection, Selection::Part(_)) { 206 } else { 200 };
-        let cors = cors::lines(&self.exchange.head, &self.settings.config);
-        let frame = self.frame(&cors);
-        let head = response::content_head(
-            &frame,
-            &granted.found,
-            &granted.selection,
-            self.offers_ranges(),
-        );
-        let content = span.end - span.start;
-        let Some(socket) = self.exchange.socket() else { return };
-        let content_start = socket.sent() + head.len() as u64;
-        let result = body::send(
-            socket,
-            &head,
-            &granted.found.file,
-            span,
-            &self.settings.pace,
-            stream.as_mut(),
-        );
-        let delivery = Delivery { stream, content_start, content, entry: self.entry };
-        match result {
-            Ok(()) => {
-                let after = after(&self.exchange);
-                self.exchange.finish(after, Some(Box::new(delivery)));
-            }
-            Err(broken) => {
-                let stuck = matches!(broken, Broken::Stalled | Broken::TooSlow);
-                let (sent, acknowledged) = self.exchange.socket().map_or((0, 0), |socket| {
-                    if stuck {
-                        socket.reset_at_close();
-                    }
-                    (socket.sent(), socket.acknowledged().unwrap_or(0))
-                });
-                let sent = sent.saturating_sub(content_start);
-                let acknowledged = acknowledged.saturating_sub(content_start);
-                let outcome = Outcome::Interrupted(broken.to_string());
-                let record = delivery.end(sent, acknowledged, outcome, self.shared.clock.unix());
-                // A worker may wait for the disk: it records on the spot.
-                record.write();
-                self.exchange.finish(After::Abort, None);
-            }
+        let Granted { found, selection, .. } = granted;
+        let context = self.context();
+        let head = response::content_head(&context, &found, &selection, self.offers_ranges());
+        let keep_alive = self.may_keep();
+        let early_input = self.work.has_input();
+        let Some(socket) = self.work.socket() else { return };
+        let delivery = Delivery {
+            stream,
+            content_start: socket.sent() + head.len() as u64,
+            content: span.end - span.start,
+            direct: self.request.direct,
+            entry: self.entry,
+        };
+        let mut transfer = Transfer::new(delivery, head, found.file, span, keep_alive);
+        transfer.early_input = early_input;
+        if self.request.head_only {
+            transfer.allowance = 0;
         }
+        send(self.shared, self.work, Box::new(transfer));
     }
 
     /// Answers without content: a `HEAD`, or 304.
     fn answer(mut self, granted: &Granted, status: u16) {
         self.entry.status = status;
-        let cors = cors::lines(&self.exchange.head, &self.settings.config);
-        let frame = self.frame(&cors);
+        let context = self.context();
         let answer = if status == 304 {
-            response::not_modified(&frame, &granted.found)
+            response::not_modified(&context, &granted.found)
         } else {
             // The same head as a plain GET: Range means nothing to HEAD (RFC 9110 §14.2).
-            response::content_head(&frame, &granted.found, &Selection::Whole, self.offers_ranges())
+            response::content_head(
+                &context,
+                &granted.found,
+                &Selection::Whole,
+                self.offers_ranges(),
+            )
         };
+        self.finish(&answer, &Outcome::Answered);
+    }
+
+    /// Answers with the landing page, which uses no link.
+    fn show_page(mut self, granted: &Granted) {
+        self.entry.status = 200;
+        let link = self.request.head.download_link();
+        let Granted { found, until, .. } = granted;
+        let landing =
+            Landing { name: &found.name, length: found.length, until: *until, link: &link };
+        let answer = response::landing(&self.context(), &landing);
         self.finish(&answer, &Outcome::Answered);
     }
 
     fn refuse(mut self, refusal: &Refusal) {
         self.entry.status = refusal.status();
-        let cors = cors::lines(&self.exchange.head, &self.settings.config);
-        let answer = response::refusal(&self.frame(&cors), refusal);
-        if let Refusal::Storage(cause) = refusal {
-            log::warn!("request {}: {cause}", self.entry.id);
+        let answer = response::refusal(&self.context(), refusal);
+        if let Refusal::Open(OpenError::Failed(cause)) = refusal {
+            let client = self.entry.client.map(ClientKey::of);
+            let message = || format!("request {}: {cause}", self.entry.id);
+            self.shared.throttle.warn(Kind::Storage, client, Instant::now(), message);
         }
-        let unsigned = matches!(refusal, Refusal::Token(fault) if fault.is_unsigned());
-        if unsigned && !self.shared.logs_unsigned() {
-            self.send_off(&answer);
-        } else {
-            self.finish(&answer, &Outcome::Refused(refusal.cause()));
-        }
-    }
-
-    fn finish(self, answer: &[u8], outcome: &Outcome) {
-        self.entry.log(&Bytes::default(), outcome);
-        self.send_off(answer);
+        self.finish(&answer, &Outcome::Refused(refusal.cause()));
     }
 
     /// Writes an answer without content, which a client takes at once or not at all.
-    fn send_off(mut self, answer: &[u8]) {
-        let taken = self.exchange.socket().is_some_and(|socket| socket.write_at_once(answer));
-        let after = if taken { after(&self.exchange) } else { After::Abort };
-        self.exchange.finish(after, None);
+    fn finish(mut self, answer: &[u8], outcome: &Outcome) {
+        self.entry.log_bounded(outcome, &self.shared.throttle);
+        let taken = self.work.socket().is_some_and(|socket| socket.write_at_once(answer));
+        let next = if taken { Next::Answered(self.may_keep()) } else { Next::Abort };
+        self.work.finish(next);
     }
 
-    fn frame<'b>(&'b self, cors: &'b str) -> ResponseContext<'b> {
-        let panel = self.settings.config.remote.as_deref();
-        let mut frame = ResponseContext::of(Some(&self.exchange.head), &self.entry.id, panel);
-        frame.keep_alive = frame.keep_alive && !self.exchange.last;
-        frame.cors = cors;
-        frame
+    fn context(&self) -> ResponseContext<'_> {
+        let (head, config) = (&self.request.head, &self.settings.config);
+        let mut context = ResponseContext::of(Some(head), &self.entry.id, config);
+        context.keep_alive = self.may_keep();
+        context
     }
-}
 
-fn after(exchange: &Exchange) -> After {
-    if exchange.head.keep_alive && !exchange.last { After::KeepAlive } else { After::Close }
-}
-
-fn endpoint_of(head: &Head) -> Option<Endpoint> {
-    match head.route {
-        Route::Download(endpoint) => Some(endpoint),
-        _ => None,
-    }
-}
-
-/// The first `token` parameter of a target's query, decoded. One that is not text is no token.
-pub fn token_of(target: &str) -> Option<String> {
-    let query = target.split_once('?')?.1.split('#').next().unwrap_or("");
-    query.split('&').find_map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = percent_decode_str(name).decode_utf8().ok()?;
-        if name != "token" {
-            return None;
-        }
-        Some(percent_decode_str(value).decode_utf8().map_or_else(|_| "?".into(), Into::into))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::token_of;
-
-    #[test]
-    fn the_first_token_parameter_counts() {
-        let table = [
-            ("/x", None),
-            ("/x?", None),
-            ("/x?token", Some("")),
-            ("/x?token=", Some("")),
-            ("/x?token=a", Some("a")),
-            ("/x?a=b&token=c&token=d", Some("c")),
-            ("/x?tokens=a", None),
-            ("/x?%74oken=a%2Eb", Some("a.b")),
-            ("/x?token=%ff", Some("?")),
-            ("/x?token=a#token=b", Some("a")),
-            ("/x?token=a=b", Some("a=b")),
-        ];
-        for (target, expected) in table {
-            assert_eq!(token_of(target).as_deref(), expected, "{target}");
-        }
+    fn may_keep(&self) -> bool {
+        self.request.head.keep_alive && !self.request.last
     }
 }

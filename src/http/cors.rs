@@ -7,12 +7,12 @@
 use crate::config::Config;
 use crate::http::head::{Field, Head, Method};
 
-/// The header lines for an answer to `head`, each with its CR LF; empty where none is due.
+/// The header lines for an answer to `head`, each with its CR LF; empty if there are none.
 pub fn lines(head: &Head, config: &Config) -> String {
     if config.remote.is_none() && config.allowed_origins.is_empty() {
         return String::new();
     }
-    // The answer depends on Origin even where the request has none: a cache must know.
+    // The answer depends on Origin even if the request has none, and caches must know.
     let mut lines = String::from("Vary: Origin\r\n");
     let Some(origin) = head.field(Field::Origin).filter(|origin| allowed(origin, config)) else {
         return lines;

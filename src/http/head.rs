@@ -1,22 +1,27 @@
-//! Screens a request head: decides from untrusted bytes whether there is a sound request
-//! (RFC 9112), before anything else of the program sees it.
+//! Screens a request head: untrusted bytes become a [`Head`] or a refusal (RFC 9112), before any
+//! other part of the program sees them.
 //!
-//! A [`Head`] that exists has a well-formed request line in printable ASCII, one `Host`, no body
+//! A [`Head`] that exists has a well-formed request line in printable ASCII, a valid `Host`, no body
 //! and no expectation. Whatever could be read in two ways is refused, not repaired.
+
+mod survey;
+mod target;
 
 use std::borrow::Cow;
 
-use percent_encoding::percent_decode_str;
+use survey::Survey;
+pub use target::token_of;
+use target::{is_page, parameters};
 
 use crate::http::refusal::Refusal;
 use crate::link::token::Endpoint;
 
-/// A head, request line included, may have this many bytes.
+/// Longest head in bytes, request line included.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// A head may have this many header fields.
+/// Most header fields in a head.
 pub const MAX_FIELDS: usize = 100;
 
-/// Empty lines before a request line that are skipped.
+/// Most empty lines that are skipped before a request line.
 const MAX_EMPTY_LINES: usize = 4;
 
 /// The request method, as far as it matters here.
@@ -33,7 +38,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// The method's name, for the log and the private socket.
+    /// The method's name, for the log.
     pub fn name(self) -> &'static str {
         match self {
             Method::Get => "GET",
@@ -51,7 +56,7 @@ pub enum Route {
     Download(Endpoint),
     /// `/health`
     Health,
-    /// `*`, of `OPTIONS` only.
+    /// The server itself: the `*` of `OPTIONS`, and whatever `CONNECT` and `TRACE` name.
     Asterisk,
     /// Anything else.
     Unknown,
@@ -97,64 +102,88 @@ impl Field {
     }
 }
 
-/// A sound request head without a body.
+/// A valid request head without a body.
 #[derive(Clone, Debug)]
 pub struct Head {
     /// The method.
     pub method: Method,
     /// What the path names.
     pub route: Route,
-    /// The target in origin-form (RFC 9112 §3.2.1): printable ASCII without spaces.
-    pub target: String,
-    /// Spoken in HTTP/1.0.
+    /// The request is HTTP/1.0.
     pub http10: bool,
-    /// Whether the client wants the connection kept (RFC 9112 §9.3).
+    /// Whether the client wants the connection kept open (RFC 9112 §9.3).
     pub keep_alive: bool,
-    fields: Vec<(Field, String)>,
+    /// The target's query without its question mark: printable ASCII.
+    query: Box<str>,
+    fields: Vec<(Field, Box<[u8]>)>,
 }
 
 impl Head {
-    /// The field's value; `None` where it is absent or stands there more than once.
-    pub fn field(&self, field: Field) -> Option<&str> {
-        let mut values = self.fields.iter().filter(|(name, _)| *name == field);
-        match (values.next(), values.next()) {
-            (Some((_, value)), None) => Some(value),
+    /// The download that the path names.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        match self.route {
+            Route::Download(endpoint) => Some(endpoint),
             _ => None,
         }
     }
 
-    /// All values of a list-based field, joined with commas (RFC 9110 §5.3).
-    pub fn list(&self, field: Field) -> Option<Cow<'_, str>> {
-        let mut values = self.fields.iter().filter(|(name, _)| *name == field);
-        let (_, first) = values.next()?;
-        let mut joined = Cow::Borrowed(first.as_str());
-        for (_, value) in values {
-            joined.to_mut().push_str(", ");
-            joined.to_mut().push_str(value);
+    /// The first `token` parameter, decoded.
+    pub fn token(&self) -> Option<Cow<'_, str>> {
+        token_of(&self.query)
+    }
+
+    /// Whether the link asks for its landing page instead of the file: a `page` parameter, whatever
+    /// its value.
+    pub fn wants_page(&self) -> bool {
+        parameters(&self.query).any(is_page)
+    }
+
+    /// The same link without `page`, as a relative reference: `?` and the rest of the query as it
+    /// was.
+    pub fn download_link(&self) -> String {
+        let rest: Vec<&str> = parameters(&self.query).filter(|pair| !is_page(pair)).collect();
+        format!("?{}", rest.join("&"))
+    }
+
+    /// The field's value; `None` if it is absent, repeated or not UTF-8.
+    pub fn field(&self, field: Field) -> Option<&str> {
+        let mut values = self.values(field);
+        match (values.next(), values.next()) {
+            (Some(value), None) => std::str::from_utf8(value).ok(),
+            _ => None,
         }
-        Some(joined)
+    }
+
+    /// The entries of `X-Forwarded-For`, nearest proxy first: from the last line to the first, each
+    /// from right to left.
+    pub fn forwarded(&self) -> impl Iterator<Item = &[u8]> {
+        self.values(Field::XForwardedFor).rev().flat_map(|line| line.rsplit(|byte| *byte == b','))
     }
 
     /// Whether an error is better shown as a page than as JSON: a browser asks for `text/html`.
     pub fn prefers_html(&self) -> bool {
-        self.list(Field::Accept).is_some_and(|accept| {
-            accept.split(',').any(|media| {
-                let media = media.split(';').next().unwrap_or("").trim();
-                media.eq_ignore_ascii_case("text/html")
-            })
+        let mut entries = self.values(Field::Accept).flat_map(|line| line.split(|b| *b == b','));
+        entries.any(|entry| {
+            let media = entry.split(|byte| *byte == b';').next().unwrap_or_default();
+            media.trim_ascii().eq_ignore_ascii_case(b"text/html")
         })
+    }
+
+    fn values(&self, field: Field) -> impl DoubleEndedIterator<Item = &[u8]> {
+        let lines = self.fields.iter().filter(move |(name, _)| *name == field);
+        lines.map(|(_, value)| &**value)
     }
 }
 
 /// The outcome of screening.
 #[derive(Debug)]
 pub enum Screened {
-    /// Sound so far; more bytes are needed.
+    /// Well-formed so far; more bytes are needed.
     Incomplete,
-    /// A sound head of this many bytes; what follows belongs to the next request.
+    /// A valid head of this many bytes; what follows belongs to the next request.
     Ready(Box<Head>, usize),
-    /// Refused, and the connection with it, since nobody knows where a next request would begin.
-    /// The head is there where it could be read.
+    /// Refused. The connection must close, since nobody knows where a next request would begin.
+    /// The head is there if it could be read.
     Refused(Option<Box<Head>>, Refusal),
 }
 
@@ -165,10 +194,10 @@ impl From<Refusal> for Screened {
 }
 
 /// Screens `bytes`, of which the first `seen` were screened before and found incomplete. Each byte
-/// is looked at once however slowly it comes.
+/// is looked at once, however slowly the bytes arrive.
 pub fn screen(bytes: &[u8], seen: usize) -> Screened {
-    // RFC 9112 §2.2: empty lines before the request line are skipped.
-    // Only a few: somebody who drips nothing else must not have them counted again and again.
+    // RFC 9112 §2.2: empty lines before the request line are skipped. Only a few: a client that
+    // drips nothing else must not have them counted again and again.
     let empty_lines = bytes.chunks_exact(2).take(MAX_EMPTY_LINES);
     let start = empty_lines.take_while(|pair| *pair == b"\r\n").count() * 2;
     let head = &bytes[start..];
@@ -177,23 +206,30 @@ pub fn screen(bytes: &[u8], seen: usize) -> Screened {
         Ok(end) => end,
         Err(refusal) => return refusal.into(),
     };
+    match end {
+        Some(end) if start + end <= MAX_HEAD_BYTES => match parse(&head[..end]) {
+            Ok((head, None)) => Screened::Ready(head, start + end),
+            Ok((head, Some(refusal))) => Screened::Refused(Some(head), refusal),
+            Err(refusal) => refusal.into(),
+        },
+        _ => screen_part(head, seen, bytes.len()),
+    }
+}
+
+/// Screens a head that is not complete, or too long. `total` counts skipped empty lines too.
+fn screen_part(head: &[u8], seen: usize, total: usize) -> Screened {
+    // A client that does not speak HTTP/1 is told as soon as its first line is complete.
     if head[seen..].contains(&b'\n')
-        && let Some(line_end) = head.iter().position(|byte| *byte == b'\n')
-        && let Err(refusal) = check_request_line(&head[..line_end + 1])
+        && let Err(refusal) = split_request_line(head)
     {
         return refusal.into();
     }
-    match end {
-        Some(end) if start + end <= MAX_HEAD_BYTES => match parse(&head[..end]) {
-            Ok(Ok(head)) => Screened::Ready(head, start + end),
-            Ok(Err((head, refusal))) => Screened::Refused(Some(head), refusal),
-            Err(refusal) => refusal.into(),
-        },
-        None if bytes.len() < MAX_HEAD_BYTES => Screened::Incomplete,
-        _ if !head[..head.len().min(MAX_HEAD_BYTES)].contains(&b'\n') => {
-            Refusal::TargetTooLong.into()
-        }
-        _ => Refusal::HeadersTooLarge.into(),
+    if total < MAX_HEAD_BYTES {
+        Screened::Incomplete
+    } else if head[..head.len().min(MAX_HEAD_BYTES)].contains(&b'\n') {
+        Refusal::HeadersTooLarge.into()
+    } else {
+        Refusal::TargetTooLong.into()
     }
 }
 
@@ -214,7 +250,7 @@ fn find_end(head: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
             }
             b'\n' | b'\r' | b'\t' => {}
             0..=31 | 127 => {
-                return Err(Refusal::Malformed("the request holds a control character"));
+                return Err(Refusal::Malformed("the request contains a control character"));
             }
             _ => {}
         }
@@ -223,201 +259,75 @@ fn find_end(head: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
     Ok(None)
 }
 
-/// Judges a request line as soon as it is complete, so that what is no HTTP/1 is told at once.
-fn check_request_line(line: &[u8]) -> Result<(), Refusal> {
+struct RequestLine<'a> {
+    method: &'a str,
+    target: &'a str,
+    http10: bool,
+}
+
+/// Splits a head into its request line, which must be complete, and the header section.
+fn split_request_line(head: &[u8]) -> Result<(RequestLine<'_>, &[u8]), Refusal> {
     const MALFORMED: Refusal = Refusal::Malformed("the request line is malformed");
-    let line = line.strip_suffix(b"\r\n").ok_or(MALFORMED)?;
+    let end = head.iter().position(|byte| *byte == b'\n').ok_or(MALFORMED)?;
+    let line = head[..end].strip_suffix(b"\r").ok_or(MALFORMED)?;
     if !line.iter().all(|byte| matches!(byte, 0x20..=0x7e)) {
-        return Err(Refusal::Malformed("the request line holds a character that is not ASCII"));
+        return Err(Refusal::Malformed("the request line has a character that is not ASCII"));
     }
-    let parts: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    let [method, target, version] = parts[..] else { return Err(MALFORMED) };
-    if method.is_empty() || target.is_empty() {
+    let line = std::str::from_utf8(line).map_err(|_| MALFORMED)?;
+    let mut parts = line.split(' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(MALFORMED);
+    };
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if method.is_empty() || !method.bytes().all(is_token) || target.is_empty() {
         return Err(MALFORMED);
     }
-    match version {
-        b"HTTP/1.0" | b"HTTP/1.1" => Ok(()),
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-            if major.is_ascii_digit() && minor.is_ascii_digit() =>
-        {
-            Err(Refusal::Version)
+    let http10 = match version.as_bytes() {
+        b"HTTP/1.0" => true,
+        // RFC 9110 §2.5: a later minor version is read as the latest one that is known.
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => false,
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
+            return Err(Refusal::Version);
         }
-        _ => Err(MALFORMED),
-    }
+        _ => return Err(MALFORMED),
+    };
+    Ok((RequestLine { method, target, http10 }, &head[end + 1..]))
 }
 
-type Parsed = Result<Result<Box<Head>, (Box<Head>, Refusal)>, Refusal>;
-
-fn parse(bytes: &[u8]) -> Parsed {
+/// Parses a complete head. The refusal that comes with a head is for what the head asks, not for
+/// how it is written.
+fn parse(bytes: &[u8]) -> Result<(Box<Head>, Option<Refusal>), Refusal> {
+    let (line, section) = split_request_line(bytes)?;
     let mut storage = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut request = httparse::Request::new(&mut storage);
-    match request.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => {
-            return Err(Refusal::Malformed("the request is malformed"));
-        }
+    let headers = match httparse::parse_headers(section, &mut storage) {
+        Ok(httparse::Status::Complete((_, headers))) => headers,
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadersTooLarge),
-        Err(httparse::Error::Version) => return Err(Refusal::Version),
-        Err(_) => return Err(Refusal::Malformed("a header of the request is malformed")),
-    }
-    let method_name = request.method.unwrap_or("");
-    let http10 = request.version == Some(0);
-    let target = request.path.unwrap_or("");
-    let (method, implemented) = parse_method(method_name);
-    let (route, target) = parse_target(method_name, target)?;
+        Ok(httparse::Status::Partial) | Err(_) => {
+            return Err(Refusal::Malformed("a header of the request is malformed"));
+        }
+    };
+    let (route, query) = target::parse(line.method, line.target)?;
     let mut survey = Survey::default();
     let mut fields = Vec::new();
-    for header in request.headers.iter() {
+    for header in headers {
         survey.add(header)?;
-        if let Some(field) = Field::named(header.name) {
-            // Values that are no text select nothing that this program has.
-            if let Ok(value) = std::str::from_utf8(header.value) {
-                fields.push((field, value.trim_matches([' ', '\t']).to_owned()));
-            }
-        }
+        fields.extend(Field::named(header.name).map(|field| (field, header.value.into())));
     }
-    survey.check_framing(http10)?;
-    let keep_alive = if http10 { survey.keep_alive } else { !survey.close };
-    let head = Box::new(Head { method, route, target, http10, keep_alive, fields });
-    let refusal = if !implemented { Some(Refusal::NotImplemented) } else { survey.refusal(&head) };
-    Ok(match refusal {
-        None => Ok(head),
-        Some(refusal) => Err((head, refusal)),
-    })
-}
-
-fn parse_method(name: &str) -> (Method, bool) {
-    match name {
+    survey.check_framing(line.http10)?;
+    let (method, implemented) = match line.method {
         "GET" => (Method::Get, true),
         "HEAD" => (Method::Head, true),
         "OPTIONS" => (Method::Options, true),
         "POST" | "PUT" | "DELETE" | "PATCH" | "CONNECT" | "TRACE" => (Method::Other, true),
         _ => (Method::Other, false),
-    }
-}
-
-/// The route and the origin-form of a target (RFC 9112 §3.2).
-fn parse_target(method: &str, target: &str) -> Result<(Route, String), Refusal> {
-    const MALFORMED: Refusal = Refusal::Malformed("the request's target is malformed");
-    if !target.bytes().all(|byte| matches!(byte, 0x21..=0x7e)) {
-        return Err(MALFORMED);
-    }
-    if method == "CONNECT" || (method == "OPTIONS" && target == "*") {
-        return Ok((Route::Asterisk, "*".into()));
-    }
-    let origin = if target.starts_with('/') {
-        Cow::Borrowed(target)
-    } else {
-        let (scheme, rest) = target.split_once("://").ok_or(MALFORMED)?;
-        if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-            return Err(MALFORMED);
-        }
-        let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        if authority == 0 {
-            return Err(MALFORMED);
-        }
-        match rest.get(authority..) {
-            Some(path) if path.starts_with('/') => Cow::Borrowed(path),
-            path => Cow::Owned(format!("/{}", path.unwrap_or(""))),
-        }
     };
-    let path = origin.split(['?', '#']).next().unwrap_or("");
-    let decoded = percent_decode_str(path).decode_utf8().unwrap_or_default();
-    let route = match decoded.as_ref() {
-        "/download/file" => Route::Download(Endpoint::File),
-        "/download/backup" => Route::Download(Endpoint::Backup),
-        "/health" => Route::Health,
-        _ => Route::Unknown,
-    };
-    Ok((route, origin.into_owned()))
-}
-
-/// What the header section says about framing and the connection.
-#[derive(Default)]
-struct Survey {
-    hosts: usize,
-    content_length: Option<u128>,
-    chunked: bool,
-    unknown_coding: bool,
-    unknown_expectation: bool,
-    close: bool,
-    keep_alive: bool,
-}
-
-impl Survey {
-    fn add(&mut self, header: &httparse::Header<'_>) -> Result<(), Refusal> {
-        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-        if is("host") {
-            self.hosts += 1;
-            let sound = |byte: &u8| matches!(byte, 0x21..=0x7e) && !b"/\\@?#,<>\"".contains(byte);
-            if !header.value.iter().all(sound) {
-                return Err(Refusal::Malformed("the Host header is malformed"));
-            }
-        } else if is("content-length") {
-            self.add_content_length(header.value)?;
-        } else if is("transfer-encoding") {
-            // A recipient that reads this list differently from a proxy in front is what request
-            // smuggling lives on (RFC 9112 §11.2): only the one exact spelling is understood.
-            match header.value {
-                value if value.eq_ignore_ascii_case(b"chunked") && !self.chunked => {
-                    self.chunked = true;
-                }
-                _ => self.unknown_coding = true,
-            }
-        } else if is("expect") {
-            self.unknown_expectation |= !header.value.eq_ignore_ascii_case(b"100-continue");
-        } else if is("connection") {
-            for option in header.value.split(|byte| *byte == b',') {
-                self.close |= option.trim_ascii().eq_ignore_ascii_case(b"close");
-                self.keep_alive |= option.trim_ascii().eq_ignore_ascii_case(b"keep-alive");
-            }
-        }
-        Ok(())
-    }
-
-    fn add_content_length(&mut self, value: &[u8]) -> Result<(), Refusal> {
-        const MALFORMED: Refusal = Refusal::Malformed("the Content-Length header is malformed");
-        if value.is_empty()
-            || !value.iter().all(u8::is_ascii_digit)
-            || self.content_length.is_some()
-        {
-            return Err(MALFORMED);
-        }
-        let digits = std::str::from_utf8(value).map_err(|_| MALFORMED)?;
-        let significant = digits.trim_start_matches('0');
-        // More digits than 2^64 has: no length that anybody means.
-        if significant.len() > 20 {
-            return Err(MALFORMED);
-        }
-        self.content_length = Some(significant.parse().unwrap_or(0));
-        Ok(())
-    }
-
-    /// Refuses what could be framed in two ways.
-    fn check_framing(&self, http10: bool) -> Result<(), Refusal> {
-        let coded = self.chunked || self.unknown_coding;
-        if coded && (self.content_length.is_some() || http10) {
-            return Err(Refusal::Malformed("the request's body has an ambiguous length"));
-        }
-        if self.hosts > 1 || (self.hosts == 0 && !http10) {
-            return Err(Refusal::Malformed("the request needs exactly one Host header"));
-        }
-        Ok(())
-    }
-
-    fn refusal(&self, head: &Head) -> Option<Refusal> {
-        if self.unknown_coding {
-            return Some(Refusal::NotImplemented);
-        }
-        if self.chunked || self.content_length.is_some_and(|length| length > 0) {
-            return Some(match (head.route, head.method) {
-                (Route::Unknown, _) => Refusal::UnknownPath,
-                (_, Method::Get | Method::Head) => Refusal::Body,
-                _ => Refusal::Method,
-            });
-        }
-        self.unknown_expectation.then_some(Refusal::Expectation)
-    }
+    let keep_alive = if line.http10 { survey.keep_alive } else { !survey.close };
+    let http10 = line.http10;
+    let head = Box::new(Head { method, route, http10, keep_alive, query: query.into(), fields });
+    let refusal = if implemented { survey.refusal(&head) } else { Some(Refusal::NotImplemented) };
+    Ok((head, refusal))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 pub mod cors;
 pub mod head;
+pub mod page;
 pub mod range;
 pub mod refusal;
 pub mod response;

@@ -1,15 +1,20 @@
-//! Ranges and preconditions: from a request's header fields to the bytes that answer it
-//! (RFC 9110 §13 and §14).
+//! Ranges and preconditions: from a request's header fields to the bytes that answer it (RFC 9110
+//! §13 and §14).
+//!
+//! A range is an offer that may be declined: whatever is malformed, ambiguous or risky selects the
+//! whole file.
 
 use std::ops::Range;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::link::storage::EntityTag;
 
-/// The header fields that select, as they came.
+/// What selects: the header fields as they came, and what the link has seen.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Conditions<'a> {
-    /// `Range`; `None` also where several lines made it ambiguous.
+    /// The file has changed since the link's last stream.
+    pub changed: bool,
+    /// `Range`; `None` also if several lines made it ambiguous.
     pub range: Option<&'a str>,
     /// `If-Range`
     pub if_range: Option<&'a str>,
@@ -23,6 +28,15 @@ pub struct Conditions<'a> {
     pub if_unmodified_since: Option<&'a str>,
 }
 
+impl Conditions<'_> {
+    /// Whether the client says which version of the file it wants bytes of.
+    fn name_a_version(&self) -> bool {
+        self.if_range.is_some()
+            || self.if_match.is_some_and(|list| list.trim() != "*")
+            || self.if_unmodified_since.and_then(parse_date).is_some()
+    }
+}
+
 /// What the conditions are judged against.
 #[derive(Clone, Copy, Debug)]
 pub struct Validators {
@@ -34,7 +48,7 @@ pub struct Validators {
     pub length: u64,
 }
 
-/// The answer that the conditions ask for.
+/// The answer that the conditions select.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// 200
@@ -49,7 +63,7 @@ pub enum Selection {
     NotSatisfiable,
 }
 
-/// The entity tag as it stands in a header field.
+/// The entity tag as a header field has it.
 pub fn format_tag(tag: EntityTag) -> String {
     format!("\"{tag:016x}\"")
 }
@@ -76,6 +90,9 @@ pub fn select(conditions: &Conditions<'_>, file: &Validators) -> Selection {
         return Selection::NotModified;
     }
     match conditions.range {
+        // A client that resumes without naming a version would join two files into one. `curl -C -`
+        // fails loudly on a 200.
+        Some(_) if conditions.changed && !conditions.name_a_version() => Selection::Whole,
         Some(range) if conditions.if_range.is_none_or(|value| still_is(value, &tag, file)) => {
             select_range(range, file.length)
         }
@@ -98,12 +115,12 @@ enum Comparison {
     Weak,
 }
 
-/// Whether `list` (`*`, or entity tags with commas) holds `tag` (RFC 9110 §8.8.3.2).
+/// Whether `list` (`*`, or entity tags separated by commas) contains `tag` (RFC 9110 §8.8.3.2).
 fn lists(list: &str, tag: &str, comparison: Comparison) -> bool {
     if list.trim() == "*" {
         return true;
     }
-    // Our own tags hold no comma, so that splitting at commas cannot make one out of another.
+    // Our own tags contain no comma, so splitting at commas cannot turn another tag into one.
     list.split(',').map(str::trim).any(|entry| match entry.strip_prefix("W/") {
         Some(weak) => comparison == Comparison::Weak && weak == tag,
         None => entry == tag,
@@ -115,15 +132,15 @@ fn parse_date(value: &str) -> Option<u64> {
     time.duration_since(UNIX_EPOCH).as_ref().map(Duration::as_secs).ok()
 }
 
-/// Interprets a `Range` value for a file of `length` bytes. What is malformed, in another unit, or
-/// does not merge into one range, is ignored, as §14.2 allows.
+/// Interprets a `Range` value for a file of `length` bytes. A value that is malformed, in another
+/// unit, or does not merge into one range is ignored, as §14.2 allows.
 fn select_range(value: &str, length: u64) -> Selection {
     let Some(specs) = parse_ranges(value) else { return Selection::Whole };
     let mut ranges = Vec::new();
     for spec in specs {
         match spec {
-            // §14.1.2: a suffix longer than the file is the whole file; of an empty file, too, and
-            // a 206 cannot say that.
+            // §14.1.2: a suffix longer than the file is the whole file. That holds for an empty file
+            // too, and a 206 cannot say so.
             Spec::Suffix(count) if count > 0 && length == 0 => return Selection::Whole,
             Spec::Suffix(count) if count > 0 => ranges.push(length.saturating_sub(count)..length),
             Spec::From(first, last) if first < length => {
@@ -147,7 +164,7 @@ fn select_range(value: &str, length: u64) -> Selection {
 enum Spec {
     /// First and last position, both inclusive.
     From(u64, u64),
-    /// The last so many bytes.
+    /// This many bytes at the end.
     Suffix(u64),
 }
 
@@ -178,7 +195,7 @@ fn parse_ranges(value: &str) -> Option<Vec<Spec>> {
     (!specs.is_empty()).then_some(specs)
 }
 
-/// Decimal digits; a number too large for any file stays one.
+/// Decimal digits. A number that is too large for any file is still a number.
 fn position(digits: &str) -> Option<u64> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

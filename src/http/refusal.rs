@@ -1,11 +1,15 @@
-//! Why a request gets no content: one enum for everything that a client can be told, mapped in
-//! one exhaustive match to status and fixed public text.
+//! Why a request is refused: one enum for everything that a client can be told, and the only place
+//! that turns an error of the program into a status and a text.
 //!
-//! The public text never holds a path of the node, a key or a token. The cause, which may, goes to
-//! the log through [`Refusal::cause`].
+//! The text never contains a path of the node, a key or a token. The cause, which may, goes to the
+//! log through [`Refusal::cause`].
 
-use crate::link::token::TokenFault;
+use crate::link::storage::{Missing, OpenError};
+use crate::link::token::{TokenFault, Used};
 use crate::replay::ClaimError;
+
+/// Seconds after which a client may try again, unless something else is known.
+pub const RETRY_AFTER: u32 = 5;
 
 /// A request that is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +20,8 @@ pub enum Refusal {
     Token(TokenFault),
     /// 404: no such path.
     UnknownPath,
-    /// 404: no such server, file or backup that may be served; the cause for the log.
-    NotFound(Missing),
+    /// 404, 500 or 503: the file cannot be opened.
+    Open(OpenError),
     /// 405: a method that these resources do not have (RFC 9110 §15.5.6).
     Method,
     /// 408: the head did not arrive in time.
@@ -35,48 +39,41 @@ pub enum Refusal {
     },
     /// 417: an expectation other than `100-continue`.
     Expectation,
-    /// 431: more header than a head may hold.
+    /// 431: more headers than a head may hold.
     HeadersTooLarge,
-    /// 500: the file exists and could not be opened or read.
-    Storage(String),
     /// 501: an unknown method or transfer coding.
     NotImplemented,
     /// 503: this cannot be served now and may be served later.
     Busy(Busy),
-    /// 505: not HTTP/1.0 or HTTP/1.1.
+    /// 505: a major version other than HTTP/1.
     Version,
 }
 
-/// What could not be found, for the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
-    /// The server has no volume here.
-    Server,
-    /// The volume has no such file.
-    File,
-    /// The path leaves the server's directory.
-    Escape,
-    /// There is something, and it is not a regular file.
-    NotRegular,
-    /// None of the backup's possible files exists.
-    Backup,
-}
-
-/// What there is too little of.
+/// What the server has too little of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Busy {
     /// No worker became free in time.
     Workers,
-    /// This client already holds its share of the workers.
+    /// This client already has its share of the workers.
     ClientShare,
-    /// This link already holds its share of streams.
+    /// This link already has its share of streams.
     LinkShare,
     /// The table of used tokens is full of live ones.
     Tracked,
     /// The request was lost on its way to a worker.
     Handover,
-    /// No descriptor is left to open the file with.
-    Descriptors,
+}
+
+impl From<TokenFault> for Refusal {
+    fn from(fault: TokenFault) -> Refusal {
+        Refusal::Token(fault)
+    }
+}
+
+impl From<OpenError> for Refusal {
+    fn from(error: OpenError) -> Refusal {
+        Refusal::Open(error)
+    }
 }
 
 impl From<ClaimError> for Refusal {
@@ -93,120 +90,96 @@ impl From<ClaimError> for Refusal {
 impl Refusal {
     /// The status code (RFC 9110 §15).
     pub fn status(&self) -> u16 {
-        match self {
-            Refusal::Malformed(_) => 400,
-            Refusal::Token(_) => 401,
-            Refusal::UnknownPath | Refusal::NotFound(_) => 404,
-            Refusal::Method => 405,
-            Refusal::HeadTimeout => 408,
-            Refusal::Precondition => 412,
-            Refusal::Body => 413,
-            Refusal::TargetTooLong => 414,
-            Refusal::Range { .. } => 416,
-            Refusal::Expectation => 417,
-            Refusal::HeadersTooLarge => 431,
-            Refusal::Storage(_) => 500,
-            Refusal::NotImplemented => 501,
-            Refusal::Busy(_) => 503,
-            Refusal::Version => 505,
-        }
+        self.answer().0
     }
 
-    /// What the client is told: the `error` of the JSON body, one sentence.
+    /// What the client is told: the `error` of the JSON body.
     pub fn client_message(&self) -> &'static str {
+        self.answer().1
+    }
+
+    fn answer(&self) -> (u16, &'static str) {
         match self {
-            Refusal::Malformed(what) => what,
-            Refusal::Token(fault) => fault.client_message(),
-            Refusal::UnknownPath => "there is nothing at this address",
-            Refusal::NotFound(Missing::Backup) => {
-                "this backup is not on this node; it may be stored in S3"
+            Refusal::Malformed(what) => (400, what),
+            Refusal::Token(fault) => (401, token_message(fault)),
+            Refusal::UnknownPath => (404, "there is nothing at this address"),
+            Refusal::Open(OpenError::NotFound(Missing::Backup)) => {
+                (404, "this backup is not on this node; it may be stored in S3")
             }
-            Refusal::NotFound(_) => "the file does not exist",
-            Refusal::Method => "only GET and HEAD are possible here",
-            Refusal::HeadTimeout => "the request did not arrive in time",
-            Refusal::Precondition => "the file has changed since the client saw it",
-            Refusal::Body => "a download request has no body",
-            Refusal::TargetTooLong => "the address is too long",
-            Refusal::Range { .. } => "the file does not have the requested bytes",
-            Refusal::Expectation => "this expectation cannot be met",
-            Refusal::HeadersTooLarge => "the request's headers are too large",
-            Refusal::Storage(_) => "the file exists and could not be read",
-            Refusal::NotImplemented => "this method or transfer coding is not supported",
+            Refusal::Open(OpenError::NotFound(
+                Missing::Server | Missing::File | Missing::Escape | Missing::NotRegular,
+            )) => (404, "the file does not exist"),
+            Refusal::Open(OpenError::Failed(_)) => (500, "the file exists and could not be read"),
+            Refusal::Method => (405, "only GET and HEAD are possible here"),
+            Refusal::HeadTimeout => (408, "the request did not arrive in time"),
+            Refusal::Precondition => (412, "the file has changed since the client saw it"),
+            Refusal::Body => (413, "a download request has no body"),
+            Refusal::TargetTooLong => (414, "the address is too long"),
+            Refusal::Range { .. } => (416, "the file does not have the requested bytes"),
+            Refusal::Expectation => (417, "this expectation cannot be met"),
+            Refusal::HeadersTooLarge => (431, "the request's headers are too large"),
+            Refusal::NotImplemented => (501, "this method or transfer coding is not supported"),
             Refusal::Busy(Busy::LinkShare) => {
-                "this link already has as many streams as it may have"
+                (503, "this link already has as many streams as it may have")
             }
             Refusal::Busy(Busy::ClientShare) => {
-                "your address already has as many downloads as it may have"
+                (503, "your address already has as many downloads as it may have")
             }
-            Refusal::Busy(_) => "the server is busy; try again in a moment",
-            Refusal::Version => "only HTTP/1.0 and HTTP/1.1 are spoken here",
+            Refusal::Busy(Busy::Workers | Busy::Tracked | Busy::Handover)
+            | Refusal::Open(OpenError::NoDescriptors) => {
+                (503, "the server is busy; try again in a moment")
+            }
+            Refusal::Version => (505, "only HTTP/1.0 and HTTP/1.1 are spoken here"),
         }
     }
 
-    /// What a person is told to do, in plain words, on the HTML page.
-    pub fn advice(&self) -> (&'static str, &'static str) {
+    /// Seconds after which the client may try again: the `Retry-After` of a 503.
+    pub fn retry_after(&self) -> Option<u32> {
         match self {
-            Refusal::Token(TokenFault::Expired | TokenFault::Used(_)) => (
-                "This link has expired or was already used",
-                "Go back to the panel and press Download again. Each link is good for one download and for a short time.",
-            ),
-            Refusal::Token(_) => (
-                "This link does not work",
-                "It may have been cut short or changed on its way. Go back to the panel and press Download again.",
-            ),
-            Refusal::NotFound(Missing::Backup) => (
-                "This backup is not here",
-                "It may be stored elsewhere, or it was deleted. Go back to the panel, reload the list of backups and try again.",
-            ),
-            Refusal::NotFound(_) => (
-                "This file does not exist",
-                "It may have been moved, renamed or deleted. Go back to the panel, reload the file list and try again.",
-            ),
-            Refusal::UnknownPath => {
-                ("There is nothing here", "Downloads start from a link that the panel makes.")
-            }
-            Refusal::Busy(_) => (
-                "The server is busy",
-                "Too many downloads are running at the moment. Wait a little, then try the same link again.",
-            ),
-            Refusal::Storage(_) => (
-                "The file could not be read",
-                "The file exists, but this node could not read it. Tell whoever runs the panel, with the number below.",
-            ),
-            Refusal::Precondition | Refusal::Range { .. } => (
-                "The file has changed",
-                "It is no longer the file that your download began with. Delete the partial download and start again from the panel.",
-            ),
-            _ => (
-                "That request could not be understood",
-                "Go back to the panel and press Download again.",
-            ),
+            Refusal::Busy(Busy::Tracked) => Some(60),
+            _ => (self.status() == 503).then_some(RETRY_AFTER),
         }
     }
 
-    /// The cause for the log: never shown to the client.
+    /// The cause, for the log. Clients are never shown it.
     pub fn cause(&self) -> String {
         match self {
             Refusal::Token(fault) => fault.cause(),
-            Refusal::NotFound(missing) => match missing {
-                Missing::Server => "no volume of this server",
-                Missing::File => "no such file",
-                Missing::Escape => "the path leads outside the volume",
-                Missing::NotRegular => "not a regular file",
-                Missing::Backup => "no such backup in any layout",
-            }
-            .into(),
-            Refusal::Storage(cause) => cause.clone(),
+            Refusal::Open(error) => error.cause(),
             Refusal::Busy(busy) => match busy {
                 Busy::Workers => "queue: no worker became free in time",
-                Busy::ClientShare => "queue: max_streams_per_address reached",
+                Busy::ClientShare => "queue: max_connections_per_address reached",
                 Busy::LinkShare => "too many streams of this link",
                 Busy::Tracked => "max_tracked_tokens reached",
                 Busy::Handover => "lost on the way to a worker",
-                Busy::Descriptors => "no descriptor is left to open the file with",
             }
             .into(),
             other => other.client_message().into(),
         }
+    }
+}
+
+/// Only the holder of a correctly signed token learns more than that the link is not valid.
+fn token_message(fault: &TokenFault) -> &'static str {
+    match fault {
+        TokenFault::Missing => "the link has no token",
+        TokenFault::Expired => "this link has expired",
+        TokenFault::Used(Used::OtherAddress) => {
+            "this link is in use from another address; it works where the download was begun"
+        }
+        TokenFault::Used(
+            Used::Spent | Used::OtherResource | Used::WindowOver | Used::BudgetSpent,
+        ) => "this link was already used",
+        TokenFault::TooLong
+        | TokenFault::Malformed
+        | TokenFault::Algorithm
+        | TokenFault::Signature
+        | TokenFault::NoExpiry
+        | TokenFault::NotYetValid(_)
+        | TokenFault::LifetimeTooLong
+        | TokenFault::NoScope
+        | TokenFault::WrongScope
+        | TokenFault::NoClaim(_)
+        | TokenFault::NotUuid(_) => "this link is not valid",
     }
 }

@@ -1,53 +1,58 @@
-//! Response heads and error bodies (RFC 9110, RFC 6266, RFC 8187).
+//! Response heads, and the bodies that are not a file (RFC 9110, RFC 6266, RFC 8187).
+//!
+//! Each function returns bytes that are ready to be written: the head of a download, or a whole
+//! answer.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::clock;
+use crate::config::Config;
+use crate::http::cors;
 use crate::http::head::{Head, Method};
+use crate::http::page::{self, Landing};
 use crate::http::range::{Selection, format_tag};
-use crate::http::refusal::{Busy, Refusal};
+use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::link::storage::Found;
-
-/// Seconds after which a client may try again.
-const RETRY_AFTER: u32 = 5;
+use crate::link::token::TokenFault;
 
 /// `Allow` of every resource here.
 pub const ALLOW: &str = "GET, HEAD, OPTIONS";
 
-/// What an answer needs to know of the request and the server beside its own content.
+/// What an answer needs to know about the request and the server, besides its own content.
 #[derive(Clone, Debug)]
 pub struct ResponseContext<'a> {
     /// `X-Request-Id`, always our own.
     pub id: &'a str,
-    /// Whether the connection stays open after it.
+    /// Whether the connection stays open after this answer.
     pub keep_alive: bool,
-    /// The request was HTTP/1.0, where keeping the connection has to be said.
+    /// The request is HTTP/1.0: the connection closes unless the answer says otherwise.
     pub http10: bool,
     /// A `HEAD` request: the answer has no body.
     pub bodiless: bool,
-    /// A person's browser asks for a page.
+    /// Errors are shown as a page, because a browser is asking.
     pub html: bool,
-    /// The Panel, to link to from a page.
+    /// The Panel, which error pages link to.
     pub panel: Option<&'a str>,
-    /// Lines to add for cross-origin requests, each with its CR LF.
-    pub cors: &'a str,
+    /// The lines of [`cors::lines`].
+    pub cors: String,
     /// `Date`
     pub date: SystemTime,
 }
 
 impl<'a> ResponseContext<'a> {
-    /// The frame of an answer to `head`, or to a request whose head could not be read.
-    pub fn of(head: Option<&Head>, id: &'a str, panel: Option<&'a str>) -> ResponseContext<'a> {
+    /// The context of an answer to `head`, or to a request whose head could not be read.
+    pub fn of(head: Option<&Head>, id: &'a str, config: &'a Config) -> ResponseContext<'a> {
         ResponseContext {
             id,
             keep_alive: head.is_some_and(|head| head.keep_alive),
             http10: head.is_some_and(|head| head.http10),
             bodiless: head.is_some_and(|head| head.method == Method::Head),
             html: head.is_some_and(Head::prefers_html),
-            panel,
-            cors: "",
+            panel: config.remote.as_deref(),
+            cors: head.map(|head| cors::lines(head, config)).unwrap_or_default(),
             date: SystemTime::now(),
         }
     }
@@ -62,8 +67,13 @@ impl<'a> ResponseContext<'a> {
         } else if self.http10 {
             head.push_str("Connection: keep-alive\r\n");
         }
-        head.push_str(self.cors);
+        head.push_str(&self.cors);
         head
+    }
+
+    fn with_page(&self, mut head: String, page: &str) -> Vec<u8> {
+        head.push_str(page::HEADERS);
+        self.with_body(head, "text/html; charset=utf-8", page)
     }
 
     fn with_body(&self, mut head: String, media_type: &str, body: &str) -> Vec<u8> {
@@ -77,9 +87,9 @@ impl<'a> ResponseContext<'a> {
     }
 }
 
-/// The head of a download's answer with content: 200, or 206 for a part.
+/// The head of an answer with content: 200, or 206 for a part.
 pub fn content_head(
-    frame: &ResponseContext<'_>,
+    context: &ResponseContext<'_>,
     found: &Found,
     selection: &Selection,
     ranges: bool,
@@ -87,7 +97,7 @@ pub fn content_head(
     let length = found.length;
     let mut head = match selection {
         Selection::Part(part) => {
-            let mut head = frame.start(206);
+            let mut head = context.start(206);
             let _ = write!(
                 head,
                 "Content-Length: {}\r\nContent-Range: bytes {}-{}/{length}\r\n",
@@ -98,13 +108,13 @@ pub fn content_head(
             head
         }
         _ => {
-            let mut head = frame.start(200);
+            let mut head = context.start(200);
             let _ = write!(head, "Content-Length: {length}\r\n");
             head
         }
     };
     let _ = write!(head, "Accept-Ranges: {}\r\n", if ranges { "bytes" } else { "none" });
-    push_validators(&mut head, frame, found);
+    push_validators(&mut head, context, found);
     head.push_str("Content-Type: application/octet-stream\r\nCache-Control: private, no-store\r\n");
     head.push_str("X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n");
     head.push_str("X-Accel-Buffering: no\r\n");
@@ -112,30 +122,42 @@ pub fn content_head(
     head.into_bytes()
 }
 
-/// The answer to a request whose preconditions say that the client has the file: 304.
-pub fn not_modified(frame: &ResponseContext<'_>, found: &Found) -> Vec<u8> {
-    let mut head = frame.start(304);
-    push_validators(&mut head, frame, found);
+/// The answer to a client that has the file already: 304.
+pub fn not_modified(context: &ResponseContext<'_>, found: &Found) -> Vec<u8> {
+    let mut head = context.start(304);
+    push_validators(&mut head, context, found);
     head.push_str("Cache-Control: private, no-store\r\n\r\n");
     head.into_bytes()
 }
 
-/// `200 {"status":"ok"}`
-pub fn health(frame: &ResponseContext<'_>) -> Vec<u8> {
-    frame.with_body(frame.start(200), "application/json", r#"{"status":"ok"}"#)
+/// `200 {"status":"ok"}`; 503 if no worker moves because the disk stands still.
+pub fn health(context: &ResponseContext<'_>, moving: bool) -> Vec<u8> {
+    if moving {
+        return context.with_body(context.start(200), "application/json", r#"{"status":"ok"}"#);
+    }
+    let mut head = context.start(503);
+    let _ = write!(head, "Retry-After: {RETRY_AFTER}\r\n");
+    context.with_body(head, "application/json", r#"{"status":"disk stalled"}"#)
 }
 
 /// The answer to `OPTIONS`: 204 with `Allow`.
-pub fn options(frame: &ResponseContext<'_>) -> Vec<u8> {
-    let mut head = frame.start(204);
+pub fn options(context: &ResponseContext<'_>) -> Vec<u8> {
+    let mut head = context.start(204);
     let _ = write!(head, "Allow: {ALLOW}\r\nCache-Control: no-store\r\n\r\n");
     head.into_bytes()
 }
 
+/// The landing page of a link: what it opens, and a button that leads to `landing.link`.
+pub fn landing(context: &ResponseContext<'_>, landing: &Landing<'_>) -> Vec<u8> {
+    context.with_page(context.start(200), &page::landing(landing, context.date))
+}
+
 /// The answer to a refused request: JSON, or a page for a person.
-pub fn refusal(frame: &ResponseContext<'_>, refusal: &Refusal) -> Vec<u8> {
-    let mut head = frame.start(refusal.status());
+pub fn refusal(context: &ResponseContext<'_>, refusal: &Refusal) -> Vec<u8> {
+    let mut head = context.start(refusal.status());
     match refusal {
+        // RFC 6750 §3.1: no error code if the request carries no token at all.
+        Refusal::Token(TokenFault::Missing) => head.push_str("WWW-Authenticate: Bearer\r\n"),
         Refusal::Token(_) => {
             head.push_str("WWW-Authenticate: Bearer error=\"invalid_token\"\r\n");
         }
@@ -145,57 +167,29 @@ pub fn refusal(frame: &ResponseContext<'_>, refusal: &Refusal) -> Vec<u8> {
         Refusal::Range { length } => {
             let _ = write!(head, "Content-Range: bytes */{length}\r\n");
         }
-        Refusal::Busy(Busy::Tracked) => head.push_str("Retry-After: 60\r\n"),
-        Refusal::Busy(_) => {
-            let _ = write!(head, "Retry-After: {RETRY_AFTER}\r\n");
-        }
         _ => {}
     }
-    if frame.html {
-        head.push_str("Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\r\n");
-        let body = page(refusal, frame);
-        frame.with_body(head, "text/html; charset=utf-8", &body)
-    } else {
-        // Public texts and ids hold nothing that JSON would have to escape.
-        let body =
-            format!(r#"{{"error":"{}","request_id":"{}"}}"#, refusal.client_message(), frame.id);
-        frame.with_body(head, "application/json", &body)
+    if let Some(seconds) = refusal.retry_after() {
+        let _ = write!(head, "Retry-After: {seconds}\r\n");
     }
+    head.push_str("Vary: Accept\r\n");
+    if context.html {
+        return context.with_page(head, &page::error(refusal, context.id, context.panel));
+    }
+    // Client messages and ids contain nothing that JSON would have to escape.
+    let body =
+        format!(r#"{{"error":"{}","request_id":"{}"}}"#, refusal.client_message(), context.id);
+    context.with_body(head, "application/json", &body)
 }
 
-fn push_validators(head: &mut String, frame: &ResponseContext<'_>, found: &Found) {
+fn push_validators(head: &mut String, context: &ResponseContext<'_>, found: &Found) {
     let _ = write!(head, "ETag: {}\r\n", format_tag(found.tag));
-    let modified = UNIX_EPOCH + Duration::from_secs(found.modified.min(LAST_HTTP_DATE));
     // A file from the future was modified now (RFC 9110 §8.8.2.1).
-    let modified = modified.min(frame.date);
+    let modified = clock::time(found.modified).min(context.date);
     let _ = write!(head, "Last-Modified: {}\r\n", httpdate::fmt_http_date(modified));
 }
 
-/// The end of the year 9999: HTTP dates have four digits for the year.
-const LAST_HTTP_DATE: u64 = 253_402_300_799;
-
-fn page(refusal: &Refusal, frame: &ResponseContext<'_>) -> String {
-    let (title, advice) = refusal.advice();
-    let link = frame.panel.map_or_else(String::new, |panel| {
-        format!("<p><a href=\"{}\">Go to the panel</a></p>", escape_html(panel))
-    });
-    include_str!("page.html")
-        .replace("{title}", &escape_html(title))
-        .replace("{advice}", &escape_html(advice))
-        .replace("{link}", &link)
-        .replace("{status}", &refusal.status().to_string())
-        .replace("{id}", frame.id)
-}
-
-fn escape_html(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-        .replace('\'', "&#39;")
-}
-
-/// What RFC 8187 §3.2.1 calls attr-char stays; everything else is percent-encoded.
+/// Everything is percent-encoded but what RFC 8187 §3.2.1 calls attr-char.
 const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -210,25 +204,13 @@ const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// `Content-Disposition` (RFC 6266 §4): a plain name for everybody, and the exact one where the
-/// plain one could not hold it. No name can leave its quotes or its line.
+/// `Content-Disposition` (RFC 6266 §4): a plain name for everybody, and the exact one if they
+/// differ. Clients disagree about percent signs and escapes in the plain form (wget decodes them,
+/// curl does not), so it has neither. No name can leave its quotes or its line.
 fn disposition(name: &str) -> String {
-    let mut plain = String::with_capacity(name.len() + 2);
-    let mut exact = true;
-    for character in name.chars() {
-        match character {
-            '"' | '\\' => {
-                plain.push('\\');
-                plain.push(character);
-            }
-            ' '..='~' => plain.push(character),
-            _ => {
-                exact = false;
-                plain.push('_');
-            }
-        }
-    }
-    if exact {
+    let is_plain = |c: char| matches!(c, ' '..='~') && !matches!(c, '"' | '%' | '\\');
+    let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    if plain == name {
         return format!("attachment; filename=\"{plain}\"");
     }
     let extended = utf8_percent_encode(name, ATTR_CHAR);
@@ -270,33 +252,27 @@ mod tests {
         let table = [
             ("a.txt", r#"attachment; filename="a.txt""#),
             ("a b.txt", r#"attachment; filename="a b.txt""#),
-            (r#"a"b\c"#, r#"attachment; filename="a\"b\\c""#),
+            (r#"a"b\c"#, "attachment; filename=\"a_b_c\"; filename*=UTF-8''a%22b%5Cc"),
+            ("50%.txt", "attachment; filename=\"50_.txt\"; filename*=UTF-8''50%25.txt"),
             ("é.txt", "attachment; filename=\"_.txt\"; filename*=UTF-8''%C3%A9.txt"),
             (
                 "日本語",
                 "attachment; filename=\"___\"; filename*=UTF-8''%E6%97%A5%E6%9C%AC%E8%AA%9E",
             ),
             ("a\r\nX: y", "attachment; filename=\"a__X: y\"; filename*=UTF-8''a%0D%0AX%3A%20y"),
-            ("\u{7f}'%", "attachment; filename=\"_'%\"; filename*=UTF-8''%7F%27%25"),
+            ("\u{7f}'%", "attachment; filename=\"_'_\"; filename*=UTF-8''%7F%27%25"),
         ];
         for (name, expected) in table {
             assert_eq!(disposition(name), expected, "{name:?}");
         }
     }
 
-    #[test]
-    fn a_panel_url_cannot_leave_its_attribute() {
-        let mut frame = ResponseContext::of(None, "id", Some("https://x/\"><script>"));
-        frame.html = true;
-        let answer = String::from_utf8(refusal(&frame, &Refusal::UnknownPath)).unwrap();
-        assert!(!answer.contains("<script>"));
-    }
-
     proptest! {
         #[test]
         fn no_name_splits_the_header(name in any::<String>()) {
             let value = disposition(&name);
-            prop_assert!(value.bytes().all(|byte| (0x20..=0x7e).contains(&byte)));
+            prop_assert!(value.bytes().all(|byte| (0x20..=0x7e).contains(&byte) && byte != b'\\'));
+            prop_assert!(value.matches('"').count() == 2, "{value}");
         }
     }
 }

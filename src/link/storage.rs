@@ -1,9 +1,8 @@
-//! From what a token names to an open regular file, without ever leaving the directories that the
-//! configuration gives.
+//! Opens the regular file that a token names, without ever leaving the configured directories.
 //!
-//! A server's user can put anything into the volume: symlinks, FIFOs, devices, and swap them while
-//! a request is under way. Resolution therefore happens beneath an open directory (cap-std, which
-//! uses openat2(2) with `RESOLVE_BENEATH`), and what was opened is judged by its descriptor.
+//! A server's user can put anything into the volume (symlinks, FIFOs, devices) and swap it during a
+//! request. So paths are resolved beneath an open directory (cap-std, which uses openat2(2) with
+//! `RESOLVE_BENEATH`), and the result is judged by its descriptor.
 
 use std::fs::File;
 use std::io;
@@ -16,11 +15,10 @@ use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use rustix::io::Errno;
 
 use crate::config::Config;
-use crate::http::refusal::{Busy, Missing, Refusal};
+use crate::link::Uuid;
 use crate::link::token::Resource;
-use crate::link::uuid::Uuid;
 
-/// A strong validator: a hash of inode, size and modification time, so that none of them shows.
+/// A strong validator: a hash of inode, size and modification time, so that it reveals none of them.
 pub type EntityTag = u64;
 
 /// A file that may be served.
@@ -28,7 +26,7 @@ pub type EntityTag = u64;
 pub struct Found {
     /// Open for reading; a regular file.
     pub file: File,
-    /// Bytes, as of the moment of opening. What is appended later is not served.
+    /// Length in bytes when it was opened. What is appended later is not served.
     pub length: u64,
     /// Last modification, whole seconds since the epoch.
     pub modified: u64,
@@ -36,6 +34,50 @@ pub struct Found {
     pub tag: EntityTag,
     /// The name it is offered under.
     pub name: String,
+}
+
+/// Why nothing could be opened. `http::refusal` turns it into a status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// There is nothing that may be served.
+    NotFound(Missing),
+    /// The process has no file descriptor left.
+    NoDescriptors,
+    /// The file exists, and the system refused to open it or to say what it is.
+    Failed(String),
+}
+
+/// What was not found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// The server has no volume on this node.
+    Server,
+    /// The volume has no such file.
+    File,
+    /// The path leads out of the server's directory.
+    Escape,
+    /// Something is there, but it is not a regular file.
+    NotRegular,
+    /// The backup is in none of the places where backups are kept.
+    Backup,
+}
+
+impl OpenError {
+    /// The cause, for the log and `explain`. Clients are never shown it.
+    pub fn cause(&self) -> String {
+        match self {
+            OpenError::NotFound(missing) => match missing {
+                Missing::Server => "no volume of this server",
+                Missing::File => "no such file",
+                Missing::Escape => "the path leads outside the volume",
+                Missing::NotRegular => "not a regular file",
+                Missing::Backup => "no such backup in any layout",
+            }
+            .into(),
+            OpenError::NoDescriptors => "no descriptor is left to open the file with".into(),
+            OpenError::Failed(cause) => cause.clone(),
+        }
+    }
 }
 
 /// The two directories that downloads come from.
@@ -54,42 +96,42 @@ impl Storage {
     /// Opens what `resource` names.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`] where there is nothing that may be served, [`Refusal::Storage`] where
+    /// [`OpenError::NotFound`] if there is nothing that may be served, another [`OpenError`] if
     /// there is something and the system refuses it.
-    pub fn open(&self, resource: &Resource) -> Result<Found, Refusal> {
+    pub fn open(&self, resource: &Resource) -> Result<Found, OpenError> {
         match resource {
             Resource::File { server, path } => self.open_file(server, path),
             Resource::Backup { server, backup } => self.open_backup(server, backup),
         }
     }
 
-    fn open_file(&self, server: &Uuid, path: &str) -> Result<Found, Refusal> {
-        let volume = self.data.join(server.as_str());
+    fn open_file(&self, server: &Uuid, path: &str) -> Result<Found, OpenError> {
+        let volume = self.data.join(server.to_string());
         let volume = Dir::open_ambient_dir(&volume, ambient_authority())
             .map_err(|error| classify(&error, Missing::Server))?;
         let relative = path.trim_start_matches('/');
         if relative.is_empty() {
-            return Err(Refusal::NotFound(Missing::NotRegular));
+            return Err(OpenError::NotFound(Missing::NotRegular));
         }
         let name = relative.rsplit('/').next().unwrap_or(relative).to_owned();
         open_beneath(&volume, Path::new(relative), name, Missing::File)
     }
 
-    fn open_backup(&self, server: &Uuid, backup: &Uuid) -> Result<Found, Refusal> {
+    fn open_backup(&self, server: &Uuid, backup: &Uuid) -> Result<Found, OpenError> {
         let directory = Dir::open_ambient_dir(&self.backups, ambient_authority())
             .map_err(|error| classify(&error, Missing::Backup))?;
         for candidate in backup_layouts(server, backup) {
             let name = format!("backup-{backup}.tar.gz");
             match open_beneath(&directory, Path::new(&candidate), name, Missing::Backup) {
-                Err(Refusal::NotFound(Missing::Backup)) => {}
+                Err(OpenError::NotFound(Missing::Backup)) => {}
                 found => return found,
             }
         }
-        Err(Refusal::NotFound(Missing::Backup))
+        Err(OpenError::NotFound(Missing::Backup))
     }
 }
 
-/// Where a backup may lie below the backup directory, first choice first.
+/// Where a backup may be, relative to the backup directory, first choice first.
 pub fn backup_layouts(server: &Uuid, backup: &Uuid) -> [String; 4] {
     [
         format!("{server}/{backup}.tar.gz"),
@@ -99,17 +141,17 @@ pub fn backup_layouts(server: &Uuid, backup: &Uuid) -> [String; 4] {
     ]
 }
 
-fn open_beneath(dir: &Dir, path: &Path, name: String, what: Missing) -> Result<Found, Refusal> {
+fn open_beneath(dir: &Dir, path: &Path, name: String, what: Missing) -> Result<Found, OpenError> {
     let mut options = OpenOptions::new();
-    // O_NONBLOCK: a planted FIFO must not hang the worker in open(2); O_NOCTTY: nor may a terminal
-    // become ours.
+    // O_NONBLOCK keeps a planted FIFO from hanging the worker in open(2), O_NOCTTY keeps a terminal
+    // from becoming ours.
     options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     let file = dir.open_with(path, &options).map_err(|error| classify(&error, what))?.into_std();
-    let metadata = file.metadata().map_err(|error| Refusal::Storage(format!("fstat: {error}")))?;
+    let metadata = file.metadata().map_err(|error| OpenError::Failed(format!("fstat: {error}")))?;
     let kind = metadata.file_type();
     if !kind.is_file() {
         debug_assert!(!kind.is_socket(), "open(2) refuses sockets with ENXIO");
-        return Err(Refusal::NotFound(Missing::NotRegular));
+        return Err(OpenError::NotFound(Missing::NotRegular));
     }
     Ok(Found {
         length: metadata.len(),
@@ -135,12 +177,12 @@ fn entity_tag(inode: u64, length: u64, seconds: i64, nanoseconds: i64) -> Entity
     u64::from_le_bytes(tag)
 }
 
-/// Tells "not there" from "there, and refused". cap-std reports a path that leaves the directory as
-/// `PermissionDenied` without a number; the kernel's own EACCES carries one.
-fn classify(error: &io::Error, what: Missing) -> Refusal {
+/// Tells "not there" from "there, but refused". cap-std reports a path that leaves the directory as
+/// `PermissionDenied` without an OS error number; the kernel's own EACCES has one.
+fn classify(error: &io::Error, what: Missing) -> OpenError {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         None if error.kind() == io::ErrorKind::PermissionDenied => {
-            Refusal::NotFound(Missing::Escape)
+            OpenError::NotFound(Missing::Escape)
         }
         Some(
             Errno::NOENT
@@ -149,10 +191,10 @@ fn classify(error: &io::Error, what: Missing) -> Refusal {
             | Errno::NAMETOOLONG
             | Errno::NXIO
             | Errno::INVAL,
-        ) => Refusal::NotFound(what),
-        Some(Errno::MFILE | Errno::NFILE) => Refusal::Busy(Busy::Descriptors),
-        None if error.kind() == io::ErrorKind::InvalidInput => Refusal::NotFound(what),
-        _ => Refusal::Storage(format!("open: {error}")),
+        ) => OpenError::NotFound(what),
+        Some(Errno::MFILE | Errno::NFILE) => OpenError::NoDescriptors,
+        None if error.kind() == io::ErrorKind::InvalidInput => OpenError::NotFound(what),
+        _ => OpenError::Failed(format!("open: {error}")),
     }
 }
 
@@ -170,12 +212,12 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_is_not_found_and_a_refusal_of_the_kernel_is_not() {
+    fn an_escape_is_not_found_but_a_permission_error_is_a_failure() {
         let escape = io::Error::new(io::ErrorKind::PermissionDenied, "outside");
-        assert_eq!(classify(&escape, Missing::File), Refusal::NotFound(Missing::Escape));
+        assert_eq!(classify(&escape, Missing::File), OpenError::NotFound(Missing::Escape));
         let denied = io::Error::from_raw_os_error(libc::EACCES);
-        assert!(matches!(classify(&denied, Missing::File), Refusal::Storage(_)));
-        let none = io::Error::from_raw_os_error(libc::ENOENT);
-        assert_eq!(classify(&none, Missing::File), Refusal::NotFound(Missing::File));
+        assert!(matches!(classify(&denied, Missing::File), OpenError::Failed(_)));
+        let missing = io::Error::from_raw_os_error(libc::ENOENT);
+        assert_eq!(classify(&missing, Missing::File), OpenError::NotFound(Missing::File));
     }
 }

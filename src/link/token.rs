@@ -1,28 +1,25 @@
-//! The Panel's tokens: signature, dates, scope and claims, down to a [`Claims`] that is sound.
+//! The Panel's tokens: signature, dates, scope and claims, verified into [`Claims`].
 //!
-//! The signature is jwt-simple's business. Its own rules for dates are too soft here (fifteen
-//! minutes past `exp`, tokens without `exp`), so dates are judged in this file, against a clock
-//! that is passed in.
+//! jwt-simple reads the header and computes the signature. Its own reading of the payload is not
+//! used: it is too lenient with dates (fifteen minutes past `exp`, tokens without `exp`), it refuses
+//! claims that are `null`, and the payload would be decoded twice.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use jwt_simple::JWTError;
 use jwt_simple::algorithms::{HS256Key, MACLike};
-use jwt_simple::claims::NoCustomClaims;
-use jwt_simple::common::VerificationOptions;
-use jwt_simple::reexports::coarsetime::UnixTimeStamp;
-use jwt_simple::reexports::ct_codecs::{Base64UrlSafeNoPadding, Decoder};
+use jwt_simple::reexports::ct_codecs::{self, Base64UrlSafeNoPadding, Decoder};
+use jwt_simple::token::Token;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 use crate::config::Config;
-use crate::link::uuid::Uuid;
+use crate::link::Uuid;
 
-/// Tokens above this length, in bytes, are refused unread.
+/// Longest token in bytes; longer ones are refused unread.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// Which of the two downloads is asked for.
+/// Which of the two downloads a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `/download/file`
@@ -32,7 +29,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// The word in the access log.
+    /// Its name in the access log and in URLs.
     pub fn name(self) -> &'static str {
         match self {
             Endpoint::File => "file",
@@ -55,7 +52,7 @@ pub enum Resource {
     File {
         /// The server.
         server: Uuid,
-        /// As the Panel wrote it: not yet looked at.
+        /// As the Panel wrote it, not checked yet.
         path: String,
     },
     /// One backup of a server.
@@ -69,19 +66,19 @@ pub enum Resource {
 
 impl Resource {
     /// The server that it belongs to.
-    pub fn server(&self) -> &Uuid {
+    pub fn server(&self) -> Uuid {
         match self {
-            Resource::File { server, .. } | Resource::Backup { server, .. } => server,
+            Resource::File { server, .. } | Resource::Backup { server, .. } => *server,
         }
     }
 }
 
-/// The claims of a token whose signature, dates and scope are in order.
+/// The claims of a token with a valid signature, dates and scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
     /// What may be downloaded.
     pub resource: Resource,
-    /// What makes the token one-time; `None` where the token has none or an empty one.
+    /// What makes the token one-time; `None` if the token has none or an empty one.
     pub unique_id: Option<String>,
     /// `exp`, in seconds since the epoch.
     pub expires: u64,
@@ -89,36 +86,36 @@ pub struct Claims {
     pub expired: bool,
 }
 
-/// Why a token opens nothing.
+/// Why a token does not open a download.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenFault {
     /// No `token` parameter, or an empty one.
     Missing,
-    /// Over [`MAX_TOKEN_BYTES`].
+    /// Longer than [`MAX_TOKEN_BYTES`].
     TooLong,
     /// Not three parts of base64url with JSON in the first two.
     Malformed,
     /// The header names an algorithm other than HS256.
     Algorithm,
-    /// Signed with another key, or changed since.
+    /// Signed with another key, or changed after signing.
     Signature,
     /// No `exp`.
     NoExpiry,
     /// `exp` has passed.
     Expired,
-    /// `nbf` or `iat` lies too far ahead: the claim and by how many seconds.
-    NotYetValid(&'static str, u64),
-    /// `exp` lies further ahead than `max_token_lifetime`.
+    /// `nbf` is too far in the future, by this many seconds.
+    NotYetValid(u64),
+    /// `exp` is further in the future than `max_token_lifetime`.
     LifetimeTooLong,
     /// No `scope`, and the configuration requires one.
     NoScope,
-    /// The `scope` does not hold what this endpoint needs.
+    /// The `scope` does not cover this endpoint.
     WrongScope,
     /// A claim that this endpoint needs is missing.
     NoClaim(&'static str),
-    /// A claim that must be a UUID is none.
+    /// A claim that must be a UUID is not one.
     NotUuid(&'static str),
-    /// The link was used; how.
+    /// The link was used already, in this way.
     Used(Used),
 }
 
@@ -138,30 +135,7 @@ pub enum Used {
 }
 
 impl TokenFault {
-    /// What the client is told. Only a rightly signed token's holder learns more than that the
-    /// link is not valid.
-    pub fn client_message(&self) -> &'static str {
-        match self {
-            TokenFault::Missing => "the link has no token",
-            TokenFault::Expired => "this link has expired",
-            TokenFault::Used(_) => "this link was already used",
-            _ => "this link is not valid",
-        }
-    }
-
-    /// Whether the token is not known to come from the Panel: anybody can send such a one.
-    pub fn is_unsigned(&self) -> bool {
-        matches!(
-            self,
-            TokenFault::Missing
-                | TokenFault::TooLong
-                | TokenFault::Malformed
-                | TokenFault::Algorithm
-                | TokenFault::Signature
-        )
-    }
-
-    /// What the log and `explain` say.
+    /// The cause, for the log and `explain`. Clients are never shown it.
     pub fn cause(&self) -> String {
         match self {
             TokenFault::Missing => "no token in the request".into(),
@@ -171,8 +145,8 @@ impl TokenFault {
             TokenFault::Signature => "token's signature is wrong".into(),
             TokenFault::NoExpiry => "token without exp".into(),
             TokenFault::Expired => "token expired".into(),
-            TokenFault::NotYetValid(claim, ahead) => {
-                format!("token not valid yet: {claim} lies {ahead} s ahead")
+            TokenFault::NotYetValid(ahead) => {
+                format!("token not valid yet: nbf is {ahead} s in the future")
             }
             TokenFault::LifetimeTooLong => "token valid for longer than max_token_lifetime".into(),
             TokenFault::NoScope => "token without scope, and require_scope is set".into(),
@@ -181,7 +155,7 @@ impl TokenFault {
             TokenFault::NotUuid(claim) => format!("token's {claim} is not a UUID"),
             TokenFault::Used(used) => match used {
                 Used::Spent => "link already used: its download is complete",
-                Used::OtherAddress => "link already used: bound to another address",
+                Used::OtherAddress => "link in use from another address",
                 Used::OtherResource => {
                     "link already used: its unique_id belongs to another resource"
                 }
@@ -193,7 +167,7 @@ impl TokenFault {
     }
 }
 
-/// The rules that tokens are judged by.
+/// Verifies tokens by the rules of the configuration.
 #[derive(Clone, Debug)]
 pub struct Verifier {
     key: HS256Key,
@@ -215,24 +189,24 @@ impl Verifier {
 
     /// Verifies `token` for `endpoint` at `now` (seconds since the epoch).
     ///
-    /// An expired token passes with [`Claims::expired`] set: whether it still has a grant is for
-    /// the replay table to say.
+    /// An expired token passes with [`Claims::expired`] set, since only the replay table knows
+    /// whether it still has a grant.
     ///
     /// # Errors
-    /// The first fault found, signature first.
+    /// The first fault found; the signature is checked before the claims.
     pub fn verify(&self, token: &str, endpoint: Endpoint, now: u64) -> Result<Claims, TokenFault> {
-        let payload = self.payload(token)?;
-        let payload = Payload::parse(&payload)?;
-        let expires = payload.expires()?;
+        let json = self.payload(token)?;
+        let payload: Payload<'_> =
+            serde_json::from_slice(&json).map_err(|_| TokenFault::Malformed)?;
+        let Date(expires) = payload.exp.ok_or(TokenFault::NoExpiry)?;
         let expired = now >= expires;
         if expires.saturating_sub(now) > self.max_lifetime {
             return Err(TokenFault::LifetimeTooLong);
         }
-        for (name, date) in [("nbf", payload.nbf), ("iat", payload.iat)] {
-            let ahead = date.map_or(0, Date::seconds).saturating_sub(now);
-            if ahead > self.clock_skew {
-                return Err(TokenFault::NotYetValid(name, ahead));
-            }
+        // `iat` sets no limit (RFC 7519 §4.1.6).
+        let ahead = payload.nbf.map_or(0, |Date(date)| date.saturating_sub(now));
+        if ahead > self.clock_skew {
+            return Err(TokenFault::NotYetValid(ahead));
         }
         self.check_scope(payload.scope.as_deref(), endpoint)?;
         Ok(Claims {
@@ -243,7 +217,7 @@ impl Verifier {
         })
     }
 
-    /// The decoded JSON of a rightly signed token.
+    /// The decoded payload of a token with a valid signature.
     fn payload(&self, token: &str) -> Result<Vec<u8>, TokenFault> {
         if token.is_empty() {
             return Err(TokenFault::Missing);
@@ -251,23 +225,26 @@ impl Verifier {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenFault::TooLong);
         }
-        // Dates are judged by `verify`: at the epoch nothing has expired, and the future is accepted.
-        let options = VerificationOptions {
-            accept_future: true,
-            time_tolerance: None,
-            artificial_time: Some(UnixTimeStamp::from_secs(0)),
-            max_token_length: Some(MAX_TOKEN_BYTES),
-            ..VerificationOptions::default()
+        let mut parts = token.split('.');
+        let (Some(header), Some(payload), Some(tag), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(TokenFault::Malformed);
         };
-        self.key.verify_token::<NoCustomClaims>(token, Some(options)).map_err(|error| {
-            match error.downcast_ref::<JWTError>() {
-                Some(JWTError::InvalidAuthenticationTag) => TokenFault::Signature,
-                Some(JWTError::AlgorithmMismatch) => TokenFault::Algorithm,
-                _ => TokenFault::Malformed,
-            }
-        })?;
-        let encoded = token.split('.').nth(1).ok_or(TokenFault::Malformed)?;
-        Base64UrlSafeNoPadding::decode_to_vec(encoded, None).map_err(|_| TokenFault::Malformed)
+        let metadata = Token::decode_metadata(token).map_err(|_| TokenFault::Malformed)?;
+        if metadata.algorithm() != HS256Key::jwt_alg_name() {
+            return Err(TokenFault::Algorithm);
+        }
+        // RFC 7515 §4.1.11: extensions that a recipient must understand. None is understood here.
+        if metadata.critical().is_some_and(|names| !names.is_empty()) {
+            return Err(TokenFault::Malformed);
+        }
+        let signed = &token[..header.len() + 1 + payload.len()];
+        // In constant time: the tag must not be guessable byte by byte.
+        if !ct_codecs::verify(&self.key.authentication_tag(signed.as_bytes()), &decode(tag)?) {
+            return Err(TokenFault::Signature);
+        }
+        decode(payload)
     }
 
     fn check_scope(&self, scope: Option<&str>, endpoint: Endpoint) -> Result<(), TokenFault> {
@@ -280,12 +257,16 @@ impl Verifier {
     }
 }
 
-/// What of the payload matters here; everything else that the Panel puts in is ignored.
+fn decode(part: &str) -> Result<Vec<u8>, TokenFault> {
+    Base64UrlSafeNoPadding::decode_to_vec(part, None).map_err(|_| TokenFault::Malformed)
+}
+
+/// The claims that are used. Everything else that the Panel puts in is ignored, and a claim that
+/// is `null` counts as absent.
 #[derive(Deserialize)]
 struct Payload<'a> {
     exp: Option<Date>,
     nbf: Option<Date>,
-    iat: Option<Date>,
     #[serde(borrow)]
     scope: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -298,19 +279,11 @@ struct Payload<'a> {
     unique_id: Option<Cow<'a, str>>,
 }
 
-impl<'a> Payload<'a> {
-    fn parse(json: &'a [u8]) -> Result<Payload<'a>, TokenFault> {
-        serde_json::from_slice(json).map_err(|_| TokenFault::Malformed)
-    }
-
-    fn expires(&self) -> Result<u64, TokenFault> {
-        self.exp.map(Date::seconds).ok_or(TokenFault::NoExpiry)
-    }
-
+impl Payload<'_> {
     fn resource(&self, endpoint: Endpoint) -> Result<Resource, TokenFault> {
         let uuid = |name, value: &Option<Cow<'_, str>>| {
             let text = value.as_deref().ok_or(TokenFault::NoClaim(name))?;
-            Uuid::parse(text).ok_or(TokenFault::NotUuid(name))
+            text.parse::<Uuid>().map_err(|_| TokenFault::NotUuid(name))
         };
         let server = uuid("server_uuid", &self.server_uuid)?;
         match endpoint {
@@ -326,16 +299,10 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// A NumericDate (RFC 7519 §2): a JSON integer or float, in whole seconds since the epoch; what
-/// lies before the epoch counts as the epoch.
+/// A NumericDate (RFC 7519 §2): a JSON integer or float, in whole seconds since the epoch. Dates
+/// before the epoch count as the epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Date(u64);
-
-impl Date {
-    fn seconds(self) -> u64 {
-        self.0
-    }
-}
 
 impl<'de> Deserialize<'de> for Date {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Date, D::Error> {
@@ -357,5 +324,71 @@ impl<'de> Deserialize<'de> for Date {
             }
         }
         deserializer.deserialize_any(DateVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jwt_simple::reexports::ct_codecs::Encoder;
+
+    const NOW: u64 = 1_700_000_000;
+    const HEADER: &str = r#"{"typ":"JWT","alg":"HS256"}"#;
+    const CLAIMS: &str =
+        r#""server_uuid":"8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40","file_path":"a","unique_id":"u""#;
+
+    fn verify(header: &str, payload: &str) -> Result<Claims, TokenFault> {
+        let key = HS256Key::from_bytes(b"0123456789abcdef");
+        let encode = |bytes: &[u8]| Base64UrlSafeNoPadding::encode_to_string(bytes).unwrap();
+        let signed = format!("{}.{}", encode(header.as_bytes()), encode(payload.as_bytes()));
+        let token = format!("{signed}.{}", encode(&key.authentication_tag(signed.as_bytes())));
+        let verifier = Verifier { key, clock_skew: 60, max_lifetime: 86_400, require_scope: false };
+        verifier.verify(&token, Endpoint::File, NOW)
+    }
+
+    #[test]
+    fn a_claim_that_is_null_is_absent() {
+        let exp = NOW + 900;
+        let calogopus = format!(
+            r#"{{"iss":"x","sub":null,"aud":[],"exp":{exp},"nbf":null,"iat":{NOW},"jti":null,{CLAIMS},"scope":null}}"#
+        );
+        let claims = verify(HEADER, &calogopus).unwrap();
+        assert_eq!((claims.expires, claims.unique_id.as_deref()), (exp, Some("u")));
+        let payload = format!(r#"{{"exp":null,{CLAIMS}}}"#);
+        assert_eq!(verify(HEADER, &payload), Err(TokenFault::NoExpiry));
+        let payload = format!(r#"{{"exp":{exp},"server_uuid":null,"file_path":"a"}}"#);
+        assert_eq!(verify(HEADER, &payload), Err(TokenFault::NoClaim("server_uuid")));
+    }
+
+    #[test]
+    fn dates_to_the_second() {
+        let at = |dates: &str| verify(HEADER, &format!("{{{dates},{CLAIMS}}}"));
+        let expired = |exp: &str| at(&format!(r#""exp":{exp}"#)).map(|claims| claims.expired);
+        assert_eq!(expired("1700000001"), Ok(false));
+        assert_eq!(expired("1700000000.9"), Ok(true));
+        assert_eq!(expired("-5"), Ok(true));
+        assert_eq!(expired("1700086400"), Ok(false));
+        assert_eq!(expired("1700086401"), Err(TokenFault::LifetimeTooLong));
+        assert_eq!(expired("1e300"), Err(TokenFault::LifetimeTooLong));
+        let later = |claim: &str, ahead: u64| {
+            at(&format!(r#""exp":{},"{claim}":{}"#, NOW + 900, NOW + ahead)).map(|_| ())
+        };
+        assert_eq!(later("nbf", 60), Ok(()));
+        assert_eq!(later("nbf", 61), Err(TokenFault::NotYetValid(61)));
+        assert_eq!(later("iat", 100_000), Ok(()));
+    }
+
+    #[test]
+    fn the_header_names_the_algorithm_and_no_critical_extension() {
+        let payload = format!(r#"{{"exp":{},{CLAIMS}}}"#, NOW + 900);
+        let with = |header: &str| verify(header, &payload).map(|_| ());
+        assert_eq!(with(r#"{"alg":"HS256","kid":null,"x":[1]}"#), Ok(()));
+        assert_eq!(with(r#"{"alg":"none"}"#), Err(TokenFault::Algorithm));
+        assert_eq!(
+            with(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#),
+            Err(TokenFault::Malformed)
+        );
+        assert_eq!(with(r#"{"typ":"JWT"}"#), Err(TokenFault::Malformed));
+        assert_eq!(with("[]"), Err(TokenFault::Malformed));
     }
 }

@@ -1,4 +1,4 @@
-//! The access log: one line a request, in which nothing that a client controls can pass for
+//! The access log: one line per request, in which nothing that a client controls can pass for
 //! something else.
 
 use std::fmt;
@@ -6,22 +6,25 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::link::token::Resource;
+use crate::logging::escape;
+use crate::logging::throttle::{Kind, LogThrottle};
+use crate::net::address::ClientKey;
 
 /// The log target of access lines.
 pub const TARGET: &str = "winglet::access";
 
-/// What is known of a request when its line is written.
+/// What is known about a request when its line is written.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The client's address, as far as known.
+    /// The client's address, if it is known.
     pub client: Option<IpAddr>,
     /// The method's name.
     pub method: &'static str,
-    /// The word for the endpoint: `file`, `backup`, or `-`.
+    /// The name of the endpoint: `file`, `backup`, or `-`.
     pub endpoint: &'static str,
     /// The status that was answered.
     pub status: u16,
-    /// What was asked for, once a token said so.
+    /// What was asked for, if a valid token said so.
     pub resource: Option<Resource>,
     /// When the request was complete.
     pub began: Instant,
@@ -32,13 +35,13 @@ pub struct Entry {
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Every byte of the answer was acknowledged, and the connection ended in order.
+    /// Every byte of the answer was acknowledged, and the connection was closed cleanly or lives on.
     Delivered,
-    /// The answer did not arrive whole.
+    /// The answer did not arrive in full.
     Interrupted(String),
-    /// No content was answered.
+    /// The request was refused.
     Refused(String),
-    /// Answered without content: `HEAD`, 304.
+    /// Answered without content: `HEAD`, 304, a landing page.
     Answered,
 }
 
@@ -49,11 +52,23 @@ pub struct Bytes {
     pub sent: u64,
     /// Content of this answer.
     pub content: u64,
-    /// Delivered over all answers of this link, where that is tracked, and the file's length.
+    /// Delivered by all answers of this link, if that is tracked, and the length of the file.
     pub link: Option<(u64, u64)>,
 }
 
 impl Entry {
+    /// Writes the line of a request without content, unless `throttle` has seen too many of them:
+    /// a stranger can cause any number.
+    pub fn log_bounded(&self, outcome: &Outcome, throttle: &LogThrottle) {
+        let kind = match outcome {
+            Outcome::Refused(_) => Kind::Refused,
+            _ => Kind::Answered,
+        };
+        if throttle.allows(kind, self.client.map(ClientKey::of), Instant::now()) {
+            self.log(&Bytes::default(), outcome);
+        }
+    }
+
     /// Writes the line.
     pub fn log(&self, bytes: &Bytes, outcome: &Outcome) {
         log::info!(target: TARGET, "{}", Line { entry: self, bytes, outcome });
@@ -75,7 +90,7 @@ impl fmt::Display for Line<'_> {
         }
         write!(f, " {method} {endpoint} {status}")?;
         match resource {
-            // `{:?}` of a string escapes controls, line breaks, quotes and what is not printable.
+            // `{:?}` escapes controls, line breaks, quotes and what is not printable.
             Some(Resource::File { server, path }) => write!(f, " server={server} file={path:?}")?,
             Some(Resource::Backup { server, backup }) => {
                 write!(f, " server={server} backup={backup}")?;
@@ -96,12 +111,6 @@ impl fmt::Display for Line<'_> {
             Outcome::Answered => f.write_str("answered"),
         }
     }
-}
-
-/// `text` with controls and unprintable characters escaped.
-pub fn escape(text: &str) -> String {
-    let quoted = format!("{text:?}");
-    quoted[1..quoted.len() - 1].to_owned()
 }
 
 #[cfg(test)]

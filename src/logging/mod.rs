@@ -1,7 +1,7 @@
 //! The log: env_logger in front, and behind it a thread of its own that writes.
 //!
-//! A log reader that stands still must not hold up a download, or the acceptor. Lines go into a
-//! bounded buffer; what does not fit is counted and said later.
+//! A log reader that stands still must not hold up a download or the acceptor. Lines go into a
+//! bounded buffer, and those that do not fit are counted.
 
 pub mod access;
 pub mod throttle;
@@ -14,16 +14,14 @@ use std::time::{Duration, SystemTime};
 use env_logger::{Builder, Target};
 use log::LevelFilter;
 
-use crate::logging::access::escape;
-
 /// Bytes of log that may wait to be written.
 const MAX_WAITING: usize = 1 << 20;
-/// Lines are gathered for this long, so that a busy server does not wake a thread a line.
+/// Lines are gathered for this long, so that a busy server does not wake a thread per line.
 const GATHER: Duration = Duration::from_millis(5);
-/// How long the end of the program waits for the last lines.
+/// How long the end of the program waits for the last lines to be written.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// The running log; dropping it writes out what waits.
+/// The running log. Dropping it writes out what is left.
 #[derive(Debug)]
 pub struct Log {
     buffer: Arc<Buffer>,
@@ -46,7 +44,7 @@ struct State {
 /// Sends the program's log to standard error from here on.
 ///
 /// # Errors
-/// Where the system has no more threads, or a log is running already.
+/// If the system has no thread left, or a log is running already.
 pub fn start(debug: bool) -> io::Result<Log> {
     let buffer = Arc::new(Buffer::default());
     let writer = Arc::clone(&buffer);
@@ -56,7 +54,7 @@ pub fn start(debug: bool) -> io::Result<Log> {
         .spawn(move || writer.write_out())?;
     Builder::new()
         .filter_level(LevelFilter::Trace)
-        // Its farewell when the private listener closes is no news, and it has no other.
+        // All that it logs is that the private listener has closed.
         .filter_module("tiny_http", LevelFilter::Off)
         .filter_module("rustls", LevelFilter::Off)
         .format(|line, record| {
@@ -67,13 +65,19 @@ pub fn start(debug: bool) -> io::Result<Log> {
         .try_init()
         .map_err(io::Error::other)?;
     set_debug(debug);
-    // A panic's text may hold what a client sent.
+    // The text of a panic may contain what a client sent.
     std::panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
         let name = thread.name().unwrap_or("?");
         log::error!("thread {name}: {}", escape(&panic.to_string()));
     }));
     Ok(Log { buffer })
+}
+
+/// `text` with control and unprintable characters escaped, so that it stays on its line.
+pub fn escape(text: &str) -> String {
+    let quoted = format!("{text:?}");
+    quoted[1..quoted.len() - 1].to_owned()
 }
 
 /// Turns debug lines on or off.
@@ -130,7 +134,7 @@ impl Buffer {
                     "{time} WARN  log: {lost} lines were lost: they came faster than they were read"
                 );
             }
-            // With nobody to read it, a log has nobody to tell.
+            // If standard error is gone, there is nobody to tell.
             let _ = io::stderr().write_all(&lines);
         }
     }

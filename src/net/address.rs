@@ -1,15 +1,16 @@
-//! Who a client is: its address, what of it limits and binding look at, and how to find it behind
-//! trusted proxies.
+//! Who a client is: its address, the part of it that limits and binding look at, and how it is found
+//! behind trusted proxies.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Config;
 
-/// What counts as one client: an IPv4 address or an IPv6 /64, since a host picks freely in its /64.
+/// What counts as one client: an IPv4 address, or an IPv6 /64, since a host picks its address freely
+/// within its /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ClientKey {
-    /// An IPv4 address; IPv4-mapped IPv6 addresses are made plain first.
+    /// An IPv4 address, or the one in an IPv4-mapped IPv6 address.
     V4(u32),
     /// The first 64 bits of an IPv6 address.
     V6(u64),
@@ -21,6 +22,14 @@ impl ClientKey {
         match address.to_canonical() {
             IpAddr::V4(v4) => ClientKey::V4(v4.to_bits()),
             IpAddr::V6(v6) => ClientKey::V6((v6.to_bits() >> 64) as u64),
+        }
+    }
+
+    /// The IPv6 /48 that it lies in: what one customer of a provider usually has.
+    pub fn network(self) -> Option<u64> {
+        match self {
+            ClientKey::V4(_) => None,
+            ClientKey::V6(bits) => Some(bits >> 16),
         }
     }
 
@@ -57,8 +66,8 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// Whether this peer is a proxy that speaks for others: trusted by the configuration, or on
-    /// the other side of a Unix socket, whose file permissions said so.
+    /// Whether this peer is a proxy that speaks for others: trusted by the configuration, or
+    /// connected through a Unix socket, whose file permissions decide who may be.
     pub fn is_proxy(self, config: &Config) -> bool {
         match self {
             Peer::Tcp(address) => config.trusts(address.ip().to_canonical()),
@@ -66,7 +75,7 @@ impl Peer {
         }
     }
 
-    /// The peer's own address, where it has one.
+    /// The peer's own address, if it has one.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Peer::Tcp(address) => Some(address.ip().to_canonical()),
@@ -74,30 +83,43 @@ impl Peer {
         }
     }
 
-    /// The address of the client behind this peer. `forwarded` is the whole `X-Forwarded-For`
-    /// value, several lines joined by commas.
+    /// The address of the client behind this peer. `forwarded` has the entries of
+    /// `X-Forwarded-For`, nearest proxy first.
     ///
-    /// Each proxy appends the address it saw, so the list is read from the right: as long as the
-    /// entries are trusted proxies themselves, the next one to the left is believed. The left end
-    /// is whatever the client wrote.
-    pub fn client(self, forwarded: Option<&str>, config: &Config) -> Option<IpAddr> {
-        let mut nearest = self.ip();
+    /// Each proxy appends the address that it saw. As long as an entry is a trusted proxy itself,
+    /// the next one is believed. Whatever is not an address ends the walk, and the last address
+    /// before it counts: the far end of the list is what the client itself wrote.
+    pub fn client<'a>(
+        self,
+        forwarded: impl Iterator<Item = &'a [u8]>,
+        config: &Config,
+    ) -> Option<IpAddr> {
         if !self.is_proxy(config) {
-            return nearest;
+            return self.ip();
         }
-        for entry in forwarded.unwrap_or("").rsplit(',') {
-            let Some(address) = parse_forwarded(entry.trim()) else { break };
-            nearest = Some(address);
-            if !config.trusts(address) {
-                break;
-            }
-        }
-        nearest
+        believed(self.ip(), forwarded, |address| config.trusts(address))
     }
 }
 
+/// The last address that is believed, beginning with the peer's own.
+fn believed<'a>(
+    own: Option<IpAddr>,
+    forwarded: impl Iterator<Item = &'a [u8]>,
+    trusts: impl Fn(IpAddr) -> bool,
+) -> Option<IpAddr> {
+    let mut nearest = own;
+    for address in forwarded.map_while(parse_forwarded) {
+        nearest = Some(address);
+        if !trusts(address) {
+            break;
+        }
+    }
+    nearest
+}
+
 /// An address as proxies write it: plain, with a port, or an IPv6 address in brackets.
-fn parse_forwarded(entry: &str) -> Option<IpAddr> {
+fn parse_forwarded(entry: &[u8]) -> Option<IpAddr> {
+    let entry = std::str::from_utf8(entry.trim_ascii()).ok()?;
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(entry);
     let address = bare
         .parse::<IpAddr>()
@@ -124,13 +146,39 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_an_address_ends_the_walk() {
+        let proxies = ["10.0.0.1".parse().unwrap(), "10.0.0.2".parse::<IpAddr>().unwrap()];
+        // As nginx's `$proxy_add_x_forwarded_for` writes it: the client's own words come first.
+        let table: [(&[u8], &str); 7] = [
+            (b"", "10.0.0.1"),
+            (b"192.0.2.1", "192.0.2.1"),
+            (b"6.6.6.6, 192.0.2.1", "192.0.2.1"),
+            (b"6.6.6.6, 192.0.2.1, 10.0.0.2", "192.0.2.1"),
+            (b"\xff, 192.0.2.1", "192.0.2.1"),
+            (b"192.0.2.1, \xff, 10.0.0.2", "10.0.0.2"),
+            (b"192.0.2.1, ", "10.0.0.1"),
+        ];
+        for (line, expected) in table {
+            let entries = line.rsplit(|byte| *byte == b',');
+            let client = believed(Some(proxies[0]), entries, |address| proxies.contains(&address));
+            assert_eq!(client, Some(expected.parse().unwrap()), "{}", line.escape_ascii());
+        }
+        assert_eq!(believed(None, [b"x".as_slice()].into_iter(), |_| true), None);
+    }
+
+    #[test]
     fn forwarded_entries_in_every_spelling() {
-        let parsed = |text: &str| parse_forwarded(text).map(|address| address.to_string());
+        let parsed =
+            |text: &str| parse_forwarded(text.as_bytes()).map(|address| address.to_string());
         assert_eq!(parsed("192.0.2.1").as_deref(), Some("192.0.2.1"));
         assert_eq!(parsed("192.0.2.1:80").as_deref(), Some("192.0.2.1"));
         assert_eq!(parsed("[2001:db8::1]:80").as_deref(), Some("2001:db8::1"));
         assert_eq!(parsed("[2001:db8::1]").as_deref(), Some("2001:db8::1"));
-        assert_eq!(parsed("unknown"), None);
-        assert_eq!(parsed(""), None);
+        assert_eq!(parsed(" \t192.0.2.1 ").as_deref(), Some("192.0.2.1"));
+        assert_eq!(parsed("::ffff:192.0.2.1").as_deref(), Some("192.0.2.1"));
+        for other in ["unknown", "", "_hidden", "192.0.2.1 x", "192.0.2.256", "2001:db8::1]:80"] {
+            assert_eq!(parsed(other), None, "{other:?}");
+        }
+        assert_eq!(parse_forwarded(b"192.0.2.1\xff"), None);
     }
 }

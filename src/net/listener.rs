@@ -8,19 +8,17 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use crate::config::{Config, Listen};
 use crate::error::StartError;
 use crate::net::address::Peer;
-use crate::net::socket::Socket;
+use crate::net::socket::{NOTSENT_LOWAT, Socket};
 use crate::sys;
 
 /// The kernel's own limit (`net.core.somaxconn`) cuts this down.
 const BACKLOG: i32 = i32::MAX;
-/// Unsent data that the kernel may hold for one connection, in bytes. What is sent and not yet
-/// acknowledged comes on top, as much as the path needs; measured on loopback this costs no speed.
-const NOTSENT_LOWAT: u32 = 128 * 1024;
 /// Where sd_listen_fds(3) begins to count.
 const FIRST_PASSED: i32 = 3;
 
@@ -155,10 +153,11 @@ fn passed(
             match listener {
                 // Without a certificate every connection would be closed in silence.
                 Ok(listener) if listener.tls && config.tls.is_none() => Err(StartError::new(
-                    "LISTEN_FDNAMES: a socket is named tls, and winglet.listen names no TLS address; add one (tls:ADDR:PORT), so that api.ssl counts",
+                    "LISTEN_FDNAMES",
+                    "a socket is named tls, and winglet.listen names no TLS address; add one (tls:ADDR:PORT), so that api.ssl counts",
                 )),
                 listener => listener.map_err(|error| {
-                    StartError::new(format!("LISTEN_FDS: descriptor {number}: {error}"))
+                    StartError::new("LISTEN_FDS", format!("descriptor {number}: {error}"))
                 }),
             }
         })
@@ -179,7 +178,7 @@ fn adopt(fd: OwnedFd, tls: bool) -> io::Result<Listener> {
 
 fn bind(listen: &Listen, config: &Config) -> Result<Listener, StartError> {
     let result = match listen {
-        Listen::Tcp { address, tls } => bind_tcp(*address).map(|listener| Listener {
+        Listen::Tcp { address, tls, .. } => bind_tcp(*address).map(|listener| Listener {
             kind: Kind::Tcp(listener),
             tls: *tls,
             path: None,
@@ -201,7 +200,7 @@ fn bind(listen: &Listen, config: &Config) -> Result<Listener, StartError> {
             io::ErrorKind::AddrNotAvailable => "this machine has no such address",
             _ => "choose another address",
         };
-        StartError::new(format!("listen: cannot listen on {listen}: {error}; {remedy}"))
+        StartError::new("listen", format!("cannot listen on {listen}: {error}; {remedy}"))
     })
 }
 
@@ -229,12 +228,16 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
 /// Removes the socket file of a server that is gone: a socket on which nobody answers.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.file_type().is_socket() => match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)
+        Ok(metadata) if metadata.file_type().is_socket() => {
+            // Never waits: a server that hangs, with a full backlog, is one that is there.
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let probe =
+                rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            match rustix::net::connect(&probe, &SocketAddrUnix::new(path)?) {
+                Err(Errno::CONNREFUSED) => std::fs::remove_file(path),
+                _ => Err(io::ErrorKind::AddrInUse.into()),
             }
-            _ => Err(io::ErrorKind::AddrInUse.into()),
-        },
+        }
         Ok(_) => {
             Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is there"))
         }

@@ -1,7 +1,7 @@
 //! TLS on a client's connection: rustls over a non-blocking TCP stream.
 //!
-//! The acceptor drives the handshake from its epoll set, so that a client which stalls in it costs
-//! a waiting slot and nothing more. Bytes are counted on both sides of the encryption, so that
+//! A handshake runs in steps on a thread of its own, so that a client which stalls in it costs a
+//! waiting place and nothing more. Bytes are counted on both sides of the encryption, so that
 //! delivery accounting knows which content an acknowledgement covers.
 
 use std::collections::VecDeque;
@@ -17,6 +17,8 @@ use crate::sys;
 
 /// The first byte of a TLS handshake record (RFC 8446 §5.1).
 const HANDSHAKE_RECORD: u8 = 0x16;
+/// Longer than any real handshake; what comes of one is kept in memory.
+const MAX_HANDSHAKE_BYTES: usize = 16 * 1024;
 /// Encrypted bytes that may wait for room in the kernel: four records.
 const BUFFER_LIMIT: usize = 64 * 1024;
 /// Reads from the kernel before others get their turn.
@@ -30,6 +32,8 @@ pub struct TlsStream {
     stream: TcpStream,
     connection: ServerConnection,
     greeted: bool,
+    /// Bytes that the client has sent of its handshake.
+    handshake_bytes: usize,
     /// The client speaks plain HTTP, and has been told so.
     plain: bool,
     /// Once everything is out, a FIN follows.
@@ -73,6 +77,7 @@ impl TlsStream {
             stream,
             connection,
             greeted: false,
+            handshake_bytes: 0,
             plain: false,
             closing: false,
             raw_sent: 0,
@@ -82,7 +87,34 @@ impl TlsStream {
         })
     }
 
-    /// Reads decrypted bytes, carrying the handshake on where it is not complete.
+    /// Carries the handshake on.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the client has to send more; `InvalidData` if it breaks the protocol, or
+    /// sends more than any handshake needs.
+    pub fn handshake(&mut self) -> io::Result<()> {
+        self.greet()?;
+        while self.connection.is_handshaking() {
+            if self.handshake_bytes >= MAX_HANDSHAKE_BYTES {
+                let error = "the handshake is longer than any client's";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+            self.handshake_bytes += self.receive()?;
+        }
+        Ok(())
+    }
+
+    /// Encrypted bytes handed to the kernel.
+    pub fn raw_sent(&self) -> u64 {
+        self.raw_sent
+    }
+
+    /// Whether the handshake has begun.
+    pub fn has_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// Reads decrypted bytes; the handshake is complete.
     ///
     /// # Errors
     /// `WouldBlock` where nothing is there; `InvalidData` where the client breaks the protocol.
@@ -90,7 +122,6 @@ impl TlsStream {
         if self.plain {
             return (&self.stream).read(buffer);
         }
-        self.greet()?;
         // A stream of records that hold nothing must not keep the acceptor here: what is left in
         // the kernel makes the next event.
         for _ in 0..READS {
@@ -101,21 +132,30 @@ impl TlsStream {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 result => return result,
             }
-            if self.connection.read_tls(&mut &self.stream)? == 0 {
-                return Ok(0);
-            }
-            let processed = self.connection.process_new_packets();
-            // The handshake's answers, or an alert that says what was wrong.
-            let flushed = self.flush();
-            processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            match flushed {
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                _ => {}
+            match self.receive() {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                result => drop(result?),
             }
         }
         match self.connection.reader().read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
             result => result,
+        }
+    }
+
+    /// Takes in what the client has sent, and answers it. How many bytes that were.
+    fn receive(&mut self) -> io::Result<usize> {
+        let count = self.connection.read_tls(&mut &self.stream)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let processed = self.connection.process_new_packets();
+        // The handshake's answers, or an alert that says what was wrong.
+        let flushed = self.flush();
+        processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        match flushed {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(count),
         }
     }
 

@@ -1,27 +1,31 @@
 //! How a connection passes between the acceptor and the pool.
 //!
 //! The acceptor puts an [`Exchange`] under its number into the table, and only the number travels
-//! through tiny_http. A worker takes the exchange out, answers, and gives the connection back. An
-//! exchange that is dropped on the way (a panic, a lost request) still reports its number, so that
+//! through tiny_http. A worker takes the exchange out, does its piece of work, and gives the
+//! connection back. An exchange that is dropped on the way (a panic) still reports itself, so that
 //! the acceptor's count of free workers stays right.
 
 use std::collections::HashMap;
 use std::mem;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::EventfdFlags;
 
+use crate::delivery::transfer::{Piece, Transfer};
 use crate::http::head::Head;
-use crate::logging::access::Entry;
+use crate::net::address::Peer;
 use crate::net::socket::Socket;
-use crate::replay::Stream;
 
 /// One client's connection, owned by whoever holds it.
 #[derive(Debug)]
 pub struct Connection {
+    /// What the acceptor knows it by; never used twice.
+    pub id: u64,
+    /// Who is at the other end.
+    pub peer: Peer,
     /// Its byte stream.
     pub socket: Socket,
     /// Bytes read and not yet used: the beginning of a head, or further requests.
@@ -30,94 +34,130 @@ pub struct Connection {
     pub requests: u32,
 }
 
-/// One request on its way to a worker.
+/// A request with what the acceptor knows about it.
 #[derive(Debug)]
-pub struct Exchange {
-    number: u64,
-    /// The sound head.
+pub struct Request {
+    /// The well-formed head.
     pub head: Box<Head>,
-    /// The client's address, behind trusted proxies too; `None` where none is known.
+    /// The client's address, behind trusted proxies too; `None` if none is known.
     pub client: Option<IpAddr>,
+    /// No proxy stands between this connection and the client.
+    pub direct: bool,
     /// Close the connection after this answer.
     pub last: bool,
-    connection: Option<Box<Connection>>,
-    returns: Arc<Returns>,
+    /// Send no content yet: the bandwidth is limited, and the transfer has to wait for its turn.
+    pub head_only: bool,
+}
+
+/// What a worker is to do.
+#[derive(Debug)]
+pub enum Task {
+    /// Answer a request.
+    Answer(Box<Request>),
+    /// Send the next piece of a transfer.
+    Piece(Box<Transfer>),
+    /// Carry on a TLS handshake.
+    Handshake,
 }
 
 /// What is to become of a connection that a worker gives back.
 #[derive(Debug)]
-pub enum After {
-    /// The answer is complete; the connection may carry another request.
-    KeepAlive,
-    /// The answer is complete; the connection is to be closed in order.
-    Close,
+pub enum Next {
+    /// An answer without content is complete. `true`: the connection may carry another request.
+    Answered(bool),
+    /// A piece of a transfer was sent, and ended this way.
+    Piece(Box<Transfer>, Piece),
+    /// A handshake was carried on.
+    Handshake(std::io::Result<()>),
     /// The connection is of no more use.
     Abort,
 }
 
-/// A content answer whose delivery is still to be seen.
+/// One piece of work on its way to a worker.
 #[derive(Debug)]
-pub struct Delivery {
-    /// Where the link accounts for it; `None` where nothing is to be accounted for.
-    pub stream: Option<Stream>,
-    /// The value of [`Socket::sent`] at the first content byte.
-    pub content_start: u64,
-    /// Content bytes, all handed to the kernel.
-    pub content: u64,
-    /// The line for the access log.
-    pub entry: Entry,
+pub struct Exchange {
+    number: u64,
+    connection: Option<Box<Connection>>,
+    task: Option<Task>,
+    id: u64,
+    is_handshake: bool,
+    returns: Arc<Returns>,
 }
 
-/// A message from a worker to the acceptor: the exchange `number` is over.
+/// A message from a worker to the acceptor: it is done with connection `id`.
 #[derive(Debug)]
 pub struct Returned {
-    /// The exchange.
-    pub number: u64,
-    /// The connection and what is to become of it; `None` where it is lost.
-    pub connection: Option<(Box<Connection>, After)>,
-    /// A delivery to watch.
-    pub delivery: Option<Box<Delivery>>,
+    /// The connection's id.
+    pub id: u64,
+    /// It came from the thread for handshakes, not from the pool.
+    pub is_handshake: bool,
+    /// The connection and what is to become of it; `None` if it is lost.
+    pub connection: Option<(Box<Connection>, Next)>,
 }
 
 impl Exchange {
-    /// A request of `connection`, known by `number`.
+    /// `task` for `connection`, to travel under `number`.
     pub fn new(
         number: u64,
-        head: Box<Head>,
-        client: Option<IpAddr>,
-        last: bool,
         connection: Box<Connection>,
+        task: Task,
         returns: Arc<Returns>,
     ) -> Exchange {
-        Exchange { number, head, client, last, connection: Some(connection), returns }
+        let id = connection.id;
+        let is_handshake = matches!(task, Task::Handshake);
+        returns.unclaimed.fetch_add(usize::from(!is_handshake), Ordering::SeqCst);
+        let (connection, task) = (Some(connection), Some(task));
+        Exchange { number, connection, task, id, is_handshake, returns }
     }
 
-    /// The number that it travels under.
-    pub fn number(&self) -> u64 {
-        self.number
+    fn claim(&mut self) -> Option<Task> {
+        let task = self.task.take()?;
+        if !self.is_handshake {
+            self.returns.claimed();
+        }
+        Some(task)
     }
 
-    /// The client's byte stream; `None` only after the connection was taken back.
+    fn give_back(&self, connection: Option<(Box<Connection>, Next)>) {
+        let (id, is_handshake) = (self.id, self.is_handshake);
+        self.returns.push(Returned { id, is_handshake, connection });
+    }
+
+    /// Takes the work out; the worker gives the connection back with [`Work::finish`].
+    pub fn open(mut self) -> Option<(Work, Task)> {
+        let task = self.claim()?;
+        Some((Work(self), task))
+    }
+}
+
+/// A connection in a worker's hands.
+#[derive(Debug)]
+pub struct Work(Exchange);
+
+impl Work {
+    /// The client's byte stream; `None` only after [`Work::finish`].
     pub fn socket(&mut self) -> Option<&mut Socket> {
-        self.connection.as_mut().map(|connection| &mut connection.socket)
+        self.0.connection.as_mut().map(|connection| &mut connection.socket)
+    }
+
+    /// Whether the client has sent more than the request.
+    pub fn has_input(&self) -> bool {
+        self.0.connection.as_ref().is_some_and(|connection| !connection.input.is_empty())
     }
 
     /// Gives the connection back to the acceptor.
-    pub fn finish(mut self, after: After, delivery: Option<Box<Delivery>>) {
-        let connection = self.connection.take().map(|connection| (connection, after));
-        self.returns.push(Returned { number: self.number, connection, delivery });
-    }
-
-    /// Takes the connection out without telling the acceptor, which does this itself.
-    pub fn take_back(mut self) -> Option<(Box<Head>, Box<Connection>)> {
-        self.connection.take().map(|connection| (self.head.clone(), connection))
+    pub fn finish(mut self, next: Next) {
+        if let Some(connection) = self.0.connection.take() {
+            self.0.give_back(Some((connection, next)));
+        }
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.claim();
         if self.connection.take().is_some() {
-            self.returns.push(Returned { number: self.number, connection: None, delivery: None });
+            self.give_back(None);
         }
     }
 }
@@ -137,9 +177,10 @@ impl Handed {
         self.lock().remove(&number)
     }
 
-    /// Takes everything back.
-    pub fn take_all(&self) -> Vec<Exchange> {
-        self.lock().drain().map(|(_, exchange)| exchange).collect()
+    /// Drops everything: nobody will claim it any more.
+    pub fn clear(&self) {
+        let lost = mem::take(&mut *self.lock());
+        drop(lost);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Exchange>> {
@@ -154,26 +195,43 @@ pub struct Returns {
     list: Mutex<Vec<Returned>>,
     wake: OwnedFd,
     asleep: AtomicBool,
+    /// Exchanges that no worker has claimed yet.
+    unclaimed: AtomicUsize,
 }
 
 impl Returns {
     /// An empty list.
     ///
     /// # Errors
-    /// Where no descriptor is left for waking.
+    /// If no descriptor is left for waking.
     pub fn new() -> std::io::Result<Returns> {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Returns { list: Mutex::default(), wake, asleep: AtomicBool::new(true) })
+        Ok(Returns {
+            list: Mutex::default(),
+            wake,
+            asleep: AtomicBool::new(true),
+            unclaimed: AtomicUsize::new(0),
+        })
     }
 
     fn push(&self, returned: Returned) {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(returned);
-        self.wake();
+        self.lock().push(returned);
+        // While there is more to claim, whoever claims the last of it wakes the acceptor: one
+        // switch per batch.
+        if self.unclaimed.load(Ordering::SeqCst) == 0 {
+            self.wake();
+        }
+    }
+
+    fn claimed(&self) {
+        if self.unclaimed.fetch_sub(1, Ordering::SeqCst) == 1 && !self.lock().is_empty() {
+            self.wake();
+        }
     }
 
     /// Wakes the acceptor, if it sleeps.
     pub fn wake(&self) {
-        // One system call a nap, not one a request.
+        // One system call per nap, not one per request.
         if self.asleep.swap(false, Ordering::AcqRel) {
             let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
         }
@@ -181,18 +239,22 @@ impl Returns {
 
     /// Takes everything out of the list.
     pub fn take(&self) -> Vec<Returned> {
-        mem::take(&mut self.list.lock().unwrap_or_else(PoisonError::into_inner))
+        mem::take(&mut self.lock())
     }
 
     /// Announces that the acceptor will sleep, unless something is waiting: then `false`.
     pub fn fall_asleep(&self) -> bool {
         self.asleep.store(true, Ordering::SeqCst);
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.lock().is_empty()
     }
 
     /// The acceptor is up again.
     pub fn awake(&self) {
         self.asleep.store(false, Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Returned>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,9 +1,9 @@
-//! The private socket to tiny_http: one connection, through which only checked heads travel.
+//! The private socket to tiny_http: one connection, through which only numbers travel.
 //!
 //! tiny_http must not meet the network: one request with a huge `Content-Length` aborts the
-//! process, one `EMFILE` ends its accept loop. What crosses here is `GET` or `HEAD`, a target in
-//! printable ASCII, HTTP/1.1 and one number, none of which it can stumble over. Its listener is
-//! bound in a directory of our own, connected to once, and gone before anything is served.
+//! process, one `EMFILE` ends its accept loop. What crosses here is `GET /NUMBER HTTP/1.1`, so that
+//! it never sees a byte that a stranger chose. Its listener is bound in a directory of our own,
+//! connected to once, and gone before anything is served.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -12,13 +12,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tiny_http::Server;
-
-use crate::http::head::Method;
-use crate::pool::NUMBER_FIELD;
 
 /// How long tiny_http may take to answer its first request, at start.
 const READY: Duration = Duration::from_secs(10);
@@ -27,8 +23,8 @@ const READY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct PrivateSocket {
     stream: UnixStream,
-    /// Heads that did not fit into the socket yet; bounded by the workers that wait for them.
-    unsent: Vec<u8>,
+    /// Requests that did not fit into the socket yet; bounded by the workers that wait for them.
+    unsent: String,
 }
 
 impl PrivateSocket {
@@ -36,17 +32,19 @@ impl PrivateSocket {
     /// listener lives in a fresh directory below `base` for the moment of connecting.
     ///
     /// # Errors
-    /// Where `base` cannot be written or descriptors are exhausted.
-    pub fn open(base: &Path) -> io::Result<(Arc<Server>, PrivateSocket)> {
-        let place = TempDir::new(base)?;
-        let path = place.0.join("s");
+    /// If `base` cannot be written or descriptors are exhausted.
+    pub fn open(base: &Path) -> io::Result<(Server, PrivateSocket)> {
+        let directory = TempDir::new(base)?;
+        let path = directory.0.join("s");
         let listener = UnixListener::bind(&path)?;
         let closer = listener.try_clone()?;
         let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
-        let mut stream = UnixStream::connect(&path)?;
+        let stream = UnixStream::connect(&path)?;
+        let mut socket = PrivateSocket { stream, unsent: String::new() };
         // One round trip proves that the connection is accepted and works; after it, closing the
         // listener ends tiny_http's accept thread, and all but one of its pool follow.
-        stream.write_all(message(Method::Get, "/", 0).as_bytes())?;
+        socket.push(0);
+        socket.flush()?;
         let ready = server.recv_timeout(READY);
         rustix::net::shutdown(&closer, rustix::net::Shutdown::Both)?;
         match ready? {
@@ -57,55 +55,42 @@ impl PrivateSocket {
         drop(server.recv_timeout(READY));
         // A Request that is dropped unanswered writes a 500 here. Unread they would fill the
         // socket and block its worker for good; shut, they fail at once.
-        stream.shutdown(Shutdown::Read)?;
-        stream.set_nonblocking(true)?;
-        Ok((Arc::new(server), PrivateSocket { stream, unsent: Vec::new() }))
+        socket.stream.shutdown(Shutdown::Read)?;
+        socket.stream.set_nonblocking(true)?;
+        Ok((server, socket))
     }
 
-    /// Queues the request `number` for sending.
-    pub fn push(&mut self, method: Method, target: &str, number: u64) {
-        self.unsent.extend_from_slice(message(method, target, number).as_bytes());
+    /// Queues `number` for sending.
+    pub fn push(&mut self, number: u64) {
+        let _ = write!(self.unsent, "GET /{number} HTTP/1.1\r\n\r\n");
     }
 
-    /// Sends what is queued. `Ok(false)` where the socket is full.
+    /// Sends what is queued. `Ok(false)` if the socket is full.
     ///
     /// # Errors
-    /// Where tiny_http's end is gone.
+    /// If tiny_http's end is gone.
     pub fn flush(&mut self) -> io::Result<bool> {
-        let mut sent = 0;
-        let result = loop {
-            if sent == self.unsent.len() {
-                break Ok(true);
-            }
-            match self.stream.write(&self.unsent[sent..]) {
-                Ok(count) => sent += count,
+        while !self.unsent.is_empty() {
+            match self.stream.write(self.unsent.as_bytes()) {
+                Ok(count) => drop(self.unsent.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(false),
-                Err(error) => break Err(error),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
             }
-        };
-        self.unsent.drain(..sent);
-        result
+        }
+        Ok(true)
     }
+}
 
-    /// Ends tiny_http's side from ours: what a test does to see it rebuilt.
-    pub fn sabotage(&self) {
-        let _ = self.stream.shutdown(Shutdown::Both);
-    }
+/// The number in a target that [`PrivateSocket::push`] wrote.
+pub(super) fn number_of(target: &str) -> Option<u64> {
+    target.strip_prefix('/')?.parse().ok()
 }
 
 impl AsFd for PrivateSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
-}
-
-/// All that ever crosses the private socket.
-fn message(method: Method, target: &str, number: u64) -> String {
-    let mut message = String::with_capacity(target.len() + 64);
-    let _ =
-        write!(message, "{} {target} HTTP/1.1\r\n{NUMBER_FIELD}: {number}\r\n\r\n", method.name());
-    message
 }
 
 /// A directory that nobody else can enter, removed when it goes out of scope.
@@ -117,7 +102,7 @@ impl TempDir {
         for _ in 0..16 {
             let random = RandomState::new().build_hasher().finish();
             let path = base.join(format!("winglet-{random:016x}"));
-            // Fails where something is there already, a symlink included.
+            // Fails if something is there already, a symlink included.
             match std::fs::DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => return Ok(TempDir(path)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -138,7 +123,6 @@ impl Drop for TempDir {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::head::{Screened, screen};
     use proptest::prelude::*;
 
     #[test]
@@ -155,46 +139,25 @@ mod tests {
     fn a_dropped_request_blocks_nothing() {
         let (server, mut socket) = PrivateSocket::open(&std::env::temp_dir()).unwrap();
         for number in 0..600 {
-            socket.push(Method::Get, "/", number);
+            socket.push(number);
             assert!(socket.flush().unwrap());
             drop(server.recv_timeout(READY).unwrap().unwrap());
         }
     }
 
-    /// Whatever passes screening, tiny_http must read as one request with the same target.
-    fn crosses(server: &Server, socket: &mut PrivateSocket, bytes: &[u8], number: u64) {
-        let Screened::Ready(head, _) = screen(bytes, 0) else { return };
-        if !matches!(head.method, Method::Get | Method::Head) {
-            return;
-        }
-        socket.push(head.method, &head.target, number);
-        assert!(socket.flush().unwrap());
-        let request = server.recv_timeout(READY).unwrap().expect("tiny_http stumbled");
-        assert_eq!(request.url(), head.target);
-        assert_eq!(request.method().as_str(), head.method.name());
-        let field = request.headers().iter().find(|h| h.field.equiv(NUMBER_FIELD)).unwrap();
-        assert_eq!(field.value.as_str(), number.to_string());
-        drop(request.into_writer());
-    }
-
     #[test]
-    fn what_the_acceptor_hands_over_tiny_http_parses() {
+    fn every_number_arrives_as_it_was_sent() {
         let (server, socket) = PrivateSocket::open(&std::env::temp_dir()).unwrap();
-        let state = std::cell::RefCell::new((socket, 0));
-        let strategy = (
-            "(GET|HEAD)",
-            "(/|/download/file\\?token=|http://h/|//)[!-~]{0,60}",
-            prop::collection::vec(
-                "(Content-Length: 0|Expect: 100-continue|Connection: (close|upgrade|keep-alive)|Upgrade: h2c|X: [ -~]{0,20})\r\n",
-                0..4,
-            ),
-            "1\\.[01]",
-        );
-        proptest!(|((method, target, fields, version) in strategy)| {
-            let head = format!("{method} {target} HTTP/{version}\r\nHost: a\r\n{}\r\n", fields.concat());
-            let (socket, number) = &mut *state.borrow_mut();
-            *number += 1;
-            crosses(&server, socket, head.as_bytes(), *number);
+        let socket = std::cell::RefCell::new(socket);
+        proptest!(|(numbers in prop::collection::vec(any::<u64>(), 1..20))| {
+            let socket = &mut *socket.borrow_mut();
+            numbers.iter().for_each(|number| socket.push(*number));
+            prop_assert!(socket.flush().unwrap());
+            for number in numbers {
+                let request = server.recv_timeout(READY).unwrap().expect("tiny_http stumbled");
+                prop_assert_eq!(number_of(request.url()), Some(number));
+                drop(request.into_writer());
+            }
         });
     }
 }

@@ -1,4 +1,4 @@
-//! Tells a service manager how it stands: sd_notify(3), and a pid file.
+//! Tells a service manager how things stand: sd_notify(3), and a pid file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -10,13 +10,16 @@ use std::path::{Path, PathBuf};
 use crate::error::StartError;
 
 /// Where news go, if anybody wants them.
+///
+/// Connected before the sandbox, which forbids abstract names afterwards. The crates for this
+/// connect anew for each message, and know no abstract names.
 #[derive(Debug, Default)]
 pub struct Notifier(Option<UnixDatagram>);
 
 impl Notifier {
-    /// Connects to `NOTIFY_SOCKET`, where `environment` has one.
+    /// Connects to `NOTIFY_SOCKET`, if `environment` has one.
     pub fn connect(environment: &dyn Fn(&str) -> Option<String>) -> Notifier {
-        let connect = |name: &str| -> io::Result<UnixDatagram> {
+        let connect = |name: String| -> io::Result<UnixDatagram> {
             let socket = UnixDatagram::unbound()?;
             match name.strip_prefix('@') {
                 Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
@@ -24,7 +27,7 @@ impl Notifier {
             }
             Ok(socket)
         };
-        Notifier(environment("NOTIFY_SOCKET").and_then(|name| connect(&name).ok()))
+        Notifier(environment("NOTIFY_SOCKET").and_then(|name| connect(name).ok()))
     }
 
     /// Downloads are served.
@@ -45,9 +48,8 @@ impl Notifier {
     }
 
     fn send(&self, news: &str) {
-        if let Some(socket) = &self.0 {
-            let _ = socket.send(news.as_bytes());
-        }
+        // A service manager that does not listen is none of our worries.
+        self.0.as_ref().map(|socket| socket.send(news.as_bytes()));
     }
 }
 
@@ -62,7 +64,7 @@ impl PidFile {
     /// Makes the file, empty. It is opened early because later the sandbox forbids it.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn create(path: &Path) -> Result<PidFile, StartError> {
         let file = OpenOptions::new()
             .write(true)
@@ -72,9 +74,9 @@ impl PidFile {
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)
             .map_err(|error| {
-                StartError::new(format!(
-                    "--pid-file: cannot write {}: {error}; name a file in a directory that the server may write",
-                    path.display()
+                let path = path.display();
+                StartError::new("--pid-file", format!(
+                    "cannot write {path}: {error}; name a file in a directory that the server may write"
                 ))
             })?;
         Ok(PidFile { path: path.to_owned(), file })

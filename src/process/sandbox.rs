@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
-    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
 use crate::config::Config;
 
 /// The newest Landlock whose rights are handled; on older kernels, what they know of it.
-const NEWEST: ABI = ABI::V5;
+const NEWEST: ABI = ABI::V6;
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Allowed {
     write: Vec<PathBuf>,
     /// Directories from which files of ours are removed at the end.
     remove: Vec<PathBuf>,
-    /// Where the private socket may be bound anew.
+    /// Where the private socket may be bound.
     bind: Vec<PathBuf>,
 }
 
@@ -54,8 +54,9 @@ impl Allowed {
     pub fn by(config: &Config, base: &Path, pid_file: Option<&Path>) -> Allowed {
         let mut allowed = Allowed::default();
         allowed.read.extend([config.data.clone(), config.backup_directory.clone()]);
+        allowed.read.extend(config.extra_read_paths.iter().cloned());
         // The directory, not the file: editors replace a file by another of its name.
-        allowed.read.extend(parent(&config.file));
+        allowed.read.extend(config.files.iter().filter_map(|file| parent(file)));
         for file in config.secret_files() {
             // A certificate, for one, is reached through certbot's `live/` link and lies in its `archive/`.
             allowed.read.extend(parent(&file));
@@ -81,13 +82,15 @@ fn parent(path: &Path) -> Option<PathBuf> {
 /// Confines this thread, and all that it starts from here on, to `allowed`.
 ///
 /// # Errors
-/// Where the kernel has Landlock and refuses these rules.
+/// If the kernel has Landlock and refuses these rules.
 pub fn enter(allowed: &Allowed) -> Result<Sandbox, landlock::RulesetError> {
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
         // No rule allows any: listeners are bound by now, and nothing is ever connected to.
         .handle_access(AccessNet::from_all(NEWEST))?
+        // Signals to others and their abstract sockets. That of a service manager is connected by now.
+        .scope(Scope::from_all(NEWEST))?
         .create()?;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let bind = AccessFs::MakeDir | AccessFs::MakeSock | AccessFs::RemoveDir | AccessFs::RemoveFile;

@@ -1,4 +1,5 @@
-//! TERM, INT and HUP, turned into readable descriptors for the acceptor.
+//! TERM and INT, turned into a readable descriptor for the acceptor, and HUP, turned into a flag
+//! for whoever carries the reload out.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -6,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
 /// The signals as they have come so far.
@@ -13,52 +15,48 @@ use signal_hook::low_level::pipe;
 pub struct Signals {
     /// Readable after TERM or INT.
     pub stop: UnixStream,
-    /// Readable after HUP.
-    pub reload: UnixStream,
     stops: AtomicUsize,
-    reload_wanted: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
 }
 
 impl Signals {
     /// Catches the signals from here on.
     ///
     /// # Errors
-    /// Where descriptors are exhausted.
+    /// If descriptors are exhausted.
     pub fn catch() -> io::Result<Signals> {
-        let (signals, stop, reload) = Signals::unconnected()?;
+        let (signals, stop) = Signals::unconnected()?;
         pipe::register(SIGTERM, stop.try_clone()?)?;
         pipe::register(SIGINT, stop)?;
-        pipe::register(SIGHUP, reload)?;
+        flag::register(SIGHUP, signals.reload_flag())?;
         Ok(signals)
     }
 
-    /// Signals that come from elsewhere: the ends to write a byte to for stopping and reloading.
+    /// Signals that come from elsewhere: the end to write a byte to for stopping.
     ///
     /// # Errors
-    /// Where descriptors are exhausted.
-    pub fn unconnected() -> io::Result<(Signals, UnixStream, UnixStream)> {
+    /// If descriptors are exhausted.
+    pub fn unconnected() -> io::Result<(Signals, UnixStream)> {
         let (stop, stop_end) = UnixStream::pair()?;
-        let (reload, reload_end) = UnixStream::pair()?;
-        for end in [&stop, &stop_end, &reload, &reload_end] {
-            end.set_nonblocking(true)?;
-        }
-        let signals = Signals {
-            stop,
-            reload,
-            stops: AtomicUsize::new(0),
-            reload_wanted: Arc::new(AtomicBool::new(false)),
-        };
-        Ok((signals, stop_end, reload_end))
+        stop.set_nonblocking(true)?;
+        stop_end.set_nonblocking(true)?;
+        let signals = Signals { stop, stops: AtomicUsize::new(0), reload: Arc::default() };
+        Ok((signals, stop_end))
     }
 
-    /// The flag that [`Signals::take_reload`] raises, for whoever carries the reload out.
+    /// The flag that HUP raises. Whoever carries the reload out looks at it about once per second,
+    /// and lowers it.
     pub fn reload_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.reload_wanted)
+        Arc::clone(&self.reload)
     }
 
     /// Counts TERM and INT that have come. Whether there was one.
     pub fn take_stop(&self) -> bool {
-        let count = drain(&self.stop);
+        let mut buffer = [0; 64];
+        let mut count = 0;
+        while let Ok(read @ 1..) = (&self.stop).read(&mut buffer) {
+            count += read;
+        }
         self.stops.fetch_add(count, Ordering::Relaxed);
         count > 0
     }
@@ -67,23 +65,4 @@ impl Signals {
     pub fn stopped_twice(&self) -> bool {
         self.stops.load(Ordering::Relaxed) > 1
     }
-
-    /// Takes note of HUP.
-    pub fn take_reload(&self) {
-        if drain(&self.reload) > 0 {
-            self.reload_wanted.store(true, Ordering::Release);
-        }
-    }
-}
-
-fn drain(mut stream: &UnixStream) -> usize {
-    let mut buffer = [0; 64];
-    let mut count = 0;
-    while let Ok(read) = stream.read(&mut buffer) {
-        if read == 0 {
-            break;
-        }
-        count += read;
-    }
-    count
 }

@@ -71,9 +71,10 @@ impl Journal {
         let lock = lock(directory);
         if lock.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             let directory = directory.display();
-            return Err(StartError::new(format!(
-                "state_directory: {directory} is in use by another server; give each its own"
-            )));
+            return Err(StartError::new(
+                "winglet.state_directory",
+                format!("{directory} is in use by another server; give each its own"),
+            ));
         }
         let lock = lock.inspect_err(|error| log::warn!("state_directory: no lock: {error}")).ok();
         let file = private(OpenOptions::new().append(true)).open(directory.join(CURRENT));
@@ -226,8 +227,8 @@ pub(super) fn read(directory: &Path) -> Result<Vec<(Key, Entry)>, StartError> {
         skipped += match file.and_then(|file| read_file(file, rewriting, &mut links)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             result => result.map_err(|error| {
-                StartError::new(format!(
-                    "state_directory: cannot read {}: {error}; without it links that were used could be used again. Mend it, or move it away to accept that until they expire",
+                StartError::new("winglet.state_directory", format!(
+                    "cannot read {}: {error}; without it links that were used could be used again. Mend it, or move it away to accept that until they expire",
                     path.display()
                 ))
             })?,

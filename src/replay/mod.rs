@@ -275,6 +275,14 @@ impl Replay {
     }
 }
 
+/// Whether the journal in `directory` can be read, if there is one.
+///
+/// # Errors
+/// What is wrong with it, and the remedy.
+pub fn check_directory(directory: &Path) -> Result<(), StartError> {
+    journal::read(directory).map(drop)
+}
+
 /// The key of `text`: a `unique_id`, or a server's UUID.
 pub fn key_of(text: &str) -> Key {
     let mut key = Key::default();
@@ -286,8 +294,8 @@ pub fn key_of(text: &str) -> Key {
 pub fn hash_of(resource: &Resource) -> [u8; 16] {
     // A server's UUID has one length, so that nothing needs to stand between it and the rest.
     let (kind, server, name) = match resource {
-        Resource::File { server, path } => ("file", server, path.as_str()),
-        Resource::Backup { server, backup } => ("backup", server, backup.as_str()),
+        Resource::File { server, path } => ("file", server, path.clone()),
+        Resource::Backup { server, backup } => ("backup", server, backup.to_string()),
     };
     key_of(&format!("{kind}\0{server}{name}"))
 }

@@ -264,9 +264,9 @@ fn keys_tell_links_apart_and_resources_endpoints() {
     let keys: HashSet<Key> = (0..10_000).map(|i: u32| key_of(&i.to_string())).collect();
     assert_eq!(keys.len(), 10_000);
     let server = "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40".parse().unwrap();
-    let backup: crate::link::uuid::Uuid = "3b9a6c1e-52d7-4e0f-8b64-a1d2f3c4e5b6".parse().unwrap();
-    let path = backup.as_str().to_owned();
-    let server2: crate::link::uuid::Uuid = "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40".parse().unwrap();
+    let backup: crate::link::Uuid = "3b9a6c1e-52d7-4e0f-8b64-a1d2f3c4e5b6".parse().unwrap();
+    let path = backup.to_string();
+    let server2: crate::link::Uuid = "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40".parse().unwrap();
     let file = hash_of(&Resource::File { server, path });
     assert_ne!(file, hash_of(&Resource::Backup { server: server2, backup }));
 }

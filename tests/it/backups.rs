@@ -36,7 +36,7 @@ fn fetch(server: &Server) -> (u16, String) {
 fn every_layout_is_found_and_the_first_wins() {
     let node = Node::new();
     let server = node.start();
-    // From the last choice to the first: each hides those after it.
+    // From the last choice to the first: each hides the ones after it.
     for layout in layouts().iter().rev() {
         put(&node, layout, layout);
         assert_eq!(fetch(&server), (200, layout.clone()));
@@ -69,7 +69,7 @@ fn a_backup_needs_no_volume() {
     fs::remove_dir(node.volume()).unwrap();
     let server = node.start();
     assert_eq!(fetch(&server), (200, "archive".into()));
-    // Nor any volumes at all.
+    // It does not need a volumes directory either.
     fs::remove_dir(node.path().join("volumes")).unwrap();
     let server = node.start();
     assert_eq!(fetch(&server), (200, "archive".into()));

@@ -58,7 +58,7 @@ impl Authority {
         authority
     }
 
-    /// A file beside the authority's.
+    /// A file in the authority's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -123,7 +123,8 @@ impl Authority {
         ]);
     }
 
-    fn openssl(&self, arguments: &[&str]) {
+    /// Runs openssl in the authority's directory.
+    pub fn openssl(&self, arguments: &[&str]) {
         let output =
             Command::new("openssl").args(arguments).current_dir(&self.directory).output().unwrap();
         assert!(output.status.success(), "openssl {arguments:?}: {output:?}");

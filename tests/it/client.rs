@@ -1,4 +1,4 @@
-//! An HTTP client that says exactly what a test wants, sound or not.
+//! An HTTP client that says exactly what a test wants, well-formed or not.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -24,11 +24,11 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The field's value; fails the test where the field stands there twice.
+    /// The field's value; fails the test if the field is there twice.
     pub fn field(&self, name: &str) -> Option<&str> {
         let mut values = self.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
         let value = values.next().map(|(_, value)| value.as_str());
-        assert!(values.next().is_none(), "{name} stands there twice:\n{}", self.raw);
+        assert!(values.next().is_none(), "{name} is there twice:\n{}", self.raw);
         value
     }
 
@@ -81,7 +81,7 @@ impl Client {
         self.reader.get_ref().write_all(bytes.as_ref())
     }
 
-    /// Sends a sound request with more header lines (each with its CR LF).
+    /// Sends a well-formed request with more header lines (each with its CR LF).
     pub fn request(&mut self, method: &str, target: &str, fields: &str) {
         self.send(format!("{method} {target} HTTP/1.1\r\nHost: node\r\n{fields}\r\n"));
     }
@@ -97,7 +97,7 @@ impl Client {
         self.answer()
     }
 
-    /// Reads an answer whole; fails the test where it is not whole.
+    /// Reads an answer whole; fails the test if it is not whole.
     pub fn answer(&mut self) -> Answer {
         self.try_answer().unwrap()
     }
@@ -107,7 +107,7 @@ impl Client {
         self.head().unwrap()
     }
 
-    /// Reads an answer whole, or says why it is not: `UnexpectedEof` where it was cut.
+    /// Reads an answer whole, or says why it is not: `UnexpectedEof` if it was cut.
     pub fn try_answer(&mut self) -> io::Result<Answer> {
         let mut answer = self.head()?;
         let bodiless = matches!(answer.status, 204 | 304);
@@ -185,7 +185,7 @@ impl Client {
     }
 }
 
-/// A connection from `source`, with a small receive buffer where `receive_buffer` says so.
+/// A connection from `source`, with a small receive buffer if `receive_buffer` is given.
 pub fn connect_from(source: &str, to: SocketAddr, receive_buffer: Option<usize>) -> TcpStream {
     let source: IpAddr = source.parse().unwrap();
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };

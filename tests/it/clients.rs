@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
 use crate::client::{Client as Connection, get};
 use crate::harness::{Node, PATIENCE, Scratch, Server, have, pattern};
 use crate::mint::Token;
@@ -79,8 +81,7 @@ impl Client {
 
     /// Kills it and everything that it started.
     pub fn kill(&mut self) {
-        let group = format!("-{}", self.0.id());
-        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
         let _ = self.0.wait();
     }
 }
@@ -117,7 +118,7 @@ fn assert_spent(server: &Server, download: &Download, content: &[u8], target: &s
 /// The download is whole, and nobody else can use its link.
 ///
 /// aria2c closes connections in the middle, and nothing but its next requests tells what it kept.
-/// Where none comes, the link may stay open: for this client and within its budget.
+/// If none comes, the link may stay open: for this client and within its budget.
 fn assert_whole(server: &Server, download: &Download, content: &[u8], target: &str) {
     assert!(download.content() == content, "the file differs");
     assert_eq!(Connection::connect_from("127.0.0.2", server.address()).get(target).status, 401);
@@ -151,7 +152,7 @@ fn curl_that_retries_from_the_start() {
     let server = node.start();
     let download = Download::new();
     let proxy = Proxy::start(server.address(), vec![MIB, 3 * MIB, 100_000]);
-    let retry = ["--retry", "5", "--retry-all-errors", "--retry-delay", "0"];
+    let retry = ["--retry", "5", "--retry-all-errors", "--retry-delay", "1"];
     download.run(curl(&download).args(retry).arg(proxy.base() + &target));
     assert_eq!(proxy.cut(), 3);
     assert_spent(&server, &download, &content, &target);
@@ -270,9 +271,8 @@ fn aria2c_killed_and_continued() {
     let url = server.base() + &target;
     let mut first = download.start(aria2c(&download).arg("--auto-save-interval=1").arg(&url));
     download.wait_for_bytes(content.len() / 4);
-    // In order, so that it notes what it has.
-    let ended = Command::new("kill").arg("-INT").arg(first.0.id().to_string()).status();
-    assert!(ended.unwrap().success());
+    // By a signal that it can catch, so that it notes what it has.
+    kill_process(Pid::from_child(&first.0), Signal::INT).unwrap();
     first.wait().unwrap();
     server.wait_for_logs(1, "interrupted");
     download.run(aria2c(&download).arg("--continue").arg(&url));

@@ -1,4 +1,4 @@
-//! The commands beside `serve`, and how `serve` refuses to start.
+//! The commands besides `serve`, and how `serve` refuses to start.
 
 use std::process::Output;
 
@@ -7,57 +7,7 @@ use crate::harness::{BACKUP, KEY, Node, OTHER_SERVER, SERVER};
 use crate::mint::{Token, now};
 
 /// A configuration as Wings writes it, down to the keys that Winglet has never heard of.
-const WINGS: &str = r#"
-debug: false
-app_name: Pterodactyl
-uuid: 5f6a7b8c-1234-4abc-9def-001122334455
-token_id: AbCdEfGhIjKlMnOp
-api:
-  host: 0.0.0.0
-  port: 8080
-  ssl: { enabled: false, cert: /etc/letsencrypt/live/n/fullchain.pem, key: /etc/letsencrypt/live/n/privkey.pem }
-  disable_remote_download: false
-  upload_limit: 100
-  trusted_proxies: []
-system:
-  root_directory: /var/lib/pterodactyl
-  log_directory: /var/log/pterodactyl
-  data: volumes
-  archive_directory: /var/lib/pterodactyl/archives
-  backup_directory: backups
-  tmp_directory: /tmp/pterodactyl
-  username: pterodactyl
-  timezone: Europe/Berlin
-  user: { rootless: { enabled: false, container_uid: 0, container_gid: 0 }, uid: 988, gid: 988 }
-  disk_check_interval: 150
-  activity_send_interval: 60
-  activity_send_count: 100
-  check_permissions_on_boot: true
-  enable_log_rotate: true
-  websocket_log_count: 150
-  sftp: { bind_address: 0.0.0.0, bind_port: 2022, read_only: false }
-  crash_detection: { enabled: true, detect_clean_exit_as_crash: true, timeout: 60 }
-  backups: { write_limit: 0, compression_level: best_speed }
-  transfers: { download_limit: 0 }
-  openat_mode: auto
-docker:
-  network: { interface: 172.18.0.1, dns: [1.1.1.1, 1.0.0.1], name: pterodactyl_nw, ispn: false, driver: bridge, network_mode: pterodactyl_nw, is_internal: false, enable_icc: true, network_mtu: 1500, interfaces: { v4: { subnet: 172.18.0.0/16, gateway: 172.18.0.1 }, v6: { subnet: "fdba:17c8:6c94::/64", gateway: "fdba:17c8:6c94::1011" } } }
-  domainname: ""
-  registries: {}
-  tmpfs_size: 100
-  container_pid_limit: 512
-  installer_limits: { memory: 1024, cpu: 100 }
-  overhead: { override: false, default_multiplier: 1.05, multipliers: {} }
-  use_performant_inspect: true
-  userns_mode: ""
-  log_config: { type: local, config: { compress: "false", max-file: "1", max-size: 5m, mode: non-blocking } }
-throttles: { enabled: true, lines: 2000, line_reset_interval: 100 }
-remote: https://panel.example.com
-remote_query: { timeout: 30, boot_servers_per_page: 50 }
-allowed_mounts: [/srv/shared]
-allowed_origins: [https://shop.example.com]
-allow_cors_private_network: false
-ignore_panel_config_updates: false"#;
+const WINGS: &str = include_str!("../wings.yml");
 
 fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
@@ -221,8 +171,14 @@ fn sign_refuses_what_would_not_work() {
     for (arguments, code, words) in [
         (too_long, 1, "the link would be refused: token longer than 8192 bytes"),
         (sign_file(&["--expires", "25h"]), 1, "longer than winglet.max_token_lifetime"),
-        (sign_file(&["--expires", "0s"]), 2, "valid for a second at least"),
+        (sign_file(&["--expires", "0s"]), 2, "valid for at least one second"),
         (sign_file(&["--expires", "soon"]), 2, "such as 15m or 2h"),
+        (sign_file(&["--base-url", "node.example.com"]), 2, "does not begin with http"),
+        (sign_file(&["--base-url", "ftp://node"]), 2, "does not begin with http"),
+        (sign_file(&["--base-url", "https://"]), 2, "such as https://node.example.com:8080"),
+        (sign_file(&["--base-url", "https://n/?a=b"]), 2, "the link's own query"),
+        (sign_file(&["--base-url", "https://n/#a"]), 2, "the link's own query"),
+        (sign_file(&["--base-url", "https://n/a b"]), 2, "no spaces"),
         (vec!["sign", "file", "--server", "../x", "--path", "a"], 2, "--server <UUID>"),
         (vec!["sign", "backup", "--server", SERVER], 2, "--backup <UUID>"),
         (vec!["sign"], 2, "Usage: winglet sign"),
@@ -234,12 +190,61 @@ fn sign_refuses_what_would_not_work() {
     }
 }
 
+#[test]
+fn sign_says_what_is_doubtful_about_a_link() {
+    let signed = |node: &Node, more: &[&str]| {
+        let output = node.run(&sign_file(more));
+        assert!(output.status.success(), "{output:?}");
+        (stdout(&output), stderr(&output))
+    };
+    let node = Node::new();
+    node.write_config();
+    let (url, said) = signed(&node, &["--base-url", "https://n:1/x/"]);
+    assert!(url.starts_with("https://n:1/x/download/file?token="), "{url}");
+    assert_eq!(said, "winglet: warning: the link does not work yet: no such file\n");
+    node.file("a b/é.log", b"content");
+    assert_eq!(signed(&node, &["--base-url", "https://n", "--expires", "2"]).1, "");
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let host = host.trim();
+    for (listen, api, base, warned) in [
+        ("127.0.0.1:80", "0.0.0.0", "http://127.0.0.1/", "only to itself"),
+        ("[::1]:81", "0.0.0.0", "http://[::1]:81/", "only to itself"),
+        ("unix:w", "0.0.0.0", "http://localhost/", "no address that people can reach"),
+        ("192.0.2.1:80", "0.0.0.0", "http://192.0.2.1/", ""),
+        ("0.0.0.0:80", "node.example.com", "http://node.example.com/", ""),
+        ("0.0.0.0:8080", "192.0.2.7", "http://192.0.2.7:8080/", ""),
+        ("[::]:443", "'2001:db8::1'", "http://[2001:db8::1]:443/", ""),
+        ("0.0.0.0:82", "127.0.0.1", &format!("http://{host}:82/"), "?"),
+        ("0.0.0.0:82", "0.0.0.0", &format!("http://{host}:82/"), "?"),
+        ("127.0.0.1:80, 192.0.2.1:81", "0.0.0.0", "http://192.0.2.1:81/", ""),
+    ] {
+        let listen: Vec<_> = listen.split(", ").map(|one| format!("'{one}'")).collect();
+        let text = format!(
+            "token: {KEY}\nsystem: {{data: volumes, backup_directory: backups}}\napi: {{host: {api}}}\nwinglet: {{listen: [{}]}}\n",
+            listen.join(", ")
+        );
+        std::fs::write(node.config(), text).unwrap();
+        let (url, said) = signed(&node, &[]);
+        assert!(url.starts_with(&format!("{base}download/file?")), "{url}");
+        // Whether a host's name is known elsewhere shows in its having a domain.
+        let warned = match warned {
+            "?" if host.contains('.') => "",
+            "?" => "others may not know it",
+            told => told,
+        };
+        assert!(
+            said.contains(warned) && said.is_empty() == warned.is_empty(),
+            "{listen:?}: {said}"
+        );
+    }
+}
+
 /// What `explain` says of a link, which repeats neither its signature nor the key.
 fn explain(node: &Node, link: &str, served: bool) -> String {
     let output = node.run(&["explain", link]);
     let text = stdout(&output) + &stderr(&output);
     assert_eq!(output.status.code(), Some(i32::from(!served)), "{text}");
-    let verdict = if served { "it would be served" } else { "it would be refused: " };
+    let verdict = if served { "it would be served" } else { "it would be refused with " };
     assert!(text.lines().last().unwrap().contains(verdict), "{text}");
     let signature = link.rsplit('.').next().unwrap();
     assert!(signature.len() < 20 || !text.contains(signature), "{text}");
@@ -316,6 +321,16 @@ fn explain_follows_a_link_through_its_life_and_spends_nothing() {
     for words in ["in progress: 0 of ", &format!(" {length} bytes"), "127.0.0.1", "resumable"] {
         assert!(text.contains(words), "{words:?} not in:\n{text}");
     }
+    let from = |address: &str| {
+        let output = node.run(&["explain", "--from", address, &big.sign()]);
+        (output.status.code(), stdout(&output))
+    };
+    assert_eq!(from("127.0.0.1").0, Some(0));
+    assert_eq!(from("::ffff:127.0.0.1").0, Some(0));
+    let (code, text) = from("192.0.2.1");
+    assert_eq!(code, Some(1));
+    assert!(text.contains("it would be refused with 401: ") && text.contains("another address"));
+    assert_eq!(node.run(&["explain", "--from", "somewhere", "x"]).status.code(), Some(2));
     let plain = Token::file("a").without("unique_id");
     assert!(explain(&node, &plain.sign(), true).contains("not one-time"));
 }

@@ -4,8 +4,6 @@
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use crate::client::connect_from;
 
 /// Connections from one address: fewer than may wait by default.
@@ -45,18 +43,4 @@ impl Crowd {
         };
         self.streams.iter().filter(is_open).count()
     }
-}
-
-/// Lets this process open `count` descriptors and some. Prints why a test is smaller than it
-/// should be where it may not, and returns what is possible.
-pub fn descriptors_for(count: usize) -> usize {
-    const SPARE: u64 = 1500;
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let room = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(SPARE);
-    let possible = usize::try_from(room).unwrap_or(usize::MAX).min(count);
-    if possible < count {
-        eprintln!("only {possible} of {count} connections: the limit on descriptors is too low");
-    }
-    possible
 }

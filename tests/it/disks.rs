@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::client::get;
-use crate::harness::{Server, is_root};
+use crate::harness::{Server, have, must_be_root, skip};
 use crate::journal::{assert_refuses, node, spend_many};
 
 #[test]
 fn a_full_disk_is_reported_once_and_served_on() {
+    if !have("prlimit") {
+        return;
+    }
     let (node, _) = node();
     // No file grows past this: the journal's writes fail, as on a full disk.
     let limit = ["prlimit", "--fsize=4096:4096", "sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
@@ -34,7 +37,7 @@ impl Mounted {
         fs::create_dir_all(&at).unwrap();
         let mounted = Command::new("mount").args(arguments).arg(&at).output().unwrap();
         if !mounted.status.success() {
-            eprintln!("skipped: mount is not allowed here");
+            skip("mounting is not allowed here");
             return None;
         }
         Some(Mounted(at))
@@ -68,7 +71,7 @@ fn assert_spent(server: &Server, targets: &[String]) {
 
 #[test]
 fn a_disk_that_has_room_again_gets_everything() {
-    if !is_root() {
+    if !must_be_root() {
         return;
     }
     let (node, _) = node();
@@ -90,7 +93,7 @@ fn a_disk_that_has_room_again_gets_everything() {
 
 #[test]
 fn a_full_disk_at_the_start_is_reported_and_served_on() {
-    if !is_root() {
+    if !must_be_root() {
         return;
     }
     let (node, _) = node();
@@ -115,7 +118,7 @@ fn a_full_disk_at_the_start_is_reported_and_served_on() {
 
 #[test]
 fn a_read_only_disk_is_reported_and_served_on() {
-    if !is_root() {
+    if !must_be_root() {
         return;
     }
     let (node, _) = node();
@@ -151,7 +154,7 @@ fn a_read_only_disk_is_reported_and_served_on() {
 
 #[test]
 fn an_empty_read_only_disk_is_locked_and_written_once_it_can_be() {
-    if !is_root() {
+    if !must_be_root() {
         return;
     }
     let (node, _) = node();
@@ -175,7 +178,7 @@ fn an_empty_read_only_disk_is_locked_and_written_once_it_can_be() {
 
 #[test]
 fn a_directory_that_its_user_may_not_write_to_is_reported_and_served_on() {
-    if !is_root() {
+    if !must_be_root() {
         return;
     }
     let (node, _) = node();

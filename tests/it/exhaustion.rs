@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, connect_from, get};
-use crate::crowd::{Crowd, descriptors_for};
-use crate::harness::{Node, Server, have, pattern};
+use crate::crowd::Crowd;
+use crate::harness::{Node, Server, descriptors_for, have, pattern};
 use crate::mint::Token;
 
 /// `text` in the log, so often.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::{Client, get};
-use crate::harness::{Node, Server, is_root, pattern};
+use crate::harness::{Node, Server, must_be_root, pattern};
 use crate::mint::Token;
 
 /// Rounds of the crash test, unless `WINGLET_CRASH_ROUNDS` says otherwise.
@@ -178,7 +178,7 @@ fn what_cannot_be_read_stops_the_start() {
 
 #[test]
 fn a_journal_of_another_user_stops_the_start() {
-    if !is_root() {
+    if !must_be_root() {
         return;
     }
     let (node, _) = node();

@@ -127,9 +127,7 @@ fn heads_and_pauses_have_their_deadlines() {
     node.file("a", b"a");
     let server = node.start();
     let address = server.address();
-    // Nothing came: nothing to answer. Half a head came: 408.
-    assert!(Client::connect(address).is_closed());
-    for kept in [false, true] {
+    let half_a_head = |kept: bool| {
         let mut client = Client::connect(address);
         if kept {
             assert_eq!(client.get(&Token::file("a").target()).status, 200);
@@ -138,12 +136,23 @@ fn heads_and_pauses_have_their_deadlines() {
         let answer = client.answer();
         assert_eq!((answer.status, answer.field("Connection")), (408, Some("close")));
         assert!(client.is_closed());
-    }
-    for target in ["/health", "/nothing", &Token::file("a").target()] {
+    };
+    let idle = |target: &str| {
         let mut client = Client::connect(address);
         client.get(target);
         assert!(client.is_closed(), "{target}");
-    }
+    };
+    // All at once, since each takes its time.
+    std::thread::scope(|scope| {
+        // Nothing came: nothing to answer. Half a head came: 408.
+        scope.spawn(|| assert!(Client::connect(address).is_closed()));
+        for kept in [false, true] {
+            scope.spawn(move || half_a_head(kept));
+        }
+        for target in ["/health".to_owned(), "/nothing".into(), Token::file("a").target()] {
+            scope.spawn(move || idle(&target));
+        }
+    });
 }
 
 /// Bytes do not lengthen the deadline of a head.
@@ -171,25 +180,27 @@ fn the_pause_begins_when_the_answer_has_arrived() {
     let content = pattern(100_000);
     node.file("a", &content);
     let server = node.start();
-    let stream = connect_from("127.0.0.1", server.address(), Some(4096));
-    let mut client = Client::over(stream);
-    for pipelined in [false, true] {
+    let read_slowly = |pipelined: bool| {
+        let mut client = Client::over(connect_from("127.0.0.1", server.address(), Some(4096)));
         client.request("GET", &Token::file("a").target(), "");
         if pipelined {
             client.request("GET", "/health", "");
         }
         client.head().unwrap();
         // The answer is in the kernel's hands long before the client has it.
-        let read = content.chunks(10_000).all(|chunk| {
+        for chunk in content.chunks(10_000) {
             std::thread::sleep(Duration::from_millis(200));
-            client.read_some(chunk.len()) == chunk
-        });
-        assert!(read);
+            assert!(client.read_some(chunk.len()) == chunk);
+        }
         if !pipelined {
             client.request("GET", "/health", "");
         }
         assert_eq!(client.answer().status, 200, "pipelined: {pipelined}");
-    }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| read_slowly(false));
+        scope.spawn(|| read_slowly(true));
+    });
 }
 
 #[test]

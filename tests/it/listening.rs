@@ -45,7 +45,7 @@ fn a_unix_socket_serves_and_believes_its_proxy() {
         over_unix(&node, &Token::file("small").target(), "X-Forwarded-For: 6.6.6.6, 192.0.2.7\r\n");
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\ncontent"), "{answer}");
     server.wait_for_log(" 192.0.2.7 GET file 200 ");
-    // Where nobody says who the client is, nobody is known.
+    // If nobody says who the client is, nobody is known.
     assert!(over_unix(&node, &Token::file("small").target(), "").starts_with("HTTP/1.1 200"));
     server.wait_for_log(" - GET file 200 ");
     server.stop();
@@ -66,7 +66,7 @@ fn a_stale_socket_is_removed_and_a_live_one_is_not() {
     assert!(String::from_utf8_lossy(&second.stderr).contains("something listens there already"));
     assert!(over_unix(&node, "/health", "").starts_with("HTTP/1.1 200"));
     drop(server);
-    // A file that is no socket is nobody's to remove.
+    // A file that is not a socket stays.
     fs::remove_file(&path).unwrap();
     fs::write(&path, "mine").unwrap();
     let refused = node.run(&["serve"]);
@@ -206,8 +206,8 @@ fn a_restart_on_a_passed_socket_loses_no_request() {
             // Two hundred a second, each on a connection of its own, until some time after.
             let target = Token::file("small").without("unique_id").target();
             let (mut asked, mut next) = (Vec::new(), Instant::now());
-            let mut after = 0;
-            while after < 100 {
+            let (mut after, end) = (0, Instant::now() + PATIENCE);
+            while after < 100 && Instant::now() < end {
                 after += usize::from(restarted.load(Ordering::Relaxed) == 3);
                 let target = target.clone();
                 asked.push(scope.spawn(move || get(address, &target).status));
@@ -272,7 +272,7 @@ fn passed_sockets_of_other_kinds() {
     let output = pass_to(&node, UnixStream::pair().unwrap().0).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("LISTEN_FDS: descriptor 3: not a"));
-    // A name that asks for a certificate that there is not.
+    // A name that asks for a certificate, and there is none.
     let node = node.env("LISTEN_FDNAMES", "tls");
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let output = pass_to(&node, socket).output().unwrap();

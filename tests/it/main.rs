@@ -26,6 +26,8 @@ mod grants;
 mod journal;
 mod limits;
 mod listening;
+mod operating;
+mod pages;
 mod paths;
 mod pool;
 mod ranges;

@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::client::{Answer, Client, get};
-use crate::harness::{Node, Server, is_root, pattern};
+use crate::harness::{Node, Server, is_root, pattern, skip};
 use crate::mint::Token;
 
 const SECRET: &str = "must never be served";
 
-/// A node with a secret beside the volumes, in another volume, and a file inside. The sandbox is
-/// off: it would hide a hole in the resolution itself.
+/// A node with a secret next to the volumes, one in another volume, and a file inside. The sandbox
+/// is off: it would hide a hole in the resolution itself.
 fn node() -> Node {
     let node = Node::new().winglet("sandbox: false");
     fs::write(node.path().join("secret"), SECRET).unwrap();
@@ -165,7 +165,7 @@ fn symlinks_inside_work() {
     }
 }
 
-/// Replaces `current`, a link, as fast as it can: in turn inside, outside, through a directory.
+/// Replaces a symlink as fast as it can: it leads inside, outside, and through a directory.
 fn swap_links(node: &Node, done: &AtomicBool) -> usize {
     let (link, fresh) = (node.volume().join("swapped"), node.volume().join("swapped.new"));
     let outside = node.path().join("secret");
@@ -242,7 +242,7 @@ fn only_regular_files_are_served_and_nothing_hangs() {
             if made.success() {
                 paths.push(name);
             } else {
-                eprintln!("skipped: no device nodes may be made here");
+                skip(format!("{name}: device nodes may not be made here"));
             }
         }
     }
@@ -276,7 +276,7 @@ fn what_cannot_be_read_is_500_and_says_no_more() {
         assert!(!text.contains(&node_path) && !text.contains("denied"), "{text}");
     }
     server.wait_for_log("Permission denied");
-    // It spent nothing: readable again, the same link works.
+    // It spent nothing: once the file is readable again, the same link works.
     let token = Token::file("closed");
     assert_eq!(get(server.address(), &token.target()).status, 500);
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o644)).unwrap();
@@ -292,27 +292,21 @@ impl Drop for Reopened {
     }
 }
 
-/// The name that `Content-Disposition` carries, both forms checked for what a header may hold.
+/// The name in `Content-Disposition`, after both forms were checked for what a header may contain.
 fn offered_name(answer: &Answer) -> String {
     let value = answer.field("Content-Disposition").unwrap();
     assert!(value.bytes().all(|byte| (0x20..=0x7e).contains(&byte)), "{value:?}");
     let rest = value.strip_prefix("attachment; filename=\"").unwrap();
-    let mut plain = String::new();
-    let mut characters = rest.chars();
-    loop {
-        match characters.next().unwrap() {
-            '"' => break,
-            '\\' => plain.push(characters.next().unwrap()),
-            other => plain.push(other),
-        }
-    }
-    match characters.as_str().strip_prefix("; filename*=UTF-8''") {
+    let (plain, extended) = rest.split_once('"').unwrap();
+    // Clients read these differently in the plain form.
+    assert!(!plain.contains(['%', '\\']), "{value:?}");
+    match extended.strip_prefix("; filename*=UTF-8''") {
         Some(extended) => {
             percent_encoding::percent_decode_str(extended).decode_utf8().unwrap().into_owned()
         }
         None => {
-            assert_eq!(characters.as_str(), "");
-            plain
+            assert_eq!(extended, "");
+            plain.to_owned()
         }
     }
 }
@@ -365,7 +359,7 @@ fn invalid_utf_8_on_disk_harms_nothing() {
     for path in ["café/file", "caf\u{fffd}/file", "caf", "\u{fffd}\u{fffd}.log", "caf%e9/file"] {
         assert_eq!(status(&server, &mut kept, path), 404, "{path:?}");
     }
-    // No token can name it, but a link with a name can.
+    // No token can name it, but a symlink can.
     let answer = kept.get(&Token::file("by-link").target());
     assert_eq!((answer.status, offered_name(&answer).as_str()), (200, "by-link"));
 }

@@ -1,4 +1,4 @@
-//! A TCP proxy that cuts connections where a test says so.
+//! A TCP proxy that cuts connections at the bytes that a test names.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};

@@ -72,7 +72,7 @@ const TABLE: &[(&str, u64, Expected)] = &[
 ];
 
 fn node() -> Node {
-    // Nothing of this may depend on how often a link is used.
+    // None of this may depend on how often a link is used.
     let node = Node::new().winglet("reuse: unlimited");
     for length in [0, 1, 10] {
         node.file(&length.to_string(), &pattern(length));
@@ -92,7 +92,7 @@ fn content(length: u64, span: &Range<u64>) -> Vec<u8> {
     pattern(length as usize)[span.start as usize..span.end as usize].to_vec()
 }
 
-/// Checks an answer; `false` where its body is too large and the connection is left in the middle.
+/// Checks an answer; `false` if its body is too large to be read, and the connection of no more use.
 fn check(client: &mut Client, answer: &Answer, length: u64, expected: Expected) -> bool {
     let (status, span, content_range) = match expected {
         Whole => (200, 0..length, None),
@@ -232,7 +232,7 @@ fn head_ignores_ranges_and_has_no_body() {
         client.request("HEAD", &target(10), fields);
         let answer = client.bodiless_answer();
         let range = answer.field("Content-Range");
-        // RFC 9110 §14.2: Range means nothing to other methods than GET.
+        // RFC 9110 §14.2: Range means nothing to methods other than GET.
         assert_eq!((answer.status, answer.length(), range), (200, Some(10), None), "{fields}");
     }
     assert_eq!(client.get(&target(10)).body, pattern(10));
@@ -252,7 +252,7 @@ fn requests_without_content_use_no_link() {
     }
     client.request("HEAD", &target, "");
     assert_eq!(client.bodiless_answer().status, 200);
-    // Nothing of that has bound it to the other address.
+    // None of that has bound it to the other address.
     let mut first = Client::connect(server.address());
     assert_eq!(first.get(&target).body, pattern(10));
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::{Client, connect_from, get};
-use crate::harness::{KEY, Node, PATIENCE, Server, pattern};
+use crate::harness::{KEY, Node, PATIENCE, Server, pattern, skip};
 use crate::mint::Token;
 
 /// More than all buffers on the way hold.
@@ -169,7 +169,7 @@ fn what_takes_a_restart_is_kept_and_named() {
     if landlock {
         assert!(named && status == 200, "{status}\n{}", server.log());
     } else {
-        eprintln!("skipped: this kernel has no Landlock");
+        skip("this kernel has no Landlock");
         assert!(!named && status == 404, "{status}\n{}", server.log());
     }
 }

@@ -1,11 +1,11 @@
-//! What an administrator installs: the scripts in `contrib`, run for real where the machine allows
-//! it. Each script says what it skips and why.
+//! What an administrator installs: the scripts in `contrib`, run for real if the machine allows it.
+//! Each script says what it skips and why.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{Scratch, have};
+use crate::harness::{Scratch, have, skip};
 
 /// The worst exposure of the unit that is accepted; 10 is no protection at all, and 1.5 was reached.
 const EXPOSURE: f64 = 1.9;
@@ -19,7 +19,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Runs `contrib/test/NAME.sh` on `binary` and prints what it skipped.
+/// Runs `contrib/test/NAME.sh` on `binary`. What it skips is skipped here.
 fn script(name: &str, binary: &Path) {
     let path = root().join("contrib/test").join(name).with_extension("sh");
     let output = Command::new("sh")
@@ -35,7 +35,7 @@ fn script(name: &str, binary: &Path) {
     assert!(output.status.success(), "{name}: {}\n{said}", output.status);
     assert!(said.lines().any(|line| line.starts_with("ok ") || line.starts_with("skip ")));
     for line in said.lines().filter(|line| line.starts_with("skip ")) {
-        eprintln!("{name}: {line}");
+        skip(line.trim_start_matches("skip - "));
     }
 }
 
@@ -81,17 +81,18 @@ fn the_debian_package() {
     script("deb", &stripped);
 }
 
-/// Shell scripts of the project, by their first line.
+/// Shell scripts of the project, by their first line or their name.
 fn scripts(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             scripts(&path, found);
-        } else if let Ok(text) = fs::read_to_string(&path)
-            && text.starts_with("#!")
-            && text.lines().next().is_some_and(|line| line.ends_with("sh") || line.contains("sh "))
-        {
-            found.push(path);
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            let first = text.lines().next().filter(|line| line.starts_with("#!"));
+            let shell = first.is_some_and(|line| line.ends_with("sh") || line.contains("sh "));
+            if shell || path.extension().is_some_and(|end| end == "sh") {
+                found.push(path);
+            }
         }
     }
 }
@@ -107,12 +108,14 @@ fn shellcheck_finds_nothing_in_any_script() {
     for name in ["contrib/sysv/winglet", "contrib/runit/run", "contrib/deb/postinst", ".ci/run"] {
         assert!(found.contains(&root().join(name)), "{name} is not among {found:?}");
     }
-    let output = Command::new("shellcheck").args(&found).current_dir(root()).output().unwrap();
+    // -x: what a script sources is looked at with it.
+    let mut run = Command::new("shellcheck");
+    let output = run.arg("-x").args(&found).current_dir(root()).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
 }
 
 #[test]
-fn the_systemd_unit_is_sound_and_tight() {
+fn the_systemd_unit_is_valid_and_tight() {
     if !have("systemd-analyze") {
         return;
     }

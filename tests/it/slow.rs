@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, connect_from};
-use crate::crowd::{Crowd, descriptors_for};
-use crate::harness::{Node, Server, have, pattern};
+use crate::crowd::Crowd;
+use crate::harness::{Node, Server, descriptors_for, have, pattern};
 use crate::mint::Token;
 
 /// Waiting connections of the large attack.
@@ -86,15 +86,15 @@ fn a_reader_that_stops_is_cut() {
 
 /// The kernel's buffers hide a slow reader's progress from whoever watches writes only.
 #[test]
-fn a_reader_of_20_kilobytes_a_second_is_not_cut() {
-    // On loopback a segment has 64 KiB, and the window opens in steps of that: every 6 s at this
+fn a_slow_and_steady_reader_is_not_cut() {
+    // On loopback a segment has 64 KiB, and the window opens in steps of that: every 3 s at this
     // rate.
-    let node = Node::new().winglet("timeouts: { stall: 10s }");
+    let node = Node::new().winglet("timeouts: { stall: 5s }");
     node.sparse("large", 256 << 20);
     let server = node.start();
     let stream = TcpStream::connect(server.address()).unwrap();
     let target = Token::file("large").target();
-    let (came, ended) = read_slowly(&stream, &target, 20_000, Duration::from_secs(25));
+    let (came, ended) = read_slowly(&stream, &target, 40_000, Duration::from_secs(13));
     assert!(!ended, "cut after {came} bytes");
 }
 
@@ -107,14 +107,25 @@ fn speed(server: &Server, source: &str, content: &[u8]) -> f64 {
     content.len() as f64 / began.elapsed().as_secs_f64()
 }
 
-/// The best of several, because other tests want the processor, too; and the server's own
-/// processor time for each of them, which they do not change.
-fn best_speed(server: &Server, source: &str, content: &[u8]) -> (f64, Duration) {
-    const TIMES: u32 = 8;
-    let before = server.processor_time();
-    let speeds = (0..TIMES).map(|_| speed(server, source, content));
-    let best = speeds.max_by(f64::total_cmp).unwrap();
-    (best, (server.processor_time() - before) / TIMES)
+/// What downloads one after another for a second and a half come to: the best speed, because other
+/// tests want the processor, too, and the server's own processor time for each, which those do not
+/// change.
+fn measure(server: &Server, source: &str, content: &[u8]) -> (f64, Duration) {
+    let (began, before) = (Instant::now(), server.processor_time());
+    let (mut best, mut count) = (0.0, 0);
+    while began.elapsed() < Duration::from_millis(1500) {
+        best = speed(server, source, content).max(best);
+        count += 1;
+    }
+    (best, (server.processor_time() - before) / count)
+}
+
+/// An attack is not noticed: a newcomer is served in less time than a lost packet takes to be sent
+/// again, and a download keeps a third of its speed. Nothing was lost when this was measured, but
+/// the attacker and other tests share the processor with the attacked here.
+fn assert_unnoticed(newcomer: Duration, speed_kept: f64) {
+    assert!(newcomer < Duration::from_secs(1), "a newcomer waited for {newcomer:?}");
+    assert!(speed_kept > 1.0 / 3.0, "a download has {:.0} % of its speed", 100.0 * speed_kept);
 }
 
 /// A link of a client that comes while the attack is on.
@@ -133,7 +144,7 @@ fn five_thousand_waiting_connections_are_not_noticed() {
     node.file("large", &content);
     node.file("small", b"small");
     let server = node.start();
-    let (before, cost_before) = best_speed(&server, "127.0.0.2", &content);
+    let (before, cost_before) = measure(&server, "127.0.0.2", &content);
     // This one is under way when the attack begins.
     let mut under_way = Client::connect_from("127.0.0.3", server.address());
     under_way.request("GET", &Token::file("large").target(), "");
@@ -147,7 +158,7 @@ fn five_thousand_waiting_connections_are_not_noticed() {
     assert!(grown / (count as u64 / 1000).max(1) < 8 * 1024, "{grown} KiB");
     let (during, cost_during) = thread::scope(|scope| {
         let (server, content) = (&server, &content);
-        let measured = scope.spawn(move || best_speed(server, "127.0.0.2", content));
+        let measured = scope.spawn(move || measure(server, "127.0.0.2", content));
         // A byte a second each, for as long as the others take.
         while !measured.is_finished() {
             crowd.drip(b"x");
@@ -164,8 +175,10 @@ fn five_thousand_waiting_connections_are_not_noticed() {
         during / 1e6,
         before / 1e6,
     );
-    // A gross bound: the attacker shares the processor with the attacked here.
-    assert!(during > before / 20.0 && came < Duration::from_secs(10));
+    assert_unnoticed(came, during / before);
+    // The steps of the kernel's clock, and what 5,000 bytes a second cost by themselves.
+    let allowed = 2 * cost_before + Duration::from_millis(20);
+    assert!(cost_during < allowed, "a download costs {cost_during:?} instead of {cost_before:?}");
     assert_eq!(crowd.open(), count, "waiting connections were closed");
     drop(crowd);
     server.wait_until("the crowd is gone", |server| server.descriptors() < 100);
@@ -187,7 +200,7 @@ fn slowhttptest_is_not_noticed() {
     node.file("small", b"small");
     let server = node.start();
     let link = format!("{}{}", server.base(), Token::file("large").target());
-    let (undisturbed, _) = best_speed(&server, "127.0.0.2", &content);
+    let (undisturbed, _) = measure(&server, "127.0.0.2", &content);
     for (mode, url) in [("-H", &link), ("-B", &link), ("-X", &link)] {
         let options = ["-c", "1000", "-r", "400", "-l", "5", "-i", "1", "-p", "3", "-k", "3"];
         let mut attack = Command::new("slowhttptest")
@@ -207,7 +220,7 @@ fn slowhttptest_is_not_noticed() {
         }
         let ratio = speeds.iter().copied().fold(0.0, f64::max) / undisturbed;
         println!("{mode}: {:.0} % of the speed, newcomers within {slowest:?}", 100.0 * ratio);
-        assert!(ratio > 0.05 && slowest < Duration::from_secs(10));
+        assert_unnoticed(slowest, ratio);
     }
     server.wait_until("all is over", |server| server.descriptors() < 100);
 }

@@ -1,14 +1,16 @@
 //! Everything at once for a while: hostile clients of all kinds beside real downloads, every byte
-//! of which is compared. `WINGLET_SOAK_SECONDS` sets how long; 60 by default.
+//! of which is compared. `SOAK_SECONDS` says how long (10), and `SOAK_SEED` repeats what an earlier
+//! run printed.
 
+use std::io::Write;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, connect_from};
-use crate::crowd::{Crowd, descriptors_for};
-use crate::harness::{Node, Server, pattern};
+use crate::crowd::Crowd;
+use crate::harness::{Node, Server, descriptors_for, pattern};
 use crate::mint::Token;
 
 /// Threads of each kind.
@@ -166,7 +168,7 @@ impl Soak<'_> {
     }
 }
 
-/// Ends the soak, where the test fails too.
+/// Ends the soak, even if the test fails.
 struct OnDrop<'a>(&'a AtomicBool);
 
 impl Drop for OnDrop<'_> {
@@ -175,10 +177,19 @@ impl Drop for OnDrop<'_> {
     }
 }
 
+/// A number from the environment.
+fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}: {text:?} is not a number")))
+}
+
 #[test]
 fn hostile_and_legitimate_clients_side_by_side() {
-    let seconds = std::env::var("WINGLET_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
-    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64;
+    let seconds = setting("SOAK_SECONDS").unwrap_or(10);
+    let seed = setting("SOAK_SEED")
+        .unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64);
+    // Not `eprintln!`, which a test that passes, or is killed, keeps to itself.
+    let _ = writeln!(std::io::stderr(), "soak: SOAK_SEED={seed} SOAK_SECONDS={seconds}");
     descriptors_for(1000);
     let node = Node::new().winglet("timeouts: { head: 3s, idle: 3s, stall: 10s, queue: 30s }");
     let content = pattern(LENGTHS[6]);
@@ -196,9 +207,9 @@ fn hostile_and_legitimate_clients_side_by_side() {
         attacks: AtomicU64::new(0),
     };
     let began = Instant::now();
-    let early = soak.run(Duration::from_secs(seconds.unwrap_or(60)), seed);
+    let early = soak.run(Duration::from_secs(seconds), seed);
     println!(
-        "seed {seed}: {} downloads of {} MB verified beside {} attacks in {:?}",
+        "{} downloads of {} MB verified during {} attacks in {:?}",
         soak.downloads.into_inner(),
         soak.bytes.into_inner() / 1_000_000,
         soak.attacks.into_inner(),

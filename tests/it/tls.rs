@@ -193,6 +193,18 @@ fn api_ssl_alone_serves_tls_on_the_nodes_port() {
     assert_eq!(output.stdout, br#"{"status":"ok"}"#, "{output:?}");
 }
 
+/// Newer versions of openssl make none any more.
+const VERSION_1: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBFTCBuwIUTXxvfPKQ96ZR7G9AMFTromdKGgwwCgYIKoZIzj0EAwIwDDEKMAgG
+A1UEAwwBeDAgFw0yNjExMjQxMTM5MDJaGA8yMTI2MTAzMTExMzkwMlowDDEKMAgG
+A1UEAwwBeTBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABJPtdKM4e0rpSYxdJgXO
+FGl/GxBMs6mC0gih8tpLkXiqWP3aa9wUw5LylO804sBoTHS9Al/McVggT1olMoPu
+YqwwCgYIKoZIzj0EAwIDSQAwRgIhAKl5vRt5zOvCLgnNoUPRT/Bpx8TGieBeyKp7
+Ka6B4tTBAiEAhECNq3Cc57hiY2It6CeexITy27KVEL/jnkVdX9fpYMk=
+-----END CERTIFICATE-----
+";
+
 #[test]
 fn check_says_what_is_wrong_with_certificate_and_key() {
     if !have("openssl") {
@@ -203,6 +215,13 @@ fn check_says_what_is_wrong_with_certificate_and_key() {
     authority.leaf("soon", Kind::Ec, "3");
     authority.leaf("old", Kind::Ec, "0");
     fs::write(authority.path("empty"), "").unwrap();
+    fs::write(authority.path("old.v1"), VERSION_1).unwrap();
+    let chain = ["middle.pem", "leaf.pem"].map(|name| fs::read(authority.path(name)).unwrap());
+    fs::write(authority.path("reversed"), chain.concat()).unwrap();
+    let secret = ["genpkey", "-algorithm", "RSA", "-aes256", "-pass", "pass:1234", "-out"];
+    authority.openssl(&[&secret[..], &["secret.key"]].concat());
+    let ancient = ["rsa", "-in", "other.key", "-aes256", "-passout", "pass:1234", "-traditional"];
+    authority.openssl(&[&ancient[..], &["-out", "ancient.key"]].concat());
     fs::write(authority.path("garbage"), "-----BEGIN CERTIFICATE-----\n%%%\n").unwrap();
     let config = fs::read_to_string(node.write_config()).unwrap();
     let check = |cert: &str, key: &str| {
@@ -219,10 +238,20 @@ fn check_says_what_is_wrong_with_certificate_and_key() {
     assert!(said.contains("tls:127.0.0.1:0") || said.contains("https://"), "{said}");
     let (code, said) = check("soon.pem", "soon.key");
     assert!(code == Some(0) && said.contains("expires on"), "{said}");
+    // It serves on: a reload or a restart must not be refused because of it.
+    let (code, said) = check("old.pem", "old.key");
+    assert!(code == Some(0) && said.contains("api.ssl.cert: expired on"), "{said}");
+    let server = node.start_with(&[]);
+    server.wait_for_log("WARN  api.ssl.cert: expired on");
+    assert!(check("old.pem", "old.key").1.lines().all(|line| !line.contains("cannot listen")));
+    drop(server);
     let table = [
         ("leaf.pem", "other.key", &["do not go together", "tls/other.key"][..]),
         ("leaf.pem", "soon.key", &["do not go together", "tls/soon.key"]),
-        ("old.pem", "old.key", &["api.ssl.cert", "expired on", "renew"]),
+        ("old.v1", "leaf.key", &["api.ssl.cert", "X.509 version 1"]),
+        ("reversed", "leaf.key", &["api.ssl.cert", "the key belongs to certificate 2 of the file"]),
+        ("leaf.pem", "secret.key", &["api.ssl.key", "it is encrypted", "openssl pkey"]),
+        ("leaf.pem", "ancient.key", &["api.ssl.key", "it is encrypted"]),
         ("nowhere.pem", "leaf.key", &["api.ssl.cert", "tls/nowhere.pem"]),
         ("leaf.pem", "nowhere.key", &["api.ssl.key", "tls/nowhere.key"]),
         ("empty", "leaf.key", &["api.ssl.cert", "holds no certificate"]),
@@ -235,10 +264,8 @@ fn check_says_what_is_wrong_with_certificate_and_key() {
         assert_eq!(code, Some(1), "{cert} {key}: {said}");
         assert!(expected.iter().all(|text| said.contains(text)), "{expected:?} in\n{said}");
         assert_eq!(said.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{said}");
-        if cert != "old.pem" {
-            let output = node.run(&["serve", "--config", "config.yml"]);
-            assert_eq!(output.status.code(), Some(1), "{cert} {key}: {output:?}");
-        }
+        let output = node.run(&["serve", "--config", "config.yml"]);
+        assert_eq!(output.status.code(), Some(1), "{cert} {key}: {output:?}");
     }
 }
 

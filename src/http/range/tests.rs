@@ -180,6 +180,33 @@ fn preconditions() {
     }
 }
 
+#[test]
+fn a_part_of_a_changed_file_needs_a_validator() {
+    let file = Validators { tag: 0xabc, modified: 784_111_777, length: 10 };
+    let own = "\"0000000000000abc\"";
+    let (date, earlier) = ("Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:36 GMT");
+    let part = Conditions { changed: true, range: Some("bytes=1-2"), ..Conditions::default() };
+    let cut = Selection::Part(1..3);
+    let table = [
+        (part, Selection::Whole),
+        (Conditions { range: Some("bytes=10-"), ..part }, Selection::Whole),
+        (Conditions { if_match: Some("*"), ..part }, Selection::Whole),
+        (Conditions { if_unmodified_since: Some("yesterday"), ..part }, Selection::Whole),
+        (Conditions { if_none_match: Some("\"x\""), ..part }, Selection::Whole),
+        (Conditions { if_range: Some("\"x\""), ..part }, Selection::Whole),
+        (Conditions { if_range: Some(own), ..part }, cut.clone()),
+        (Conditions { if_range: Some(date), ..part }, cut.clone()),
+        (Conditions { if_match: Some(own), ..part }, cut.clone()),
+        (Conditions { if_unmodified_since: Some(date), ..part }, cut.clone()),
+        (Conditions { if_unmodified_since: Some(earlier), ..part }, Selection::PreconditionFailed),
+        (Conditions { if_none_match: Some(own), ..part }, Selection::NotModified),
+        (Conditions { changed: false, ..part }, cut),
+    ];
+    for (conditions, expected) in table {
+        assert_eq!(select(&conditions, &file), expected, "{conditions:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_value_panics_and_no_part_is_empty_or_beyond(value in "[ -~]{0,40}", length in any::<u64>()) {

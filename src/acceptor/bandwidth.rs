@@ -1,0 +1,236 @@
+//! How much may be sent now: of one link, to one address, and in all. Each is a bucket of bytes
+//! that fills at its rate; a piece takes from all three what it may send, and gives back what it did
+//! not.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::net::address::ClientKey;
+use crate::replay::Key;
+
+/// A bucket holds what its rate gives in this time.
+const DEPTH: Duration = Duration::from_millis(50);
+/// A piece takes at most what the rate gives in this time, so that turns are short.
+const TURN: Duration = Duration::from_millis(10);
+/// Less than this is not worth a piece, in bytes.
+const LEAST: f64 = 16.0 * 1024.0;
+/// Buckets that are kept before the full ones are forgotten.
+const MANY: usize = 1024;
+
+/// Bytes per second; 0 is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rates {
+    link: u64,
+    address: u64,
+    all: u64,
+}
+
+impl Rates {
+    /// The rates that `config` sets.
+    pub(super) fn of(config: &Config) -> Rates {
+        Rates {
+            link: config.rate_limit,
+            address: config.bandwidth_per_address,
+            all: config.bandwidth,
+        }
+    }
+
+    /// Whether anything is limited.
+    pub(super) fn any(&self) -> bool {
+        *self != Rates { link: 0, address: 0, all: 0 }
+    }
+}
+
+/// Bytes that may be sent, filled up to `at`.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    bytes: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn full(rate: u64, now: Instant) -> Bucket {
+        Bucket { bytes: depth(rate), at: now }
+    }
+
+    fn fill(&mut self, rate: u64, now: Instant) {
+        let since = now.saturating_duration_since(self.at).as_secs_f64();
+        self.bytes = (self.bytes + since * rate as f64).min(depth(rate));
+        self.at = now;
+    }
+
+    /// Bytes for one piece, or how long to wait for them.
+    fn offer(&self, rate: u64) -> Result<f64, Duration> {
+        let turn = (rate as f64 * TURN.as_secs_f64()).max(LEAST);
+        if self.bytes >= turn {
+            return Ok(turn);
+        }
+        Err(Duration::from_secs_f64((turn - self.bytes) / rate as f64))
+    }
+}
+
+fn depth(rate: u64) -> f64 {
+    (rate as f64 * DEPTH.as_secs_f64()).max(LEAST)
+}
+
+/// All buckets.
+#[derive(Debug, Default)]
+pub(super) struct Bandwidth {
+    all: Option<Bucket>,
+    addresses: HashMap<ClientKey, Bucket>,
+    links: HashMap<Key, Bucket>,
+}
+
+impl Bandwidth {
+    /// How long to wait until the server as a whole may send again.
+    pub(super) fn wait(&mut self, rates: &Rates, now: Instant) -> Option<Duration> {
+        if rates.all == 0 {
+            return None;
+        }
+        let bucket = self.all.get_or_insert_with(|| Bucket::full(rates.all, now));
+        bucket.fill(rates.all, now);
+        bucket.offer(rates.all).err()
+    }
+
+    /// Takes the bytes of one piece, or says how long to wait for them.
+    pub(super) fn take(
+        &mut self,
+        rates: &Rates,
+        client: Option<ClientKey>,
+        link: Option<Key>,
+        now: Instant,
+    ) -> Result<u64, Duration> {
+        if !rates.any() {
+            return Ok(u64::MAX);
+        }
+        let mut buckets = self.buckets(rates, client, link, now);
+        let mut taken = f64::INFINITY;
+        for (bucket, rate) in &mut buckets {
+            bucket.fill(*rate, now);
+            taken = taken.min(bucket.offer(*rate)?);
+        }
+        buckets.iter_mut().for_each(|(bucket, _)| bucket.bytes -= taken);
+        // Infinite if nothing here is limited: `as` saturates.
+        Ok(taken as u64)
+    }
+
+    /// Corrects what was taken by what was sent.
+    pub(super) fn settle(
+        &mut self,
+        rates: &Rates,
+        client: Option<ClientKey>,
+        link: Option<Key>,
+        (taken, sent): (u64, u64),
+    ) {
+        if rates.any() && taken != u64::MAX {
+            let correction = taken as f64 - sent as f64;
+            for (bucket, rate) in self.buckets(rates, client, link, Instant::now()) {
+                bucket.bytes = (bucket.bytes + correction).min(depth(rate));
+            }
+        }
+    }
+
+    fn buckets(
+        &mut self,
+        rates: &Rates,
+        client: Option<ClientKey>,
+        link: Option<Key>,
+        now: Instant,
+    ) -> Vec<(&mut Bucket, u64)> {
+        let mut buckets = Vec::with_capacity(3);
+        if rates.all > 0 {
+            let all = self.all.get_or_insert_with(|| Bucket::full(rates.all, now));
+            buckets.push((all, rates.all));
+        }
+        buckets.extend(bucket_of(&mut self.addresses, client, rates.address, now));
+        buckets.extend(bucket_of(&mut self.links, link, rates.link, now));
+        buckets
+    }
+}
+
+fn bucket_of<K: Eq + Hash>(
+    map: &mut HashMap<K, Bucket>,
+    key: Option<K>,
+    rate: u64,
+    now: Instant,
+) -> Option<(&mut Bucket, u64)> {
+    let key = key.filter(|_| rate > 0)?;
+    if map.len() >= MANY {
+        map.retain(|_, bucket| {
+            bucket.fill(rate, now);
+            bucket.bytes < depth(rate)
+        });
+    }
+    Some((map.entry(key).or_insert_with(|| Bucket::full(rate, now)), rate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const A: Option<ClientKey> = Some(ClientKey::V4(1));
+    const B: Option<ClientKey> = Some(ClientKey::V4(2));
+
+    /// Sends as much as is allowed for ten seconds, in turns; how many bytes each got.
+    fn run(rates: &Rates, streams: &[(Option<ClientKey>, Option<Key>)]) -> Vec<u64> {
+        let (start, mut bandwidth) = (Instant::now(), Bandwidth::default());
+        let mut sent = vec![0; streams.len()];
+        for tick in 0..10_000 {
+            let now = start + Duration::from_millis(tick);
+            for (index, (client, link)) in streams.iter().enumerate() {
+                if let Ok(bytes) = bandwidth.take(rates, *client, *link, now) {
+                    sent[index] += bytes;
+                }
+            }
+        }
+        sent
+    }
+
+    fn is_about(bytes: u64, mib: u64) -> bool {
+        bytes.abs_diff(mib * MIB) < mib * MIB / 20
+    }
+
+    #[test]
+    fn a_link_keeps_its_rate_over_all_its_streams() {
+        let rates = Rates { link: 10 * MIB, address: 0, all: 0 };
+        let link = Some([1; 16]);
+        let sent = run(&rates, &[(A, link), (A, link), (A, Some([2; 16]))]);
+        assert!(is_about(sent[0] + sent[1], 100) && is_about(sent[2], 100), "{sent:?}");
+    }
+
+    #[test]
+    fn an_address_and_the_server_keep_theirs() {
+        let rates = Rates { link: 0, address: 5 * MIB, all: 8 * MIB };
+        let sent = run(&rates, &[(A, None), (A, None), (B, None)]);
+        assert!(is_about(sent.iter().sum(), 80), "{sent:?}");
+        assert!(sent[0] + sent[1] <= 51 * MIB, "{sent:?}");
+    }
+
+    #[test]
+    fn what_was_not_sent_is_given_back() {
+        let rates = Rates { link: 0, address: MIB, all: 0 };
+        let (now, mut bandwidth) = (Instant::now(), Bandwidth::default());
+        for _ in 0..100 {
+            let taken = bandwidth.take(&rates, A, None, now).unwrap();
+            bandwidth.settle(&rates, A, None, (taken, 0));
+        }
+        assert_eq!(
+            bandwidth.take(&Rates { link: 0, address: 0, all: 0 }, A, None, now),
+            Ok(u64::MAX)
+        );
+    }
+
+    #[test]
+    fn buckets_of_those_who_are_gone_are_forgotten() {
+        let rates = Rates { link: 0, address: MIB, all: 0 };
+        let (start, mut bandwidth) = (Instant::now(), Bandwidth::default());
+        for address in 0..5000 {
+            let now = start + Duration::from_millis(u64::from(address));
+            let _ = bandwidth.take(&rates, Some(ClientKey::V4(address)), None, now);
+        }
+        assert!(bandwidth.addresses.len() <= MANY);
+    }
+}

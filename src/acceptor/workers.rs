@@ -1,0 +1,151 @@
+//! To the workers and back: what is ready goes to tiny_http against free workers, and what they are
+//! done with waits again or goes on.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use super::bandwidth::Rates;
+use super::connections::{Held, State};
+use super::{Acceptor, TAG_PRIVATE};
+use crate::delivery::transfer::{Piece, Transfer};
+use crate::pool::exchange::{Connection, Exchange, Next, Returned, Task};
+use crate::pool::source::PULLERS;
+
+impl Acceptor {
+    /// Gives what is ready to free workers: a batch is one write.
+    pub(super) fn hand_over(&mut self) {
+        self.give_to_workers();
+        self.widen();
+        let waiting = self.queue.len();
+        self.parts.shared.waiting.store(waiting, Ordering::Relaxed);
+        if waiting > 0 {
+            self.waiting_since.get_or_insert_with(Instant::now);
+        }
+        #[cfg(feature = "tls")]
+        self.give_handshakes();
+        match self.parts.private.flush() {
+            Ok(done) if done != self.private_full => {}
+            Ok(done) => {
+                self.private_full = !done;
+                let flags = if done { EventFlags::empty() } else { EventFlags::OUT };
+                let data = EventData::new_u64(TAG_PRIVATE);
+                let _ = epoll::modify(&self.epoll, &self.parts.private, data, flags);
+            }
+            Err(_) => self.private_ended(),
+        }
+    }
+
+    /// Gives free workers what is ready, without flushing.
+    pub(super) fn give_to_workers(&mut self) {
+        let now = Instant::now();
+        let rates = Rates::of(&self.settings.config);
+        self.send_again = None;
+        while !self.failed {
+            // Turns are kept: nobody passes those whose turn it is.
+            if self.queue.len() > 0
+                && let Some(wait) = self.bandwidth.wait(&rates, now)
+            {
+                self.send_again = Some(now + wait);
+                return;
+            }
+            let Some(id) = self.queue.pop(now) else { return };
+            let Some(held) = self.connections.take(id) else {
+                self.queue.worker_is_free(id);
+                continue;
+            };
+            let Some((connection, task)) = self.task(held, &rates, now) else {
+                self.queue.worker_is_free(id);
+                continue;
+            };
+            self.exchanges += 1;
+            let returns = self.parts.shared.returns.clone();
+            let exchange = Exchange::new(self.exchanges, connection, task, returns);
+            self.parts.shared.handed.put(exchange);
+            self.parts.private.push(self.exchanges);
+        }
+    }
+
+    /// What a worker has to do for a connection; `None` if that has to wait for its bandwidth.
+    fn task(&mut self, held: Held, rates: &Rates, now: Instant) -> Option<(Box<Connection>, Task)> {
+        let Held { connection, state } = held;
+        let mut transfer = match state {
+            State::Queued { request, .. } => return Some((connection, Task::Answer(request))),
+            State::Ready(transfer) => transfer,
+            state => {
+                self.put_back(Held { connection, state });
+                return None;
+            }
+        };
+        let (_, key) = self.connections.turn(connection.id);
+        match self.bandwidth.take(rates, key, transfer.delivery.link(), now) {
+            Ok(allowance) => {
+                transfer.allowance = allowance;
+                transfer.allowed_at = connection.socket.wire_sent();
+                Some((connection, Task::Piece(transfer)))
+            }
+            Err(wait) => {
+                let state = State::Ready(transfer);
+                self.connections.put(Held { connection, state }, Some(now + wait));
+                None
+            }
+        }
+    }
+
+    /// Lets one more worker in for each that has been at something for a while: it may stand still
+    /// at a disk.
+    fn widen(&mut self) {
+        let now = Instant::now();
+        let pullers = *PULLERS + self.queue.long(now);
+        self.widen_at = self.queue.next_long(pullers, now);
+        if pullers != std::mem::replace(&mut self.pullers, pullers) {
+            self.parts.pool.set_limit(pullers);
+        }
+    }
+
+    /// Whether every worker has been at the same piece for as long as a request may wait: the disk
+    /// stands still.
+    pub(super) fn is_stuck(&self) -> bool {
+        let patience = self.settings.config.timeouts.queue;
+        self.queue.is_exhausted()
+            && self.waiting_since.is_some_and(|since| since.elapsed() >= patience)
+    }
+
+    /// Takes back what a worker is done with.
+    pub(super) fn handle_return(&mut self, returned: Returned) {
+        let Returned { id, is_handshake, connection } = returned;
+        #[cfg(feature = "tls")]
+        if is_handshake {
+            return self.handshake_returned(id, connection);
+        }
+        debug_assert!(!is_handshake);
+        self.waiting_since = None;
+        self.queue.worker_is_free(id);
+        let Some((connection, next)) = connection else { return self.connections.forget(id) };
+        match next {
+            Next::Answered(keep_alive) => self.answered(connection, keep_alive),
+            Next::Piece(transfer, piece) => {
+                self.settle_piece(&connection, &transfer);
+                match piece {
+                    Piece::Sent => self.watch(connection, transfer),
+                    Piece::Full => self.park(connection, transfer),
+                    Piece::TurnOver => self.make_ready(connection, transfer),
+                }
+            }
+            _ => self.drop_connection(connection),
+        }
+    }
+
+    /// Corrects what a piece was allowed by what it has sent.
+    fn settle_piece(&mut self, connection: &Connection, transfer: &Transfer) {
+        let rates = Rates::of(&self.settings.config);
+        // The first piece, which is the head alone, was not paid for.
+        if transfer.allowance > 0 && rates.any() {
+            let (_, key) = self.connections.turn(connection.id);
+            let sent = connection.socket.wire_sent().saturating_sub(transfer.allowed_at);
+            let link = transfer.delivery.link();
+            self.bandwidth.settle(&rates, key, link, (transfer.allowance, sent));
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! From the files that were named to one document, whatever an editor made of them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::findings::Notes;
+use super::yaml::{self, Node, Value};
+
+/// Where a configuration is if the command line names none.
+const HERE: &str = "config.yml";
+/// Where it is if there is none in the current directory either.
+const SYSTEM: &str = "/etc/winglet/config.yml";
+
+/// The files to read: those that were named, or else the first of the usual ones that is there.
+pub fn files(named: &[PathBuf]) -> Vec<PathBuf> {
+    if named.is_empty() { vec![usual(Path::new(HERE), Path::new(SYSTEM))] } else { named.to_vec() }
+}
+
+fn usual(here: &Path, system: &Path) -> PathBuf {
+    // One that is there and cannot be read is not passed over.
+    let missing = |path: &Path| {
+        fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    if missing(here) && !missing(system) { system.to_owned() } else { here.to_owned() }
+}
+
+/// Reads `paths`, each over the one before. `None` if there is nothing to go by.
+pub(super) fn read(paths: &[PathBuf], notes: &mut Notes) -> Option<Vec<(String, Node)>> {
+    let (mut document, mut all) = (None::<Node>, true);
+    for (number, path) in paths.iter().enumerate() {
+        notes.files.push(std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+        match read_one(path, number, paths.len() > 1) {
+            Ok(node) => match &mut document {
+                Some(document) => document.overlay(node),
+                None => document = Some(node),
+            },
+            Err(message) => {
+                notes.error(path.display().to_string(), message);
+                all = false;
+            }
+        }
+    }
+    // What the others lack may stand in the one that could not be read.
+    match document.filter(|_| all)?.value {
+        Value::Section(entries) => Some(entries),
+        // Each of several files may be empty, and so may all of them.
+        _ => Some(Vec::new()),
+    }
+}
+
+fn read_one(path: &Path, number: usize, may_be_empty: bool) -> Result<Node, String> {
+    let bytes = fs::read(path).map_err(|error| unreadable(&error))?;
+    let node = yaml::parse(&decode(bytes)?, number)?;
+    let what = match &node.value {
+        Value::Section(_) => return Ok(node),
+        Value::Null if may_be_empty => return Ok(node),
+        // It may be a file with the token and nothing else.
+        Value::Text(_) => "a text".to_owned(),
+        other => other.describe(),
+    };
+    Err(format!("holds {what}; write a configuration: keys and values"))
+}
+
+fn unreadable(error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "run this as root (sudo), or as the user that the service runs as"
+        }
+        _ => "name the node's configuration with --config FILE",
+    };
+    format!("cannot be read ({}); {remedy}", reason(error))
+}
+
+/// The text, without a byte order mark.
+fn decode(bytes: Vec<u8>) -> Result<String, String> {
+    let wide = bytes.starts_with(&[0xff, 0xfe])
+        || bytes.starts_with(&[0xfe, 0xff])
+        || bytes.iter().take(64).any(|byte| *byte == 0);
+    if wide {
+        return Err("is UTF-16; save it as UTF-8".into());
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        format!("is not UTF-8, at line {line}; save it as UTF-8 (it may be Latin-1)")
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// The system's words for an error, without its number.
+pub(super) fn reason(error: &io::Error) -> String {
+    let text = error.to_string().to_lowercase();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_in_the_current_directory_comes_first() {
+        let directory = std::env::temp_dir().join(format!("winglet-files-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (here, system) = (directory.join("here.yml"), directory.join("system.yml"));
+        assert_eq!(usual(&here, &system), here, "the message names the one that people make");
+        fs::write(&system, "").unwrap();
+        assert_eq!(usual(&here, &system), system);
+        fs::write(&here, "").unwrap();
+        assert_eq!(usual(&here, &system), here);
+        assert_eq!(files(&[system.clone(), here.clone()]), [system, here]);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_no_missing_one() {
+        let error = io::Error::from_raw_os_error(libc::EACCES);
+        let told = "cannot be read (permission denied); run this as root (sudo), or as the user that the service runs as";
+        assert_eq!(unreadable(&error), told);
+    }
+
+    #[test]
+    fn whatever_an_editor_wrote() {
+        assert_eq!(decode(b"\xef\xbb\xbftoken: x".to_vec()).unwrap(), "token: x");
+        assert_eq!(decode("é".into()).unwrap(), "é");
+        for (bytes, told) in [
+            (&b"a: 1\nb: caf\xe9\n"[..], "is not UTF-8, at line 2; save it as UTF-8"),
+            (b"\xff\xfea\0:\0", "is UTF-16"),
+            (b"\xfe\xff\0a\0:", "is UTF-16"),
+            (b"a\0:\0 \0", "is UTF-16"),
+        ] {
+            assert!(decode(bytes.to_vec()).unwrap_err().starts_with(told), "{told}");
+        }
+    }
+}

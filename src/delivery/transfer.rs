@@ -1,0 +1,128 @@
+//! A download that is under way: what is left to send, and what is known of the client's pace.
+//!
+//! A transfer is sent in pieces. Between two of them it is parked in the acceptor, where it costs
+//! its descriptors and about a kilobyte: bytes that were read and not sent are not kept.
+
+use std::fs::File;
+use std::ops::Range;
+use std::time::Instant;
+
+use super::pace::{Broken, Pace, PaceWatch};
+use super::record::Delivery;
+use crate::net::socket::Socket;
+
+/// A download between its first byte and its last.
+#[derive(Debug)]
+pub struct Transfer {
+    /// Who gets it, and what is to be recorded of it.
+    pub delivery: Delivery,
+    /// The response head; empty once it is sent.
+    head: Vec<u8>,
+    file: File,
+    span: Range<u64>,
+    /// The connection may carry another request afterwards.
+    pub keep_alive: bool,
+    /// It has been parked before, and so has a client slower than the server.
+    pub was_parked: bool,
+    /// The client had sent more before the last byte was handed to the kernel.
+    pub early_input: bool,
+    /// Content bytes that the next piece may have.
+    pub allowance: u64,
+    /// [`Socket::wire_sent`] when that was said.
+    pub allowed_at: u64,
+    pace: PaceWatch,
+}
+
+/// How a piece ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Everything is in the kernel's hands.
+    Sent,
+    /// The socket is full.
+    Full,
+    /// It has had its turn.
+    TurnOver,
+}
+
+/// What is to be sent next.
+#[derive(Debug)]
+pub struct Rest<'a> {
+    /// What is left of the response head.
+    pub head: &'a [u8],
+    /// Where the content comes from.
+    pub file: &'a File,
+    /// What of the file is left.
+    pub span: Range<u64>,
+}
+
+impl Rest<'_> {
+    /// Bytes left, head and content.
+    pub fn length(&self) -> u64 {
+        (self.span.end - self.span.start).saturating_add(self.head.len() as u64)
+    }
+}
+
+impl Transfer {
+    /// A transfer of `head` and then `span` of `file`, nothing of which has been sent.
+    pub fn new(
+        delivery: Delivery,
+        head: Vec<u8>,
+        file: File,
+        span: Range<u64>,
+        keep_alive: bool,
+    ) -> Transfer {
+        let pace = PaceWatch::new(Instant::now(), delivery.content_start);
+        Transfer {
+            delivery,
+            head,
+            file,
+            span,
+            keep_alive,
+            was_parked: false,
+            early_input: false,
+            allowance: u64::MAX,
+            allowed_at: 0,
+            pace,
+        }
+    }
+
+    /// What is left after the first `sent` bytes of the connection.
+    pub fn rest(&mut self, sent: u64) -> Rest<'_> {
+        let start = self.delivery.content_start;
+        let head_left = usize::try_from(start.saturating_sub(sent)).unwrap_or(usize::MAX);
+        if head_left == 0 {
+            self.head = Vec::new();
+        }
+        let head = &self.head[self.head.len() - head_left.min(self.head.len())..];
+        let done = sent.saturating_sub(start);
+        Rest { head, file: &self.file, span: self.span.start + done..self.span.end }
+    }
+
+    /// Judges the client while the transfer waits for it.
+    ///
+    /// # Errors
+    /// Why the transfer has to end.
+    pub fn judge(&mut self, socket: &mut Socket, pace: &Pace, now: Instant) -> Result<(), Broken> {
+        if self.delivery.stream.as_ref().is_some_and(|stream| !stream.is_current()) {
+            return Err(Broken::LinkGone);
+        }
+        let acknowledged = socket.acknowledged().unwrap_or(0);
+        self.delivery.note_progress(socket.sent(), acknowledged);
+        self.pace.judge(pace, now, acknowledged)
+    }
+
+    /// Bytes per second that the client has acknowledged so far.
+    pub fn rate(&self) -> u64 {
+        self.pace.rate()
+    }
+
+    /// The server makes the client wait from here on.
+    pub fn pause(&mut self, now: Instant) {
+        self.pace.pause(now);
+    }
+
+    /// The server waits for the client from here on.
+    pub fn resume(&mut self, now: Instant) {
+        self.pace.resume(now);
+    }
+}

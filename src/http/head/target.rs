@@ -1,0 +1,181 @@
+//! Request targets (RFC 9112 §3.2): the route, the query and its parameters, and what a host is.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+use percent_encoding::percent_decode_str;
+
+use super::Route;
+use crate::http::refusal::Refusal;
+use crate::link::token::Endpoint;
+
+const MALFORMED: Refusal = Refusal::Malformed("the request's target is malformed");
+
+/// The route and the query, without its question mark, of a target in printable ASCII.
+pub(super) fn parse<'a>(method: &str, target: &'a str) -> Result<(Route, &'a str), Refusal> {
+    if method == "CONNECT" || (method == "OPTIONS" && target == "*") {
+        return Ok((Route::Asterisk, ""));
+    }
+    let origin = if target.starts_with('/') { target } else { without_authority(target)? };
+    // A fragment is the client's own business and never sent.
+    if target.contains('#') {
+        return Err(MALFORMED);
+    }
+    let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
+    let route = match percent_decode_str(path).decode_utf8().unwrap_or_default().as_ref() {
+        // A method of the server, whatever the path (RFC 9110 §9.3.8).
+        _ if method == "TRACE" => Route::Asterisk,
+        "/download/file" => Route::Download(Endpoint::File),
+        "/download/backup" => Route::Download(Endpoint::Backup),
+        "/health" => Route::Health,
+        _ => Route::Unknown,
+    };
+    Ok((route, query))
+}
+
+/// What follows the authority of a target in absolute-form.
+fn without_authority(target: &str) -> Result<&str, Refusal> {
+    let (scheme, rest) = target.split_once("://").ok_or(MALFORMED)?;
+    let known = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    let (authority, origin) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    // A user name before the host is refused with it (RFC 9110 §4.2.4).
+    if !known || authority.is_empty() || !is_host(authority) {
+        return Err(MALFORMED);
+    }
+    Ok(origin)
+}
+
+/// Whether `text` is a valid value of `Host`: empty, or a host with an optional port (RFC 9110
+/// §7.2, RFC 3986 §3.2.2). A comma is refused, although the grammar has it, because it is also how
+/// a proxy joins two lines.
+pub(super) fn is_host(text: &str) -> bool {
+    let (valid, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((address, port))) => (address.parse::<Ipv6Addr>().is_ok(), port),
+        Some(None) => (false, ""),
+        None => {
+            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            (is_reg_name(name) && (!name.is_empty() || text.is_empty()), port)
+        }
+    };
+    let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    valid && (port.is_empty() || port.strip_prefix(':').is_some_and(digits))
+}
+
+fn is_reg_name(name: &str) -> bool {
+    let mut parts = name.split('%');
+    let plain = |part: &str| {
+        part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(&byte))
+    };
+    // Each part but the first follows a percent sign.
+    parts.next().is_some_and(plain)
+        && parts.all(|part| {
+            part.get(..2).is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+                && plain(part)
+        })
+}
+
+/// The parameters of a query, as they were sent.
+pub(super) fn parameters(query: &str) -> impl Iterator<Item = &str> {
+    query.split('&')
+}
+
+/// Whether a parameter asks for the landing page.
+pub(super) fn is_page(parameter: &str) -> bool {
+    value_of(parameter, "page").is_some()
+}
+
+/// The value of `parameter`, not decoded, if that is its name.
+fn value_of<'a>(parameter: &'a str, name: &str) -> Option<&'a str> {
+    let (found, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    percent_decode_str(found).eq(name.bytes()).then_some(value)
+}
+
+/// The first `token` parameter of a query, decoded. One that is not text is no valid token.
+pub fn token_of(query: &str) -> Option<Cow<'_, str>> {
+    let value = parameters(query).find_map(|parameter| value_of(parameter, "token"))?;
+    Some(percent_decode_str(value).decode_utf8().unwrap_or(Cow::Borrowed("?")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_token_parameter_counts() {
+        let table = [
+            ("", None),
+            ("token", Some("")),
+            ("token=", Some("")),
+            ("token=a", Some("a")),
+            ("a=b&token=c&token=d", Some("c")),
+            ("tokens=a", None),
+            ("Token=a", None),
+            ("%74oken=a%2Eb", Some("a.b")),
+            ("token=%ff", Some("?")),
+            ("token=a=b", Some("a=b")),
+        ];
+        for (query, expected) in table {
+            assert_eq!(token_of(query).as_deref(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_page_parameter_is_known_by_its_name() {
+        for page in ["page", "page=", "page=0", "p%61ge"] {
+            assert!(is_page(page), "{page}");
+        }
+        for other in ["", "pages", "Page", "x=page", "page%3D1"] {
+            assert!(!is_page(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        let valid = [
+            "",
+            "a",
+            "a.b:80",
+            "a:",
+            "a_b",
+            "127.0.0.1",
+            "[::1]",
+            "[2001:db8::1]:8080",
+            "%41.b",
+            "xn--e1a",
+            "a!$&'()*+;=~",
+            "a:99999",
+        ];
+        for host in valid {
+            assert!(is_host(host), "{host}");
+        }
+        let invalid = [
+            "[::1",
+            "a:x",
+            "a^b",
+            "%zz",
+            "a:80:80",
+            "%4",
+            "%",
+            ":80",
+            "[",
+            "[]",
+            "::1",
+            "[::1]x",
+            "[::1]80",
+            "[127.0.0.1]",
+            "[fe80::1%25eth0]",
+            "a,b",
+            "u@a",
+            "a/b",
+            "a b",
+            "a\\b",
+            "é",
+            "a%c",
+            "a\"",
+            "a]",
+        ];
+        for host in invalid {
+            assert!(!is_host(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Tests that cannot run on this machine say so, each with its reason.
+//!
+//! The reason goes to standard error at once, past the capture of the test harness, and into the
+//! file that `tests/summary.rs` prints at the end of `cargo test`. With `WINGLET_STRICT=1`, which
+//! `.ci/run` sets, a skip is a failure.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{LazyLock, Mutex};
+use std::thread;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What this run skipped. Opening it clears what the last run left there.
+static SKIPPED: LazyLock<Mutex<File>> = LazyLock::new(|| {
+    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/skipped");
+    Mutex::new(File::create(path).unwrap())
+});
+
+/// Clears the list of the last run, even if this one skips nothing.
+pub(super) fn begin() {
+    LazyLock::force(&SKIPPED);
+}
+
+/// Notes that the calling test does not run, or not all of it, and why.
+pub fn skip(reason: impl AsRef<str>) {
+    let thread = thread::current();
+    let line = format!("{}: {}\n", thread.name().unwrap_or("a helper thread"), reason.as_ref());
+    SKIPPED.lock().unwrap().write_all(line.as_bytes()).unwrap();
+    // Not `eprint!`, which a test that passes keeps to itself.
+    let _ = write!(std::io::stderr(), "skipped {line}");
+    assert!(std::env::var_os("WINGLET_STRICT").is_none_or(|value| value == "0"), "skipped {line}");
+}
+
+/// Whether a program that the calling test needs is there; a skip if it is not.
+pub fn have(program: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()));
+    if !found {
+        skip(format!("{program} is not installed"));
+    }
+    found
+}
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// Whether the calling test, which needs root, runs as root; a skip if it does not.
+pub fn must_be_root() -> bool {
+    let root = is_root();
+    if !root {
+        skip("not root");
+    }
+    root
+}
+
+/// Lets this process open `count` descriptors and some. Returns how many are possible; fewer are a
+/// skip.
+pub fn descriptors_for(count: usize) -> usize {
+    const SPARE: u64 = 1500;
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let room = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(SPARE);
+    let possible = usize::try_from(room).unwrap_or(usize::MAX).min(count);
+    if possible < count {
+        skip(format!("only {possible} of {count} connections: raise the limit on descriptors"));
+    }
+    possible
+}
