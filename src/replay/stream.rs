@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use super::grant::{EndedBy, Flow, StreamEnd};
 use super::{Key, Replay};
 
-/// One stream of a claimed link. Dropped without [`Stream::finish`], it counts as reset.
+/// One stream of a claimed link. Dropped without [`Stream::finish`], it counts as reset, and in the
+/// journal as still running.
 #[derive(Debug)]
 pub struct Stream {
     pub(super) replay: Arc<Replay>,
@@ -91,7 +92,8 @@ impl Drop for Stream {
             let acknowledged = self.flow.acknowledged();
             let sent = self.flow.reserved();
             let end = StreamEnd { sent, acknowledged, by: EndedBy::Reset };
-            self.end(&end, self.replay.clock.load(Ordering::Relaxed)).record();
+            // The journal is left as a crash would leave it: nobody saw how this ended.
+            drop(self.end(&end, self.replay.clock.load(Ordering::Relaxed)));
         }
     }
 }

@@ -228,7 +228,7 @@ fn explain_reads_what_the_server_writes() {
     assert_eq!(client.get_with(&token.target(), "Range: bytes=0-399\r\n").status, 206);
     drop(client);
     server.wait_for_log("delivered");
-    says("in progress: 400 of 1000 bytes delivered, 400 of them for sure");
+    says("in progress: 400 of 1000 bytes delivered, 400 for certain");
     let mut client = Client::connect(server.address());
     assert_eq!(client.get_with(&token.target(), "Range: bytes=400-\r\n").status, 206);
     drop(client);

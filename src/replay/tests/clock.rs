@@ -55,6 +55,18 @@ fn a_crash_keeps_what_was_acknowledged_and_waits_from_the_start() {
 }
 
 #[test]
+fn a_client_whose_stream_was_dropped_at_the_end_keeps_its_link() {
+    let state = State::new();
+    let replay = state.open(&RULES);
+    drop(claim(&replay, &request(1), NOW).unwrap());
+    let stranger = ClaimRequest { client: client("192.0.2.2"), ..request(1) };
+    assert!(replay.check(&stranger, &RULES, NOW).is_ok(), "for all the sender reported");
+    drop(replay);
+    let replay = state.open(&RULES);
+    assert_eq!(used(claim(&replay, &stranger, NOW)), Used::OtherAddress);
+}
+
+#[test]
 fn a_client_that_a_crash_cut_off_keeps_its_link() {
     let state = State::new();
     let replay = state.open(&RULES);
