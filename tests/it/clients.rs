@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::client::{Client as Connection, get};
+use crate::client::Client as Connection;
 use crate::harness::{Node, PATIENCE, Scratch, Server, have, pattern};
 use crate::mint::Token;
 use crate::proxy::Proxy;
@@ -101,18 +101,21 @@ pub fn curl(download: &Download) -> Command {
 
 /// A node with `file` of `length` bytes, its content, and a link to it.
 fn node(length: usize) -> (Node, Vec<u8>, String) {
-    let node = Node::new();
+    let node = Node::new().winglet("settle_time: 500ms");
     let content = pattern(length);
     node.file("file", &content);
     (node, content, Token::file("file").target())
 }
 
-/// The download is whole, and its link is spent.
+/// The download is whole, and its link is spent: at once, or once it has settled.
 fn assert_spent(server: &Server, download: &Download, content: &[u8], target: &str) {
     assert!(download.content() == content, "the file differs");
     server.wait_for_log(&format!("link={0}/{0}", content.len()));
-    let again = get(server.address(), target);
-    assert_eq!((again.status, again.text().contains("already used")), (401, true));
+    server.wait_until("the link is spent", |server| {
+        let mut client = Connection::connect(server.address());
+        client.request("HEAD", target, "");
+        client.bodiless_answer().status == 401
+    });
 }
 
 /// The download is whole, and nobody else can use its link.
