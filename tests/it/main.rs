@@ -19,6 +19,7 @@ mod clients;
 mod commands;
 mod confinement;
 mod delivery;
+mod disks;
 mod documents;
 mod exhaustion;
 mod grants;
