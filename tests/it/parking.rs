@@ -95,6 +95,7 @@ fn a_crash_spends_nothing_that_was_not_delivered() {
 #[test]
 fn addresses_share_the_bandwidth_and_not_their_streams() {
     let (node, _) = node("bandwidth: 4");
+    node.sparse("huge", 1 << 30);
     let server = node.start();
     let address = server.address();
     let until = Instant::now() + Duration::from_secs(3);
@@ -103,7 +104,7 @@ fn addresses_share_the_bandwidth_and_not_their_streams() {
             .map(|_| {
                 thread::spawn(move || {
                     let mut client = Client::connect_from(source, address);
-                    client.request("GET", &Token::file("large").target(), "");
+                    client.request("GET", &Token::file("huge").target(), "");
                     client.head().unwrap();
                     let mut bytes = 0;
                     while Instant::now() < until {
