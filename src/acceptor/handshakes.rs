@@ -50,13 +50,13 @@ impl Bucket {
 }
 
 impl Handshakes {
-    /// Starts the thread; it ends when the acceptor does.
-    pub(super) fn start() -> io::Result<Handshakes> {
+    /// Starts the thread if there will be handshakes; it ends when the acceptor does.
+    pub(super) fn start(has_tls: bool) -> io::Result<Handshakes> {
         let (steps, receiver) = sync_channel(AT_ONCE);
-        thread::Builder::new()
-            .name("handshakes".into())
-            .stack_size(STACK)
-            .spawn(move || work(&receiver))?;
+        let thread = thread::Builder::new().name("handshakes".into()).stack_size(STACK);
+        if has_tls {
+            thread.spawn(move || work(&receiver))?;
+        }
         Ok(Handshakes { steps, turns: Turns::default(), at_work: 0, buckets: HashMap::new() })
     }
 

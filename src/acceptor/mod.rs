@@ -135,7 +135,7 @@ impl Acceptor {
             bandwidth: Bandwidth::default(),
             send_again: None,
             #[cfg(feature = "tls")]
-            handshakes: handshakes::Handshakes::start()?,
+            handshakes: handshakes::Handshakes::start(parts.tls.is_some())?,
             exchanges: 0,
             pullers: *PULLERS,
             widen_at: None,
