@@ -290,6 +290,10 @@ fn keep_fixed(config: &mut Config, before: &Config, sandboxed: bool) {
     }
     keep("winglet.threads", &mut config.threads, &before.threads);
     keep("winglet.listen", &mut config.listen, &before.listen);
+    // The old addresses may need a certificate that the new ones do not name.
+    if config.tls.is_none() {
+        config.tls.clone_from(&before.tls);
+    }
     keep("winglet.unix_mode", &mut config.unix_mode, &before.unix_mode);
     keep("winglet.state_directory", &mut config.state_directory, &before.state_directory);
     keep("winglet.max_tracked_tokens", &mut config.max_tracked_tokens, &before.max_tracked_tokens);

@@ -133,25 +133,27 @@ fn ask(address: SocketAddr) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Whether the server can keep used links in `directory`.
+/// Whether the server can keep used links in `directory`. It serves without, unless there is a
+/// journal that it cannot read.
 fn state_directory(directory: &Path) -> Option<Finding> {
     const KEY: &str = "winglet.state_directory";
+    if let Err(error) = crate::replay::check_directory(directory) {
+        return Some(Finding::error(KEY, error.message));
+    }
     let path = directory.display();
     let there = directory.ancestors().find(|path| path.exists())?;
     let missing = there != directory;
-    if rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+    if let Err(error) = rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK) {
+        let error = io::Error::from(error);
         let message = match missing {
-            true => format!("{path} does not exist, and this user cannot make it"),
-            false => format!("{path} is not writable by this user"),
+            true => format!("{path} does not exist, and this user cannot make it ({error})"),
+            false => format!("{path} is not writable by this user ({error})"),
         };
-        let remedy = "give it to the user that serves (chown), or run the check as that user";
-        return Some(Finding::error(KEY, format!("{message}; {remedy}")));
+        let remedy = "serve would remember used links in memory only; give it to the user that serves (chown), or run the check as that user";
+        return Some(Finding::warning(KEY, format!("{message}; {remedy}")));
     }
     if missing {
         return Some(Finding::warning(KEY, format!("{path} does not exist yet; serve makes it")));
-    }
-    if let Err(error) = crate::replay::check_directory(directory) {
-        return Some(Finding::error(KEY, error.message));
     }
     // Root may write everywhere, which says nothing about the user of the service.
     let metadata = directory.metadata().ok()?;

@@ -144,6 +144,14 @@ impl Client {
         Ok(Answer { status, fields, body: Vec::new(), raw })
     }
 
+    /// Requests with more header lines and reads `length` bytes of the body.
+    pub fn get_part(&mut self, target: &str, fields: &str, length: usize) -> Answer {
+        self.request("GET", target, fields);
+        let mut answer = self.head().unwrap();
+        answer.body = self.read_some(length);
+        answer
+    }
+
     /// Reads up to `length` bytes of a body.
     pub fn read_some(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];

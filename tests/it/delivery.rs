@@ -211,6 +211,37 @@ fn segments_that_are_thrown_away_do_not_count() {
     }
 }
 
+/// What was acknowledged and not read, and what comes before the place where somebody resumed, may
+/// be missing: whoever asks for it gets it.
+#[test]
+fn doubtful_bytes_are_given_again() {
+    const LENGTH: usize = 8_000_000;
+    // How far a client reads, how far more is acknowledged, where it goes on, and what it lacks.
+    for (read, unread, resumed, lacks) in [
+        (400_000, 110_000, 500_000, 400_000..500_000),
+        (3_500_000, 0, 3_000_000, 0..3_000_000),
+    ] {
+        let (node, content) = node(LENGTH);
+        let server = node.start();
+        let target = Token::file("file").target();
+        let mut first = Client::over(connect_from("127.0.0.1", server.address(), Some(1 << 20)));
+        let answer = first.get_part(&target, "Range: bytes=0-\r\n", read);
+        assert!(answer.status == 206 && answer.body == content[..read]);
+        wait_for_unread(first.stream(), unread);
+        first.reset();
+        ended(&server, 1);
+        let mut second = Client::connect(server.address());
+        let rest = second.get_with(&target, &format!("Range: bytes={resumed}-\r\n"));
+        assert!(rest.status == 206 && rest.body == content[resumed..]);
+        drop(second);
+        ended(&server, 2);
+        let mut third = Client::connect(server.address());
+        let missing = third.get_with(&target, &range(lacks.start, lacks.end));
+        assert_eq!(missing.status, 206, "{}", missing.text());
+        assert!(missing.body == content[lacks]);
+    }
+}
+
 #[test]
 fn a_changed_file_starts_the_delivery_over() {
     let (node, content) = node(1000);

@@ -149,63 +149,6 @@ fn the_window_ends_a_grant() {
     assert_eq!(get(server.address(), &target).status, 401);
 }
 
-/// A connection from `source` that fetches the first `bytes`, as soon as the one before it has
-/// acknowledged its own.
-fn preview(source: &str, address: SocketAddr, target: &str, bytes: usize) -> Client {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let mut client = Client::connect_from(source, address);
-        match client.get_with(target, &range(0, bytes)).status {
-            206 => return client,
-            status => assert!(status == 401 && Instant::now() < deadline, "{source}: {status}"),
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-#[test]
-fn previews_leave_the_link_to_the_person() {
-    let (node, content) = node(2 * MIB);
-    let server = node.start();
-    let address = server.address();
-    let target = Token::file("file").target();
-    let mut head = Client::connect_from("127.0.0.2", address);
-    head.request("HEAD", &target, "");
-    assert_eq!(head.bodiless_answer().status, 200);
-    drop(preview("127.0.0.3", address, &target, 1));
-    // These stay connected.
-    let kept = ["127.0.0.4", "127.0.0.5"].map(|from| preview(from, address, &target, 64 * 1024));
-    // This one is cut in the middle, with little acknowledged.
-    drop(preview("127.0.0.6", address, &target, 1));
-    let mut cut = Client::over(connect_from("127.0.0.6", address, Some(2048)));
-    cut.request("GET", &target, "");
-    assert_eq!(cut.head().unwrap().status, 200);
-    assert_eq!(status_from("127.0.0.7", address, &target), 401, "something is on its way");
-    cut.reset();
-    server.wait_for_log("/2097152 link=");
-    let mut person = Client::connect_from("127.0.0.7", address);
-    let answer = person.get(&target);
-    assert!(answer.status == 200 && answer.body == content, "{}", answer.raw);
-    drop(person);
-    server.wait_for_log("bytes=2097152/2097152 link=2097152/2097152");
-    for source in ["127.0.0.2", "127.0.0.3", "127.0.0.7"] {
-        assert_eq!(status_from(source, address, &target), 401, "{source}");
-    }
-    drop((head, kept));
-}
-
-#[test]
-fn who_has_more_than_a_peek_is_not_robbed() {
-    let (node, content) = node(2 * MIB);
-    let server = node.start();
-    let target = Token::file("file").target();
-    let mut person = Client::connect(server.address());
-    assert_eq!(person.get_with(&target, &range(0, 256 * 1024)).status, 206);
-    assert_eq!(status_from("127.0.0.2", server.address(), &target), 401);
-    let rest = person.get_with(&target, "Range: bytes=262144-\r\n");
-    assert!(rest.body == content[262_144..]);
-}
-
 /// Fetches `length` bytes from the start until it is refused; counts what it got.
 fn fetch_until_refused(address: SocketAddr, target: &str, length: usize, most: usize) -> usize {
     let mut bytes = 0;

@@ -9,6 +9,8 @@
 mod certs;
 mod client;
 mod crowd;
+#[cfg(feature = "tls")]
+mod fronts;
 mod harness;
 mod mint;
 mod proxy;
@@ -26,11 +28,14 @@ mod grants;
 mod journal;
 mod limits;
 mod listening;
+#[cfg(feature = "tls")]
+mod matrix;
 mod operating;
 mod pages;
 mod parking;
 mod paths;
 mod pool;
+mod previews;
 mod ranges;
 mod reload;
 mod restarts;

@@ -250,8 +250,10 @@ fn check_finds_a_state_directory_that_cannot_be_used() {
         .output()
         .unwrap();
     let text = stdout(&output);
-    assert!(text.contains("is not writable by this user"), "{text}");
-    assert_eq!(output.status.code(), Some(1));
+    // It serves all the same, as tests in journal.rs have it.
+    assert!(text.starts_with("warning: winglet.state_directory: "), "{text}");
+    assert!(text.contains("is not writable by this user (Permission denied"), "{text}");
+    assert_eq!(output.status.code(), Some(0));
 }
 
 #[test]

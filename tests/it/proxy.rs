@@ -13,6 +13,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::harness::PATIENCE;
 
+/// The longest that Linux delays an acknowledgement.
+pub const ACKNOWLEDGED_BY: Duration = Duration::from_millis(200);
+
 /// A proxy in front of a server. Its connections end with it.
 pub struct Proxy {
     address: SocketAddr,
@@ -109,6 +112,8 @@ fn relay(
                         return false;
                     }
                     if *left == 0 {
+                        // What was passed on is acknowledged by then: no client loses that.
+                        thread::sleep(ACKNOWLEDGED_BY);
                         return true;
                     }
                 }

@@ -1,14 +1,11 @@
 //! Downloads over a restart of the server, in order and by a crash.
 
-use std::net::SocketAddr;
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::client::{Client, get};
-use crate::clients::{Download, curl};
+use crate::clients::{Download, curl, wait_until_spent};
 use crate::delivery::ended;
-use crate::harness::{Node, PATIENCE, have, pattern};
+use crate::harness::{Node, have, pattern};
 use crate::mint::Token;
 
 const LENGTH: usize = 24 << 20;
@@ -42,21 +39,6 @@ fn curl_over_a_restart(stop: impl Fn(&mut crate::harness::Server)) {
     assert!(download.content() == content);
     server.wait_for_log("delivered");
     assert_eq!(Client::connect_from("127.0.0.2", address).get(&token.target()).status, 401);
-}
-
-/// Waits until a link that has delivered everything has settled.
-fn wait_until_spent(target: &str, address: SocketAddr) {
-    let deadline = Instant::now() + PATIENCE;
-    // A HEAD, which is refused like a GET, and does not begin the time anew.
-    loop {
-        let mut client = Client::connect(address);
-        client.request("HEAD", target, "");
-        if client.bodiless_answer().status == 401 {
-            return;
-        }
-        assert!(Instant::now() < deadline, "it is never spent");
-        thread::sleep(Duration::from_millis(100));
-    }
 }
 
 #[test]
@@ -127,7 +109,7 @@ fn a_resumed_link_is_spent_after_a_while_and_stays_so() {
     assert_eq!(client.bodiless_answer().status, 200);
     server.kill();
     let mut server = node.start();
-    wait_until_spent(&target, server.address());
+    wait_until_spent(server.address(), &target);
     server.kill();
     assert_eq!(get(node.start().address(), &target).status, 401);
 }

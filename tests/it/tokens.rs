@@ -62,6 +62,7 @@ fn everything_that_a_panel_mints_is_accepted() {
             ("other claims", fresh().with("sub", "7").with("nonce", "n").with("aud", "one")),
             ("unknown claims", fresh().with("x", json!({"deep": [1, null, "ü"]}))),
             ("nbf at the skew", fresh().with("nbf", now + 50)),
+            ("a node 100 s behind", fresh().with("iat", now + 100).with("nbf", now - 200)),
             ("iat in the future", fresh().with("iat", now + DAY)),
             ("iat that is no date", fresh().with("iat", "now")),
             ("as Calogopus writes it", calogopus(fresh())),
@@ -374,6 +375,22 @@ fn a_full_table_turns_new_links_away_and_nothing_else() {
         // Nothing live was evicted for the newcomer.
         assert_eq!(get(server.address(), &first.target()).status, 401);
     }
+}
+
+#[test]
+fn one_server_cannot_take_the_places_of_all() {
+    let node = node().winglet("max_tracked_tokens: 16");
+    let elsewhere = node.path().join("volumes").join(OTHER_SERVER);
+    std::fs::create_dir_all(&elsewhere).unwrap();
+    std::fs::write(elsewhere.join("a"), b"content").unwrap();
+    let server = node.start();
+    let first_byte = |token: &Token| {
+        Client::connect(server.address()).get_with(&token.target(), "Range: bytes=0-0\r\n").status
+    };
+    let statuses: Vec<u16> = (0..20).map(|_| first_byte(&Token::file("a"))).collect();
+    assert_eq!(statuses, [[206; 4].as_slice(), &[503; 16]].concat());
+    let other = Token::file("a").with("server_uuid", OTHER_SERVER);
+    assert_eq!(get(server.address(), &other.target()).status, 200);
 }
 
 #[test]
