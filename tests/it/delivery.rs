@@ -217,10 +217,9 @@ fn segments_that_are_thrown_away_do_not_count() {
 fn doubtful_bytes_are_given_again() {
     const LENGTH: usize = 8_000_000;
     // How far a client reads, how far more is acknowledged, where it goes on, and what it lacks.
-    for (read, unread, resumed, lacks) in [
-        (400_000, 110_000, 500_000, 400_000..500_000),
-        (3_500_000, 0, 3_000_000, 0..3_000_000),
-    ] {
+    for (read, unread, resumed, lacks) in
+        [(400_000, 110_000, 500_000, 400_000..500_000), (3_500_000, 0, 3_000_000, 0..3_000_000)]
+    {
         let (node, content) = node(LENGTH);
         let server = node.start();
         let target = Token::file("file").target();

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::client::{Client, connect_from, get};
+use crate::client::{Client, get};
 use crate::delivery::{ended, node};
-use crate::harness::{Node, PATIENCE};
+use crate::harness::Node;
 use crate::mint::{Token, now};
 
 const MIB: usize = 1 << 20;

@@ -29,7 +29,6 @@ mod journal;
 mod limits;
 mod listening;
 #[cfg(feature = "tls")]
-mod matrix;
 mod operating;
 mod pages;
 mod parking;

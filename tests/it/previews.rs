@@ -139,8 +139,7 @@ fn twenty_addresses_that_take_turns_stay_within_the_budget() {
     let deadline = Instant::now() + PATIENCE;
     'turns: loop {
         for number in 2..22 {
-            let mut client =
-                Client::connect_from(&format!("127.0.0.{number}"), server.address());
+            let mut client = Client::connect_from(&format!("127.0.0.{number}"), server.address());
             client.request("GET", &target, &first(PART));
             match client.try_answer() {
                 Ok(answer) if answer.status == 206 => bytes += PART,
