@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Acceptor;
 use super::connections::State;
+use super::requests::MAX_REQUESTS;
 use crate::http::head::{Head, Method};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
@@ -42,7 +43,7 @@ impl Acceptor {
         let settings = self.settings.clone();
         let id = self.parts.shared.next_id();
         let mut context = ResponseContext::of(head, &id, &settings.config);
-        context.keep_alive = keep && self.draining.is_none();
+        context.keep_alive = keep && self.may_keep(&connection);
         let answer = response::refusal(&context, refusal);
         let keep = context.keep_alive;
         self.log_refusal(&connection, head, refusal, id);
@@ -52,7 +53,7 @@ impl Acceptor {
     pub(super) fn answer_health(&mut self, connection: Box<Connection>, head: &Head) {
         let id = self.parts.shared.next_id();
         let mut context = ResponseContext::of(Some(head), &id, &self.settings.config);
-        context.keep_alive = head.keep_alive && self.draining.is_none();
+        context.keep_alive = head.keep_alive && self.may_keep(&connection);
         let answer = response::health(&context, !self.is_stuck());
         let keep = context.keep_alive;
         self.write_answer(connection, &answer, keep);
@@ -61,7 +62,7 @@ impl Acceptor {
     pub(super) fn answer_options(&mut self, connection: Box<Connection>, head: &Head) {
         let id = self.parts.shared.next_id();
         let mut context = ResponseContext::of(Some(head), &id, &self.settings.config);
-        context.keep_alive = head.keep_alive && self.draining.is_none();
+        context.keep_alive = head.keep_alive && self.may_keep(&connection);
         let answer = response::options(&context);
         let keep = context.keep_alive;
         self.write_answer(connection, &answer, keep);
@@ -77,6 +78,10 @@ impl Acceptor {
         self.log_refusal(&connection, None, &refusal, id);
         connection.socket.write_raw(&answer);
         self.linger(connection);
+    }
+
+    pub(super) fn may_keep(&self, connection: &Connection) -> bool {
+        self.draining.is_none() && connection.requests + 1 < MAX_REQUESTS
     }
 
     /// Writes without waiting: a client that does not read its answers is closed.

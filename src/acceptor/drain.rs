@@ -76,6 +76,21 @@ impl Acceptor {
         }
     }
 
+    /// The drain is over: ends what is left, so that it is recorded how far each link has come.
+    pub(super) fn cut_all(&mut self) {
+        for id in self.connections.ids() {
+            self.shed(id, "server stopping");
+        }
+        for id in std::mem::take(&mut self.unrecorded) {
+            if let Some(Held { state: State::Recording(record, ..), .. }) =
+                self.connections.take(id)
+            {
+                // Nobody waits for the acceptor any more.
+                record.write();
+            }
+        }
+    }
+
     /// Gives a connection that has yet to send its first request a moment for it, and closes an idle
     /// one.
     fn last_call(&mut self, id: u64, fresh: bool) {

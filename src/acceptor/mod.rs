@@ -185,6 +185,7 @@ impl Acceptor {
             }
             self.hand_over();
         }
+        self.cut_all();
         self.parts.pool.close();
         if self.failed {
             return Err(io::Error::other("the private socket to tiny_http ended"));
@@ -373,3 +374,6 @@ impl Acceptor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

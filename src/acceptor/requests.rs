@@ -16,7 +16,7 @@ use crate::net::address::ClientKey;
 use crate::pool::exchange::{Connection, Request};
 
 /// Requests answered on one connection before it is closed.
-const MAX_REQUESTS: u32 = 1000;
+pub(super) const MAX_REQUESTS: u32 = 1000;
 
 /// A request that has waited this long for a worker is watched for a hang-up.
 const WATCH_AFTER: Duration = Duration::from_millis(100);
@@ -143,7 +143,7 @@ impl Acceptor {
         if self.is_stuck() {
             return self.refuse_busy(connection, &head, key, Busy::Workers);
         }
-        let last = self.draining.is_some() || connection.requests + 1 >= MAX_REQUESTS;
+        let last = !self.may_keep(&connection);
         let head_only = Rates::of(config).any();
         let request = Box::new(Request { head, client, direct, last, head_only });
         let now = Instant::now();

@@ -41,7 +41,7 @@ pub fn send_piece(
     let mut stream = transfer.delivery.stream.take();
     let content_start = transfer.delivery.content_start;
     let (was_parked, allowance) = (transfer.was_parked, transfer.allowance);
-    if let Some(stream) = stream.as_ref().filter(|_| transfer.was_parked) {
+    if let Some(stream) = stream.as_ref().filter(|_| began > transfer.delivery.content_start) {
         // Until the next report the link counts as sending: nobody takes it over meanwhile.
         let acknowledged = transfer.delivery.content_of(socket.acknowledged().unwrap_or(0));
         stream.progress(transfer.delivery.content, acknowledged);

@@ -101,7 +101,7 @@ pub fn curl(download: &Download) -> Command {
 
 /// A node with `file` of `length` bytes, its content, and a link to it.
 fn node(length: usize) -> (Node, Vec<u8>, String) {
-    let node = Node::new();
+    let node = Node::new().winglet("settle_time: 1s");
     let content = pattern(length);
     node.file("file", &content);
     (node, content, Token::file("file").target())
@@ -113,6 +113,14 @@ fn assert_spent(server: &Server, download: &Download, content: &[u8], target: &s
     server.wait_for_log(&format!("link={0}/{0}", content.len()));
     let again = get(server.address(), target);
     assert_eq!((again.status, again.text().contains("already used")), (401, true));
+}
+
+/// The download came in pieces and is whole. What was cut leaves a doubt, and the link is spent once
+/// it has been quiet for `settle_time`, whose ends are whole seconds.
+fn assert_settled(server: &Server, download: &Download, content: &[u8], target: &str) {
+    server.wait_for_log(&format!("link={0}/{0}", content.len()));
+    thread::sleep(Duration::from_millis(2100));
+    assert_spent(server, download, content, target);
 }
 
 /// The download is whole, and nobody else can use its link.
@@ -140,7 +148,7 @@ fn curl_killed_at_a_third_and_continued() {
     first.kill();
     server.wait_for_log("interrupted");
     download.run(curl(&download).args(["-C", "-"]).arg(server.base() + &target));
-    assert_spent(&server, &download, &content, &target);
+    assert_settled(&server, &download, &content, &target);
 }
 
 #[test]
@@ -184,7 +192,7 @@ fn ten_interruptions_in_a_row() {
     }
     assert_eq!(proxy.cut(), 10);
     download.run(curl(&download).args(["-C", "-"]).arg(proxy.base() + &target));
-    assert_spent(&server, &download, &content, &target);
+    assert_settled(&server, &download, &content, &target);
 }
 
 #[test]
@@ -204,7 +212,7 @@ fn wget_continues() {
     let proxy = Proxy::start(server.address(), vec![content.len() * 3 / 10]);
     assert!(!download.start(&mut wget(proxy.base() + &target)).wait().unwrap().success());
     download.run(&mut wget(proxy.base() + &target));
-    assert_spent(&server, &download, &content, &target);
+    assert_settled(&server, &download, &content, &target);
 }
 
 #[test]
@@ -220,7 +228,7 @@ fn wget_that_retries_by_itself() {
     wget.args(["--quiet", "--tries=10", "--waitretry=0", "--no-hsts", "--output-document"]);
     download.run(wget.arg(download.path()).arg(proxy.base() + &target));
     assert_eq!(proxy.cut(), 3);
-    assert_spent(&server, &download, &content, &target);
+    assert_settled(&server, &download, &content, &target);
 }
 
 fn aria2c(download: &Download) -> Command {

@@ -223,12 +223,31 @@ fn a_changed_file_starts_the_delivery_over() {
     node.file("new", &changed);
     std::fs::rename(node.volume().join("new"), node.volume().join("file")).unwrap();
     // The rest of the new file does not make a whole of the first part of the old one.
-    assert_eq!(client.get_with(&target, &range(600, 1000)).body, changed[600..]);
+    let resumed = client.get_with(
+        &target,
+        &format!("{}If-Unmodified-Since: Thu, 31 Dec 2099 23:59:59 GMT\r\n", range(600, 1000)),
+    );
+    assert_eq!((resumed.status, resumed.body), (206, changed[600..].to_vec()));
     let resumed = client.get_with(&target, &format!("{}If-Range: {tag}\r\n", range(600, 1000)));
     assert_eq!((resumed.status, resumed.body), (200, changed));
     drop(client);
     server.wait_for_log("link=1000/1000");
     assert_eq!(get(server.address(), &target).status, 401);
+}
+
+/// `curl -C -` after the file was replaced must not join two files.
+#[test]
+fn who_names_no_version_of_a_changed_file_gets_the_whole() {
+    let (node, content) = node(1000);
+    let server = node.start();
+    let target = Token::file("file").target();
+    let mut client = Client::connect(server.address());
+    assert_eq!(client.get_with(&target, &range(0, 600)).status, 206);
+    let changed: Vec<u8> = content.iter().rev().copied().collect();
+    node.file("new", &changed);
+    std::fs::rename(node.volume().join("new"), node.volume().join("file")).unwrap();
+    let whole = client.get_with(&target, &range(600, 1000));
+    assert_eq!((whole.status, whole.body), (200, changed));
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod clients;
 mod commands;
 mod confinement;
 mod delivery;
+mod disks;
 mod documents;
 mod exhaustion;
 mod grants;
@@ -27,6 +28,7 @@ mod limits;
 mod listening;
 mod operating;
 mod pages;
+mod parking;
 mod paths;
 mod pool;
 mod ranges;
@@ -37,6 +39,7 @@ mod service;
 mod slow;
 mod smoke;
 mod soak;
+mod stall;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]

@@ -230,7 +230,7 @@ fn check_finds_a_state_directory_that_cannot_be_used() {
     assert_eq!(said(&node), (Some(0), String::new()));
     fs::write(node.state().join("journal"), "something else\n").unwrap();
     let (code, text) = said(&node);
-    assert!(code == Some(1) && text.contains("not a journal of this version"), "{text}");
+    assert!(code == Some(1) && text.contains("not a journal of"), "{text}");
     assert_eq!(text.matches("state_directory").count(), 1, "{text}");
 
     if !must_be_root() || !have("setpriv") {

@@ -65,24 +65,6 @@ fn health_answers_while_every_worker_is_busy_and_waiting_takes_no_memory() {
 }
 
 #[test]
-fn a_request_that_no_worker_takes_in_time_is_told_when_to_come_again() {
-    let node = node("timeouts: { queue: 200ms, stall: 10m }\nmin_rate: 0");
-    let server = node.start();
-    let busy = [occupy(server.address()), occupy(server.address())];
-    let token = Token::file("small");
-    let mut client = Client::connect(server.address());
-    let answer = client.get(&token.target());
-    assert_eq!((answer.status, answer.field("Retry-After").is_some()), (503, true));
-    assert!(answer.text().contains("the server is busy; try again in a moment"));
-    server.wait_for_log("refused: queue: no worker became free in time");
-    drop(busy);
-    server.wait_for_logs(2, "interrupted");
-    // It spent nothing.
-    server
-        .wait_until("a free worker", |server| get(server.address(), &token.target()).status == 200);
-}
-
-#[test]
 fn who_hangs_up_while_waiting_takes_no_worker() {
     let node = node("timeouts: { queue: 10m, stall: 10m }\nmin_rate: 0");
     let server = node.start();
