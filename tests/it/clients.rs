@@ -57,14 +57,19 @@ impl Download {
         assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
     }
 
+    /// The space that the file takes, which may have holes.
+    pub fn bytes(&self) -> usize {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(self.path()).map_or(0, |data| usize::try_from(data.blocks() * 512).unwrap())
+    }
+
     /// Waits until the file takes that much space, and says how much.
     pub fn wait_for_bytes(&self, bytes: usize) -> u64 {
-        use std::os::unix::fs::MetadataExt;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let there = fs::metadata(self.path()).map_or(0, |data| data.blocks() * 512);
-            if there >= bytes as u64 {
-                return there;
+            let there = self.bytes();
+            if there >= bytes {
+                return there as u64;
             }
             assert!(Instant::now() < deadline, "{there} bytes have come");
             thread::sleep(Duration::from_millis(5));
@@ -79,6 +84,16 @@ impl Client {
     /// Waits for its end.
     pub fn wait(&mut self) -> std::io::Result<std::process::ExitStatus> {
         self.0.wait()
+    }
+
+    /// Its process number.
+    pub fn id(&self) -> i32 {
+        self.0.id().cast_signed()
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
     }
 
     /// Kills it and everything that it started.
