@@ -144,6 +144,11 @@ impl DeliveryWatch {
         let acknowledged = socket.acknowledged().unwrap_or(0);
         if acknowledged >= self.end {
             self.whole_since.get_or_insert(now);
+            // Of a proxy that has everything, nothing more is to be learned: it resets, too, when
+            // its own client has read all and gone.
+            if !self.delivery.as_ref().is_some_and(Delivery::needs_proof) {
+                self.delivered(EndedBy::Other, rules);
+            }
         }
         self.note_progress(socket, acknowledged);
         // Who has just sent something has not died.
@@ -174,9 +179,6 @@ impl DeliveryWatch {
         rules: &WatchRules,
         now: Instant,
     ) -> Look {
-        if !self.delivery.as_ref().is_some_and(Delivery::needs_proof) {
-            self.delivered(EndedBy::Other, rules);
-        }
         let look = match (sign, self.client) {
             (Sign::Fin, FromClient::Nothing) => Look::Close,
             (Sign::Input, FromClient::Nothing) if self.keep_alive => Look::NextRequest,

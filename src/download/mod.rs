@@ -180,7 +180,10 @@ impl Serving<'_> {
 
     fn send(mut self, granted: Granted, span: Range<u64>, stream: Option<Stream>) {
         self.entry.status = if matches!(granted.selection, Selection::Part(_)) { 206 } else { 200 };
-        let Granted { found, selection, .. } = granted;
+        let Granted { found, selection, claim, .. } = granted;
+        // A link that is not one-time is told by its token; that is looked at only if it matters.
+        let plain = self.request.head_only.then(|| self.request.head.token()).flatten();
+        let plain = plain.map(|token| replay::key_of(&token));
         let context = self.context();
         let head = response::content_head(&context, &found, &selection, self.offers_ranges());
         let keep_alive = self.may_keep();
@@ -188,6 +191,7 @@ impl Serving<'_> {
         let Some(socket) = self.work.socket() else { return };
         let delivery = Delivery {
             stream,
+            link: claim.map(|claim| claim.key).or(plain),
             content_start: socket.sent() + head.len() as u64,
             content: span.end - span.start,
             direct: self.request.direct,

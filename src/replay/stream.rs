@@ -28,11 +28,6 @@ pub struct Progress {
 }
 
 impl Stream {
-    /// The link.
-    pub fn key(&self) -> Key {
-        self.key
-    }
-
     /// Makes sure that at least one byte beyond `sent` may be sent, and says up to where. `None`
     /// if the link's budget is used up, or the stream is no longer current.
     pub fn reserve(&mut self, sent: u64) -> Option<u64> {

@@ -28,6 +28,7 @@ mod grants;
 mod journal;
 mod limits;
 mod listening;
+mod matrix;
 #[cfg(feature = "tls")]
 mod operating;
 mod pages;

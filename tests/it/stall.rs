@@ -41,7 +41,8 @@ impl Stalled {
 /// Answers the kernel's first request (`FUSE_INIT`, linux/fuse.h), without which it lets nobody in.
 fn answer_init(device: &mut File) -> std::io::Result<()> {
     let mut request = vec![0; 16 * 1024];
-    device.read(&mut request)?;
+    let length = device.read(&mut request)?;
+    assert!(length >= 16, "the kernel asks first");
     let unique: [u8; 8] = request[8..16].try_into().unwrap();
     let mut answer = Vec::new();
     answer.extend(80u32.to_ne_bytes());
