@@ -81,7 +81,7 @@ struct Serving<'a> {
 struct Granted {
     found: Found,
     selection: Selection,
-    /// How its link is claimed; `None` where its token is not one-time.
+    /// How its link is claimed; `None` if its token is not one-time.
     claim: Option<ClaimRequest>,
     /// When the token expires, unless it has and only a grant keeps the link alive.
     until: Option<u64>,

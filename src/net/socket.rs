@@ -1,6 +1,6 @@
 //! One client's byte stream: TCP or Unix, plain or TLS, never blocking.
 //!
-//! Beside reading and writing it knows how much of what was written the other side has
+//! Besides reading and writing, it knows how much of what was written the other side has
 //! acknowledged, which is what delivery accounting and stall detection go by.
 
 use std::io::{self, Read, Write};

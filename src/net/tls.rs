@@ -68,7 +68,7 @@ impl TlsStream {
     /// A connection that is about to begin its handshake.
     ///
     /// # Errors
-    /// Where rustls refuses its configuration.
+    /// If rustls refuses its configuration.
     pub fn new(stream: TcpStream, certificates: &Certificates) -> io::Result<TlsStream> {
         let mut connection =
             ServerConnection::new(certificates.current()).map_err(io::Error::other)?;
