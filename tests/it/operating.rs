@@ -171,7 +171,8 @@ fn check_finds_an_address_that_cannot_be_used() {
     let address = other.local_addr().unwrap();
     let (code, said) = checked(&node, &address.to_string());
     assert_eq!(code, Some(0), "{said}");
-    let told = format!("warning: winglet.listen: cannot listen on {address}: Address already in use");
+    let told =
+        format!("warning: winglet.listen: cannot listen on {address}: Address already in use");
     assert!(said.starts_with(&told) && said.contains("something else listens there"), "{said}");
     let (code, said) = checked(&node, "192.0.2.1:8080");
     assert!(code == Some(1) && said.contains("this machine has no such address"), "{said}");
