@@ -183,7 +183,8 @@ fn lines_of_link(status: &LinkStatus, config: &Config, now: u64) -> Lines {
         ("resumable", format!("until {}", distance(end, now))),
     ];
     if let Some(settles) = settles {
-        lines.push(("settles", format!("at {}, unless it is used before", distance(*settles, now))));
+        lines
+            .push(("settles", format!("at {}, unless it is used before", distance(*settles, now))));
     }
     lines.push(("paid for", format!("{} of at most {} bytes", charged.0, charged.1)));
     lines
