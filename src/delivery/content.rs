@@ -23,7 +23,7 @@ const DROP: u64 = 1 << 20;
 /// The kernel drops a folio only as a whole, and with the last byte of one the next has begun.
 const LARGEST_FOLIO: u64 = 4 << 20;
 /// What the kernel may have read ahead of a reader, in bytes.
-const READAHEAD: u64 = 8 << 20;
+const READAHEAD: u64 = 16 << 20;
 /// A stream that has sent this many bytes without being parked goes past the cache.
 const RUN: u64 = 4 << 20;
 /// The length of such reads, and what their ends are multiples of. Less splits large folios, which
@@ -127,13 +127,12 @@ impl Content {
 
     /// Drops what is left, all before `position` having been sent and nothing more to come.
     pub fn finish(&mut self, position: u64) {
-        let Some(sparing) = &mut self.sparing else { return };
+        let Some(mut sparing) = self.sparing.take() else { return };
         sparing.place.advance(position);
-        if sparing.place.is_last_of_several() {
+        let ahead = sparing.cached.max(position);
+        sparing.drop_sent(&self.file, ahead, 1);
+        if sparing.place.leave() {
             let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
-        } else {
-            let ahead = sparing.cached.max(position);
-            sparing.drop_sent(&self.file, ahead, 1);
         }
     }
 }

@@ -110,24 +110,28 @@ impl Place {
         !wanted
     }
 
-    /// Whether the last reader is about to leave, and something was left for one that never came.
-    pub fn is_last_of_several(&self) -> bool {
-        let files = self.readers.lock();
-        files
-            .get(&self.id)
-            .is_some_and(|readings| readings.left_behind && readings.spans.len() == 1)
+    /// Gives the place up. Whether nobody reads the file any more, and something was left in the
+    /// cache for a reader that never came.
+    pub fn leave(self) -> bool {
+        self.remove()
+    }
+
+    fn remove(&self) -> bool {
+        let mut files = self.readers.lock();
+        let Some(readings) = files.get_mut(&self.id) else { return false };
+        readings.spans.remove(&self.number);
+        if !readings.spans.is_empty() {
+            return false;
+        }
+        let left_behind = readings.left_behind;
+        files.remove(&self.id);
+        left_behind
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut files = self.readers.lock();
-        if let Some(readings) = files.get_mut(&self.id) {
-            readings.spans.remove(&self.number);
-            if readings.spans.is_empty() {
-                files.remove(&self.id);
-            }
-        }
+        self.remove();
     }
 }
 
@@ -139,7 +143,7 @@ mod tests {
     fn what_another_is_about_to_read_stays() {
         let readers = Arc::new(Readers::new());
         let first = readers.enter((1, 1), 0..CLOSE * 4);
-        assert!(first.advance(100) && first.may_drop(&(0..100)) && !first.is_last_of_several());
+        assert!(first.advance(100) && first.may_drop(&(0..100)));
         let second = readers.enter((1, 1), 0..CLOSE * 4);
         let elsewhere = readers.enter((1, 2), 0..CLOSE * 4);
         assert!(elsewhere.advance(100) && elsewhere.may_drop(&(0..100)));
@@ -147,10 +151,9 @@ mod tests {
         assert!(!first.advance(200) && !first.may_drop(&(100..200)));
         assert!(first.may_drop(&(CLOSE..CLOSE + 100)));
         second.advance(200);
-        assert!(first.may_drop(&(100..200)) && !first.is_last_of_several());
-        drop(second);
-        assert!(first.advance(300) && first.is_last_of_several());
-        drop((first, elsewhere));
+        assert!(first.may_drop(&(100..200)));
+        assert!(!elsewhere.leave() && !second.leave());
+        assert!(first.advance(300) && first.leave());
         assert!(readers.lock().is_empty());
     }
 

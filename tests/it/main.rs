@@ -25,6 +25,7 @@ mod grants;
 mod journal;
 mod limits;
 mod listening;
+mod neighbour;
 mod operating;
 mod pages;
 mod paths;
