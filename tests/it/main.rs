@@ -28,8 +28,9 @@ mod grants;
 mod journal;
 mod limits;
 mod listening;
-mod matrix;
 #[cfg(feature = "tls")]
+mod matrix;
+mod neighbour;
 mod operating;
 mod pages;
 mod parking;
