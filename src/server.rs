@@ -69,8 +69,7 @@ impl Opened {
 pub fn private_base(config: &Config) -> PathBuf {
     match &config.state_directory {
         Some(directory)
-            if directory.as_os_str().len() <= MAX_BASE
-                && rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok() =>
+            if directory.as_os_str().len() <= MAX_BASE && PrivateSocket::fits_into(directory) =>
         {
             directory.clone()
         }

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery::pace::Pace;
+use crate::delivery::readers::Readers;
 use crate::delivery::record::Record;
 use crate::link::storage::Storage;
 use crate::link::token::Verifier;
@@ -77,6 +78,8 @@ pub struct Shared {
     pub handed: Arc<Handed>,
     /// Connections on their way back to the acceptor.
     pub returns: Arc<Returns>,
+    /// Who reads which file.
+    pub readers: Arc<Readers>,
     /// Requests and pieces that are ready and wait for a worker.
     pub waiting: AtomicUsize,
     chores: SyncSender<Chore>,
@@ -103,6 +106,7 @@ impl Shared {
             clock,
             handed: Arc::default(),
             returns: Arc::new(Returns::new()?),
+            readers: Arc::default(),
             waiting: AtomicUsize::new(0),
             chores,
             stopping: AtomicBool::new(false),

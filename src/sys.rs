@@ -91,7 +91,7 @@ pub fn return_free_memory() {
 /// Takes over descriptor number `raw`, passed by a service manager (sd_listen_fds(3)).
 ///
 /// # Errors
-/// `EBADF` where nothing is open under that number.
+/// `EBADF` if nothing is open under that number.
 pub fn adopt_descriptor(raw: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl with F_GETFD reads no memory and is defined for every number.
     if unsafe { libc::fcntl(raw, libc::F_GETFD) } < 0 {

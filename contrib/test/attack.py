@@ -37,6 +37,10 @@ from attacked import (IP_BIND_ADDRESS_NO_PORT, MIB, PATIENCE, RESET, Bystander, 
                       raise_limit, report, watch)  # noqa: E402
 
 
+# How often a second an attacker looks at its connections: seldom, since it shares the processors.
+TURNS = 4
+
+
 class Crowd:
     """Connections that ask for their target and read `rate` bytes a second, or nothing.
 
@@ -51,7 +55,7 @@ class Crowd:
     def hold(self, seconds):
         until, budget = time.monotonic() + seconds, 0.0
         while time.monotonic() < until:
-            budget = min(budget + self.again / 10, self.again)
+            budget = min(budget + self.again / TURNS, self.again)
             for index, (source, target) in enumerate(self.clients):
                 if self.sockets[index] is None and (self.opened < len(self.clients) or budget >= 1):
                     budget -= self.opened >= len(self.clients)
@@ -61,7 +65,7 @@ class Crowd:
                 if self.sockets[index] and self.ended(index, target):
                     self.sockets[index].close()
                     self.sockets[index] = None
-            time.sleep(0.1)
+            time.sleep(1 / TURNS)
 
     def ended(self, index, target):
         try:
@@ -70,7 +74,7 @@ class Crowd:
                 self.unsent.remove(index)
                 return False
             # Without a rate the first bytes say that there is an answer, and stay there.
-            count, flags = (self.rate // 10, 0) if self.rate else (16, socket.MSG_PEEK)
+            count, flags = (self.rate // TURNS, 0) if self.rate else (16, socket.MSG_PEEK)
             came = self.sockets[index].recv(max(1, count), flags)
             return not came or came.startswith(b"HTTP/1.1 503")
         except BlockingIOError:

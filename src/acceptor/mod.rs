@@ -374,3 +374,6 @@ impl Acceptor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

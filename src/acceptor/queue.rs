@@ -16,6 +16,15 @@ pub(super) enum Lane {
     Backups,
 }
 
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Answer a request.
+    Request,
+    /// Send a piece of content.
+    Piece,
+}
+
 /// What waits, first come first served within an address, in turns among addresses.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
@@ -73,10 +82,11 @@ pub(super) struct Queue {
     workers: usize,
     /// Workers that one lane may hold.
     most: usize,
-    lanes: [Turns; 2],
+    /// For each lane, requests and pieces.
+    lanes: [[Turns; 2]; 2],
     at_work: Vec<Work>,
-    /// The lane that is asked first next time.
-    first: usize,
+    /// The lane, and the kind in it, that are asked first next time.
+    first: (usize, usize),
 }
 
 /// What a worker was given.
@@ -98,28 +108,34 @@ impl Queue {
             most: workers.saturating_sub(2).max(1),
             lanes: Default::default(),
             at_work: Vec::with_capacity(workers),
-            first: 0,
+            first: (0, 0),
         }
     }
 
     /// Lets `id` wait for a worker.
-    pub(super) fn push(&mut self, (lane, key): (Lane, Option<ClientKey>), id: u64) {
-        self.lanes[lane as usize].push(key, id);
+    pub(super) fn push(&mut self, (lane, key): (Lane, Option<ClientKey>), kind: Kind, id: u64) {
+        self.lanes[lane as usize][kind as usize].push(key, id);
     }
 
-    /// What a free worker should do now. It counts as given at `now`.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<u64> {
+    /// What a free worker should do now; `pieces`: that may be sending content. It counts as given
+    /// at `now`.
+    pub(super) fn pop(&mut self, now: Instant, pieces: bool) -> Option<u64> {
         if self.is_exhausted() {
             return None;
         }
-        for lane in [self.first, 1 - self.first] {
+        let (first_lane, first_kind) = self.first;
+        for lane in [first_lane, 1 - first_lane] {
             let held = self.at_work.iter().filter(|work| work.lane == lane).count();
-            if held < self.most
-                && let Some(id) = self.lanes[lane].pop()
-            {
-                self.at_work.push(Work { id, lane, since: now });
-                self.first = 1 - lane;
-                return Some(id);
+            for kind in [first_kind, 1 - first_kind] {
+                let may_send = pieces || kind == Kind::Request as usize;
+                if held < self.most
+                    && may_send
+                    && let Some(id) = self.lanes[lane][kind].pop()
+                {
+                    self.at_work.push(Work { id, lane, since: now });
+                    self.first = (1 - lane, 1 - kind);
+                    return Some(id);
+                }
             }
         }
         None
@@ -137,12 +153,12 @@ impl Queue {
 
     /// Takes `id` out, if it waits.
     pub(super) fn remove(&mut self, (lane, key): (Lane, Option<ClientKey>), id: u64) {
-        self.lanes[lane as usize].remove(key, id);
+        self.lanes[lane as usize].iter_mut().for_each(|turns| turns.remove(key, id));
     }
 
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.lanes.iter().map(Turns::len).sum()
+        self.lanes.iter().flatten().map(Turns::len).sum()
     }
 
     /// How many workers have been at something for more than a moment.
@@ -168,11 +184,11 @@ mod tests {
     fn addresses_take_turns() {
         let mut queue = Queue::new(9);
         for id in 1..=4 {
-            queue.push((Lane::Files, A), id);
+            queue.push((Lane::Files, A), Kind::Piece, id);
         }
-        queue.push((Lane::Files, B), 5);
-        queue.push((Lane::Files, B), 6);
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop(Instant::now())).collect();
+        queue.push((Lane::Files, B), Kind::Piece, 5);
+        queue.push((Lane::Files, B), Kind::Piece, 6);
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop(Instant::now(), true)).collect();
         assert_eq!(order, [1, 5, 2, 6, 3, 4]);
         assert_eq!((queue.len(), queue.at_work.len()), (0, 6));
     }
@@ -181,25 +197,32 @@ mod tests {
     fn only_against_free_workers() {
         let mut queue = Queue::new(3);
         for id in 1..=3 {
-            queue.push((Lane::Files, A), id);
+            queue.push((Lane::Files, A), Kind::Piece, id);
         }
-        assert_eq!((queue.pop(Instant::now()), queue.pop(Instant::now())), (Some(1), None));
+        assert_eq!(
+            (queue.pop(Instant::now(), true), queue.pop(Instant::now(), true)),
+            (Some(1), None)
+        );
         queue.worker_is_free(1);
-        assert_eq!(queue.pop(Instant::now()), Some(2));
+        assert_eq!(queue.pop(Instant::now(), true), Some(2));
     }
 
     #[test]
     fn a_directory_that_stalls_leaves_two_workers_to_the_other() {
         let mut queue = Queue::new(8);
         for id in 0..20 {
-            queue.push((Lane::Backups, A), id);
+            queue.push((Lane::Backups, A), Kind::Piece, id);
         }
-        assert_eq!(std::iter::from_fn(|| queue.pop(Instant::now())).count(), 6);
-        queue.push((Lane::Files, B), 20);
-        queue.push((Lane::Files, A), 21);
-        queue.push((Lane::Files, A), 22);
+        assert_eq!(std::iter::from_fn(|| queue.pop(Instant::now(), true)).count(), 6);
+        queue.push((Lane::Files, B), Kind::Piece, 20);
+        queue.push((Lane::Files, A), Kind::Piece, 21);
+        queue.push((Lane::Files, A), Kind::Piece, 22);
         assert_eq!(
-            (queue.pop(Instant::now()), queue.pop(Instant::now()), queue.pop(Instant::now())),
+            (
+                queue.pop(Instant::now(), true),
+                queue.pop(Instant::now(), true),
+                queue.pop(Instant::now(), true)
+            ),
             (Some(20), Some(21), None)
         );
         assert_eq!(queue.at_work.len(), 8);
@@ -208,12 +231,25 @@ mod tests {
     #[test]
     fn what_left_is_not_given_out() {
         let mut queue = Queue::new(4);
-        queue.push((Lane::Files, A), 1);
-        queue.push((Lane::Files, A), 2);
+        queue.push((Lane::Files, A), Kind::Piece, 1);
+        queue.push((Lane::Files, A), Kind::Piece, 2);
         queue.remove((Lane::Files, A), 1);
         queue.remove((Lane::Files, A), 1);
-        assert_eq!((queue.pop(Instant::now()), queue.pop(Instant::now())), (Some(2), None));
-        queue.push((Lane::Files, A), 3);
-        assert_eq!(queue.pop(Instant::now()), Some(3));
+        assert_eq!(
+            (queue.pop(Instant::now(), true), queue.pop(Instant::now(), true)),
+            (Some(2), None)
+        );
+        queue.push((Lane::Files, A), Kind::Piece, 3);
+        assert_eq!(queue.pop(Instant::now(), true), Some(3));
+    }
+
+    #[test]
+    fn answers_do_not_wait_for_bandwidth() {
+        let mut queue = Queue::new(9);
+        queue.push((Lane::Files, A), Kind::Piece, 1);
+        queue.push((Lane::Files, B), Kind::Request, 2);
+        let now = Instant::now();
+        assert_eq!((queue.pop(now, false), queue.pop(now, false)), (Some(2), None));
+        assert_eq!(queue.pop(now, true), Some(1));
     }
 }

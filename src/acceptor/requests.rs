@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Acceptor;
 use super::bandwidth::Rates;
 use super::connections::{Held, State};
-use super::queue::Lane;
+use super::queue::{self, Lane};
 use crate::config::Reuse;
 use crate::http::head::{Head, Method, Route, Screened, screen};
 use crate::http::refusal::{Busy, Refusal};
@@ -153,7 +153,7 @@ impl Acceptor {
         // Watched for a hang-up only if it has to wait for long: most are given away at once.
         let state = State::Queued { request, until };
         self.connections.put(Held { connection, state }, Some(until.min(now + WATCH_AFTER)));
-        self.queue.push((lane, key), id);
+        self.queue.push((lane, key), queue::Kind::Request, id);
         self.give_to_workers();
     }
 

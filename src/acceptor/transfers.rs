@@ -7,6 +7,7 @@ use rustix::event::epoll::EventFlags;
 
 use super::Acceptor;
 use super::connections::{Held, MAKING_ROOM, State};
+use super::queue;
 use crate::config::Reuse;
 use crate::delivery::record::Record;
 use crate::delivery::transfer::Transfer;
@@ -55,7 +56,7 @@ impl Acceptor {
         transfer.pause(Instant::now());
         // Not armed: an event that comes now is still there when the socket is written to.
         self.connections.put(Held { connection, state: State::Ready(transfer) }, None);
-        self.queue.push(self.connections.turn(id), id);
+        self.queue.push(self.connections.turn(id), queue::Kind::Piece, id);
         self.give_to_workers();
     }
 

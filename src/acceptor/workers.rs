@@ -22,6 +22,8 @@ impl Acceptor {
         self.parts.shared.waiting.store(waiting, Ordering::Relaxed);
         if waiting > 0 {
             self.waiting_since.get_or_insert_with(Instant::now);
+        } else if !self.queue.is_exhausted() {
+            self.waiting_since = None;
         }
         #[cfg(feature = "tls")]
         self.give_handshakes();
@@ -43,14 +45,12 @@ impl Acceptor {
         let rates = Rates::of(&self.settings.config);
         self.send_again = None;
         while !self.failed {
-            // Turns are kept: nobody passes those whose turn it is.
-            if self.queue.len() > 0
-                && let Some(wait) = self.bandwidth.wait(&rates, now)
-            {
-                self.send_again = Some(now + wait);
+            // Answers are free, content waits for its turn in the server's bandwidth.
+            let wait = self.bandwidth.wait(&rates, now);
+            let Some(id) = self.queue.pop(now, wait.is_none()) else {
+                self.send_again = wait.filter(|_| self.queue.len() > 0).map(|wait| now + wait);
                 return;
-            }
-            let Some(id) = self.queue.pop(now) else { return };
+            };
             let Some(held) = self.connections.take(id) else {
                 self.queue.worker_is_free(id);
                 continue;
@@ -79,7 +79,7 @@ impl Acceptor {
             }
         };
         let (_, key) = self.connections.turn(connection.id);
-        match self.bandwidth.take(rates, key, transfer.delivery.link(), now) {
+        match self.bandwidth.take(rates, key, transfer.delivery.link, now) {
             Ok(allowance) => {
                 transfer.allowance = allowance;
                 transfer.allowed_at = connection.socket.wire_sent();
@@ -144,7 +144,7 @@ impl Acceptor {
         if transfer.allowance > 0 && rates.any() {
             let (_, key) = self.connections.turn(connection.id);
             let sent = connection.socket.wire_sent().saturating_sub(transfer.allowed_at);
-            let link = transfer.delivery.link();
+            let link = transfer.delivery.link;
             self.bandwidth.settle(&rates, key, link, (transfer.allowance, sent));
         }
     }

@@ -63,23 +63,23 @@ fn address(listen: &Listen) -> Option<Finding> {
         io::ErrorKind::AddrInUse if is_winglet(address) => None,
         // It may be gone by the time of the start, as Wings is if it makes room.
         io::ErrorKind::AddrInUse => Some(Finding::warning(
-            "listen",
+            "winglet.listen",
             format!(
                 "{message}; something else listens there: give one of the two another port (Wings uses 8080 by default)"
             ),
         )),
         // The service may have the right that this user lacks.
         io::ErrorKind::PermissionDenied => Some(Finding::warning(
-            "listen",
+            "winglet.listen",
             format!("{message}; ports below 1024 need CAP_NET_BIND_SERVICE, or winglet.socket"),
         )),
         io::ErrorKind::AddrNotAvailable => Some(Finding::error(
-            "listen",
+            "winglet.listen",
             format!(
                 "{message}; this machine has no such address: name one that it has, or 0.0.0.0"
             ),
         )),
-        _ => Some(Finding::warning("listen", message)),
+        _ => Some(Finding::warning("winglet.listen", message)),
     }
 }
 
@@ -105,7 +105,10 @@ fn unix_path(path: &Path) -> Option<Finding> {
         }
         _ => return None,
     };
-    Some(Finding::error("listen", format!("cannot listen on unix:{}: {message}", path.display())))
+    Some(Finding::error(
+        "winglet.listen",
+        format!("cannot listen on unix:{}: {message}", path.display()),
+    ))
 }
 
 /// Whether it is Winglet that listens there: it answers `/health`, and on a TLS port says so.

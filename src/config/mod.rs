@@ -40,6 +40,15 @@ pub enum Reuse {
     Unlimited,
 }
 
+/// What becomes of the system's page cache as files are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageCache {
+    /// Backups and large files leave nothing in it.
+    Spare,
+    /// It fills with what is read, as the kernel sees fit.
+    Keep,
+}
+
 /// Who comes first when others on the machine want processor or disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
@@ -132,6 +141,8 @@ pub struct Config {
     pub bandwidth_per_address: u64,
     /// Bytes per second below which a client is cut off; 0 is none.
     pub min_rate: u64,
+    /// What becomes of the page cache as files are read.
+    pub page_cache: PageCache,
     /// Who comes first when others want processor or disk.
     pub priority: Priority,
     /// Confine the process with Landlock after start-up.

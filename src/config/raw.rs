@@ -15,10 +15,11 @@ use super::file::reason;
 use super::findings::{Finding, Notes, Setting};
 use super::places::Places;
 use super::values::Section;
-use super::{Config, Listen, Priority, Reuse, Timeouts, defaults, file, keys, token};
+use super::{Config, Listen, PageCache, Priority, Reuse, Timeouts, defaults, file, keys, token};
 
 const REUSE: &[(&str, Reuse)] =
     &[("once", Reuse::Once), ("resume", Reuse::Resume), ("unlimited", Reuse::Unlimited)];
+const PAGE_CACHE: &[(&str, PageCache)] = &[("spare", PageCache::Spare), ("keep", PageCache::Keep)];
 const PRIORITY: &[(&str, Priority)] = &[("low", Priority::Low), ("normal", Priority::Normal)];
 const MIB: f64 = 1024.0 * 1024.0;
 const INSTANT: Duration = Duration::ZERO;
@@ -115,6 +116,7 @@ fn resolve(
         bandwidth: rate(w, "bandwidth"),
         bandwidth_per_address: rate(w, "bandwidth_per_address"),
         min_rate: w.integer("min_rate", defaults::MIN_RATE, 0..=1 << 30),
+        page_cache: w.one_of("page_cache", PageCache::Spare, PAGE_CACHE),
         priority: w.one_of("priority", Priority::Low, PRIORITY),
         sandbox: w.bool("sandbox", true),
         extra_read_paths: extra_read_paths(w),

@@ -156,6 +156,7 @@ fn what_is_not_set_is_at_its_default() {
     );
     assert_eq!(config.max_connections_per_address, defaults::MAX_CONNECTIONS_PER_ADDRESS);
     assert_eq!((config.settle_time, config.priority), (defaults::SETTLE_TIME, Priority::Low));
+    assert_eq!(config.page_cache, PageCache::Spare);
     assert!(config.extra_read_paths.is_empty());
     assert_eq!((config.reuse, config.resume_window), (Reuse::Resume, defaults::RESUME_WINDOW));
     assert!(config.bind_address && config.sandbox && !config.require_scope && !config.debug);
@@ -178,7 +179,7 @@ fn what_is_set_counts() {
     let node = Node::new();
     let config = node.config(
         "winglet:\n  listen: ['127.0.0.1:0', '127.0.0.1:0', 'unix:w.sock']\n  state_directory: state\n  rate_limit: 1.5\n  \
-         reuse: once\n  priority: normal\n  extra_read_paths: [/, volumes]\n  unix_mode: '0600'\n  timeouts: {head: 200ms, drain: 0}\n  sandbox: false\n\
+         reuse: once\n  priority: normal\n  page_cache: keep\n  extra_read_paths: [/, volumes]\n  unix_mode: '0600'\n  timeouts: {head: 200ms, drain: 0}\n  sandbox: false\n\
          api: {port: '9000', trusted_proxies: [10.1.2.3, '10.0.0.7/8', '::1', '::ffff:1.2.3.4']}",
     );
     let listen: Vec<_> = config.listen.iter().map(Listen::to_string).collect();
@@ -188,7 +189,7 @@ fn what_is_set_counts() {
     );
     assert_eq!(config.state_directory, Some(node.0.join("state")));
     assert_eq!((config.rate_limit, config.unix_mode), (1_572_864, 0o600));
-    assert_eq!(config.priority, Priority::Normal);
+    assert_eq!((config.priority, config.page_cache), (Priority::Normal, PageCache::Keep));
     assert_eq!(config.extra_read_paths, [PathBuf::from("/"), node.0.join("volumes")]);
     assert_eq!(
         (config.timeouts.head, config.timeouts.drain),

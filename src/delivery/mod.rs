@@ -1,7 +1,9 @@
-//! From the first content byte sent to the last line logged: how fast a client takes its bytes, how
-//! its download ended, and the record of that.
+//! From the first content byte sent to the last line logged: what a download reads
+//! from, how fast its client takes it, how it ended, and the record of that.
 
+pub mod content;
 pub mod pace;
+pub mod readers;
 pub mod record;
 pub mod transfer;
 pub mod watch;

@@ -11,6 +11,8 @@ use crate::replay::{EndedBy, Finished, Key, Stream, StreamEnd};
 pub struct Delivery {
     /// The link's stream; `None` if nothing is to be accounted for.
     pub stream: Option<Stream>,
+    /// The link whose rate it keeps to.
+    pub link: Option<Key>,
     /// The value of [`Socket::sent`](crate::net::socket::Socket::sent) at the first content byte.
     pub content_start: u64,
     /// Content bytes of the answer.
@@ -25,11 +27,6 @@ impl Delivery {
     /// How many content bytes are among the first `bytes` of the connection.
     pub fn content_of(&self, bytes: u64) -> u64 {
         bytes.saturating_sub(self.content_start).min(self.content)
-    }
-
-    /// The link that pays for it.
-    pub fn link(&self) -> Option<Key> {
-        self.stream.as_ref().map(Stream::key)
     }
 
     /// Whether acknowledgements alone do not tell that the client has its bytes: on a direct

@@ -3,10 +3,10 @@
 //! A transfer is sent in pieces. Between two of them it is parked in the acceptor, where it costs
 //! its descriptors and about a kilobyte: bytes that were read and not sent are not kept.
 
-use std::fs::File;
 use std::ops::Range;
 use std::time::Instant;
 
+use super::content::Content;
 use super::pace::{Broken, Pace, PaceWatch};
 use super::record::Delivery;
 use crate::net::socket::Socket;
@@ -18,7 +18,7 @@ pub struct Transfer {
     pub delivery: Delivery,
     /// The response head; empty once it is sent.
     head: Vec<u8>,
-    file: File,
+    content: Content,
     span: Range<u64>,
     /// The connection may carry another request afterwards.
     pub keep_alive: bool,
@@ -50,7 +50,7 @@ pub struct Rest<'a> {
     /// What is left of the response head.
     pub head: &'a [u8],
     /// Where the content comes from.
-    pub file: &'a File,
+    pub content: &'a mut Content,
     /// What of the file is left.
     pub span: Range<u64>,
 }
@@ -63,11 +63,11 @@ impl Rest<'_> {
 }
 
 impl Transfer {
-    /// A transfer of `head` and then `span` of `file`, nothing of which has been sent.
+    /// A transfer of `head` and then `span` of `content`, nothing of which has been sent.
     pub fn new(
         delivery: Delivery,
         head: Vec<u8>,
-        file: File,
+        content: Content,
         span: Range<u64>,
         keep_alive: bool,
     ) -> Transfer {
@@ -75,7 +75,7 @@ impl Transfer {
         Transfer {
             delivery,
             head,
-            file,
+            content,
             span,
             keep_alive,
             was_parked: false,
@@ -95,7 +95,13 @@ impl Transfer {
         }
         let head = &self.head[self.head.len() - head_left.min(self.head.len())..];
         let done = sent.saturating_sub(start);
-        Rest { head, file: &self.file, span: self.span.start + done..self.span.end }
+        Rest { head, content: &mut self.content, span: self.span.start + done..self.span.end }
+    }
+
+    /// Nothing more is sent than the first `sent` bytes of the connection.
+    pub fn finish(&mut self, sent: u64) {
+        let done = sent.saturating_sub(self.delivery.content_start);
+        self.content.finish(self.span.start + done);
     }
 
     /// Judges the client while the transfer waits for it.

@@ -5,27 +5,23 @@
 //! What was read and does not fit into the socket is dropped and read again later, so a read is no
 //! larger than what the socket is likely to take.
 
-use std::cell::Cell;
-use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::io::{self, BufReader, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::source::{Source, State, Turn};
+use crate::delivery::content::STEP;
 use crate::delivery::pace::Broken;
-use crate::delivery::transfer::{Piece, Rest, Transfer};
+use crate::delivery::transfer::{Piece, Transfer};
 use crate::net::socket::Socket;
 use crate::replay::Stream;
 
-/// A piece is this long at most while others wait for a worker.
-pub const PIECE_BYTES: u64 = 4 << 20;
-/// So is the time for it.
-const PIECE_TIME: Duration = Duration::from_millis(10);
 /// How long a worker waits for a client that has never been slow, if it has nothing else to do.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Size of the copy buffer in bytes. `std::io::copy` uses a reader's own from `MIN_BUFFER` on.
 const BUFFER: usize = 128 * 1024;
+/// Its size for a stream that runs past the page cache.
+const STEP_BUFFER: usize = STEP as usize;
 const MIN_BUFFER: usize = 8 * 1024;
 
 /// Sends the next piece of `transfer`; `others` is how many are ready and wait for a worker.
@@ -50,12 +46,11 @@ pub fn send_piece(
     let length = rest.length();
     let state = State::default();
     state.room.set(socket.room(length));
-    let buffer = usize::try_from(length).unwrap_or(usize::MAX).clamp(MIN_BUFFER, BUFFER);
-    let source = Source {
-        rest,
-        turn: Turn { allowance, others, bytes: 0, since: Instant::now() },
-        state: &state,
-    };
+    let runs = !was_parked && allowance >= STEP;
+    let steps = runs && rest.content.step_from(rest.span.start).is_some();
+    let most = if steps { STEP_BUFFER } else { BUFFER };
+    let buffer = usize::try_from(length).unwrap_or(usize::MAX).clamp(MIN_BUFFER, most);
+    let source = Source { rest, turn: Turn::new(allowance, others), state: &state, runs };
     let mut source = BufReader::with_capacity(buffer, source);
     let mut sink = Sink {
         socket,
@@ -78,83 +73,6 @@ pub fn send_piece(
         (Ok(_), None) => Ok(if flushed { Piece::Sent } else { Piece::Full }),
         (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => Ok(Piece::Full),
         (Err(error), None) => Err(Broken::Client(error.kind().to_string())),
-    }
-}
-
-/// What source and sink tell each other.
-#[derive(Default)]
-struct State {
-    /// Bytes that the socket is likely to take now.
-    room: Cell<usize>,
-    fault: Cell<Option<Broken>>,
-    early_input: Cell<bool>,
-}
-
-impl State {
-    fn fail<T>(&self, broken: Broken) -> io::Result<T> {
-        self.fault.set(Some(broken));
-        Err(io::ErrorKind::Other.into())
-    }
-}
-
-/// What bounds one piece.
-struct Turn<'a> {
-    /// Bytes that may be sent whether others wait or not.
-    allowance: u64,
-    others: &'a AtomicUsize,
-    /// Bytes read so far.
-    bytes: u64,
-    since: Instant,
-}
-
-impl Turn<'_> {
-    /// How many of `wanted` bytes may be sent now; 0 ends the piece.
-    fn take(&mut self, wanted: usize) -> usize {
-        let left = self.allowance.saturating_sub(self.bytes);
-        let long = self.bytes >= PIECE_BYTES || self.since.elapsed() >= PIECE_TIME;
-        if self.bytes > 0 && long && self.others.load(Ordering::Relaxed) > 0 {
-            return 0;
-        }
-        usize::try_from(left).unwrap_or(usize::MAX).min(wanted)
-    }
-}
-
-struct Source<'a> {
-    rest: Rest<'a>,
-    turn: Turn<'a>,
-    state: &'a State,
-}
-
-impl Read for Source<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let head = self.rest.head;
-        let from_head = head.len().min(buffer.len());
-        buffer[..from_head].copy_from_slice(&head[..from_head]);
-        self.rest.head = &head[from_head..];
-        let room = self.state.room.get().min(buffer.len() - from_head);
-        let left = usize::try_from(self.rest.span.end - self.rest.span.start).unwrap_or(usize::MAX);
-        let wanted = self.turn.take(room.min(left));
-        if wanted == 0 {
-            return Ok(from_head);
-        }
-        let into = &mut buffer[from_head..from_head + wanted];
-        let count = match read_at(self.rest.file, into, &self.rest.span) {
-            Ok(0) => return self.state.fail(Broken::FileShrank),
-            Ok(count) => count,
-            Err(error) => return self.state.fail(Broken::File(error.to_string())),
-        };
-        self.rest.span.start += count as u64;
-        self.turn.bytes += count as u64;
-        Ok(from_head + count)
-    }
-}
-
-fn read_at(file: &File, buffer: &mut [u8], span: &Range<u64>) -> io::Result<usize> {
-    loop {
-        match file.read_at(buffer, span.start) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
-        }
     }
 }
 

@@ -5,21 +5,24 @@
 //! binds nothing.
 
 pub mod body;
+mod source;
 
+use std::fs::File;
 use std::ops::Range;
 use std::time::Instant;
 
-use crate::config::Reuse;
+use crate::config::{PageCache, Reuse};
+use crate::delivery::content::Content;
 use crate::delivery::pace::Broken;
 use crate::delivery::record::Delivery;
-use crate::delivery::transfer::Transfer;
+use crate::delivery::transfer::{Piece, Transfer};
 use crate::http::head::{Field, Method};
 use crate::http::page::Landing;
 use crate::http::range::{Conditions, Selection, Validators, select};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
 use crate::link::storage::{Found, OpenError};
-use crate::link::token::{Claims, Endpoint, TokenFault};
+use crate::link::token::{Claims, Endpoint, Resource, TokenFault};
 use crate::logging::access::{Entry, Outcome};
 use crate::logging::throttle::Kind;
 use crate::net::address::ClientKey;
@@ -51,7 +54,11 @@ pub fn serve(shared: &Shared, exchange: Exchange) {
 /// Sends the next piece of `transfer`.
 fn send(shared: &Shared, mut work: Work, mut transfer: Box<Transfer>) {
     let Some(socket) = work.socket() else { return };
-    match body::send_piece(&mut transfer, socket, &shared.waiting) {
+    let result = body::send_piece(&mut transfer, socket, &shared.waiting);
+    if matches!(result, Ok(Piece::Sent) | Err(_)) {
+        transfer.finish(socket.sent());
+    }
+    match result {
         Ok(piece) => work.finish(Next::Piece(transfer, piece)),
         Err(broken) => {
             let (sent, acknowledged) = (socket.sent(), socket.acknowledged().unwrap_or(0));
@@ -81,7 +88,7 @@ struct Serving<'a> {
 struct Granted {
     found: Found,
     selection: Selection,
-    /// How its link is claimed; `None` where its token is not one-time.
+    /// How its link is claimed; `None` if its token is not one-time.
     claim: Option<ClaimRequest>,
     /// When the token expires, unless it has and only a grant keeps the link alive.
     until: Option<u64>,
@@ -180,25 +187,41 @@ impl Serving<'_> {
 
     fn send(mut self, granted: Granted, span: Range<u64>, stream: Option<Stream>) {
         self.entry.status = if matches!(granted.selection, Selection::Part(_)) { 206 } else { 200 };
-        let Granted { found, selection, .. } = granted;
+        let Granted { found, selection, claim, .. } = granted;
+        // A link that is not one-time is told by its token; that is looked at only if it matters.
+        let plain = self.request.head_only.then(|| self.request.head.token()).flatten();
+        let plain = plain.map(|token| replay::key_of(&token));
         let context = self.context();
         let head = response::content_head(&context, &found, &selection, self.offers_ranges());
         let keep_alive = self.may_keep();
         let early_input = self.work.has_input();
+        let content = self.content(found.file, &span);
         let Some(socket) = self.work.socket() else { return };
         let delivery = Delivery {
             stream,
+            link: claim.map(|claim| claim.key).or(plain),
             content_start: socket.sent() + head.len() as u64,
             content: span.end - span.start,
             direct: self.request.direct,
             entry: self.entry,
         };
-        let mut transfer = Transfer::new(delivery, head, found.file, span, keep_alive);
+        let mut transfer = Transfer::new(delivery, head, content, span, keep_alive);
         transfer.early_input = early_input;
         if self.request.head_only {
             transfer.allowance = 0;
         }
         send(self.shared, self.work, Box::new(transfer));
+    }
+
+    /// `span` of `file`, to be read as `page_cache` says.
+    fn content(&self, file: File, span: &Range<u64>) -> Content {
+        match self.settings.config.page_cache {
+            PageCache::Keep => Content::keep(file),
+            PageCache::Spare => {
+                let backup = matches!(self.entry.resource, Some(Resource::Backup { .. }));
+                Content::spare(file, span, backup, &self.shared.readers)
+            }
+        }
     }
 
     /// Answers without content: a `HEAD`, or 304.

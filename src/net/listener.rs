@@ -46,7 +46,7 @@ impl Listener {
     /// Accepts one connection, non-blocking.
     ///
     /// # Errors
-    /// `WouldBlock` where none is waiting; `EMFILE` and `ENFILE` where descriptors are exhausted.
+    /// `WouldBlock` if none is waiting; `EMFILE` and `ENFILE` if descriptors are exhausted.
     pub fn accept(&self) -> io::Result<(Accepted, Peer)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         match &self.kind {

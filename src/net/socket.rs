@@ -1,6 +1,6 @@
 //! One client's byte stream: TCP or Unix, plain or TLS, never blocking.
 //!
-//! Beside reading and writing it knows how much of what was written the other side has
+//! Besides reading and writing, it knows how much of what was written the other side has
 //! acknowledged, which is what delivery accounting and stall detection go by.
 
 use std::io::{self, Read, Write};
@@ -88,7 +88,7 @@ impl Socket {
     /// Reads what is there.
     ///
     /// # Errors
-    /// `WouldBlock` where nothing is there, and whatever the connection died of.
+    /// `WouldBlock` if nothing is there, and whatever the connection died of.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let result = match &mut self.wire {
@@ -107,7 +107,7 @@ impl Socket {
     /// Hands as much of `bytes` to the kernel as it takes now.
     ///
     /// # Errors
-    /// `WouldBlock` where it takes nothing, and whatever the connection died of.
+    /// `WouldBlock` if it takes nothing, and whatever the connection died of.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             let result = match &mut self.wire {
@@ -131,7 +131,7 @@ impl Socket {
     /// Pushes out what TLS still holds of earlier writes; nothing to do for plain connections.
     ///
     /// # Errors
-    /// `WouldBlock` where the kernel does not take all of it now.
+    /// `WouldBlock` if the kernel does not take all of it now.
     pub fn flush(&mut self) -> io::Result<()> {
         match &mut self.wire {
             Wire::Tcp(_) | Wire::Unix(_) => Ok(()),
@@ -140,7 +140,7 @@ impl Socket {
         }
     }
 
-    /// Writes all of a small answer without waiting. `false` where the other side does not take it.
+    /// Writes all of a small answer without waiting. `false` if the other side does not take it.
     pub fn write_at_once(&mut self, bytes: &[u8]) -> bool {
         self.write(bytes).is_ok_and(|count| count == bytes.len()) && self.flush().is_ok()
     }

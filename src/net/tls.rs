@@ -68,7 +68,7 @@ impl TlsStream {
     /// A connection that is about to begin its handshake.
     ///
     /// # Errors
-    /// Where rustls refuses its configuration.
+    /// If rustls refuses its configuration.
     pub fn new(stream: TcpStream, certificates: &Certificates) -> io::Result<TlsStream> {
         let mut connection =
             ServerConnection::new(certificates.current()).map_err(io::Error::other)?;
@@ -117,7 +117,7 @@ impl TlsStream {
     /// Reads decrypted bytes; the handshake is complete.
     ///
     /// # Errors
-    /// `WouldBlock` where nothing is there; `InvalidData` where the client breaks the protocol.
+    /// `WouldBlock` if nothing is there; `InvalidData` if the client breaks the protocol.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.plain {
             return (&self.stream).read(buffer);
@@ -176,7 +176,7 @@ impl TlsStream {
     /// Encrypts what fits and hands it to the kernel.
     ///
     /// # Errors
-    /// `WouldBlock` where earlier bytes still wait for room.
+    /// `WouldBlock` if earlier bytes still wait for room.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.flush()?;
         let count = self.connection.writer().write(bytes)?;
@@ -190,7 +190,7 @@ impl TlsStream {
     /// Hands waiting encrypted bytes to the kernel.
     ///
     /// # Errors
-    /// `WouldBlock` where it does not take all of them.
+    /// `WouldBlock` if it does not take all of them.
     pub fn flush(&mut self) -> io::Result<()> {
         while self.connection.wants_write() {
             match self.connection.write_tls(&mut &self.stream) {
@@ -223,7 +223,7 @@ impl TlsStream {
         self.plain_acknowledged
     }
 
-    /// Sends `close_notify` and FIN, so that the client can tell an end from a cut. Where the kernel
+    /// Sends `close_notify` and FIN, so that the client can tell an end from a cut. If the kernel
     /// has no room for the first, the second waits for [`TlsStream::flush`] too.
     ///
     /// # Errors

@@ -60,6 +60,11 @@ impl PrivateSocket {
         Ok((server, socket))
     }
 
+    /// Whether `base` has room for the listener's directory: a full or read-only disk has none.
+    pub fn fits_into(base: &Path) -> bool {
+        TempDir::new(base).is_ok()
+    }
+
     /// Queues `number` for sending.
     pub fn push(&mut self, number: u64) {
         let _ = write!(self.unsent, "GET /{number} HTTP/1.1\r\n\r\n");

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use super::grant::{EndedBy, Flow, StreamEnd};
 use super::{Key, Replay};
 
-/// One stream of a claimed link. Dropped without [`Stream::finish`], it counts as reset.
+/// One stream of a claimed link. Dropped without [`Stream::finish`], it counts as reset, and in the
+/// journal as still running.
 #[derive(Debug)]
 pub struct Stream {
     pub(super) replay: Arc<Replay>,
@@ -27,11 +28,6 @@ pub struct Progress {
 }
 
 impl Stream {
-    /// The link.
-    pub fn key(&self) -> Key {
-        self.key
-    }
-
     /// Makes sure that at least one byte beyond `sent` may be sent, and says up to where. `None`
     /// if the link's budget is used up, or the stream is no longer current.
     pub fn reserve(&mut self, sent: u64) -> Option<u64> {
@@ -45,7 +41,9 @@ impl Stream {
     }
 
     /// Reports how many content bytes were handed to the kernel and how many of them the client has
-    /// acknowledged. Takes no lock. Until the first report, the stream counts as sending.
+    /// acknowledged. Takes no lock. Until the first report, the stream counts as sending; a sender
+    /// that holds bytes back for its turn reports them as handed over, or another client could take
+    /// the link meanwhile.
     pub fn progress(&self, sent: u64, acknowledged: u64) {
         // In this order: who sees the second value sees the first, and no byte looks acknowledged
         // that is not.
@@ -89,7 +87,8 @@ impl Drop for Stream {
             let acknowledged = self.flow.acknowledged();
             let sent = self.flow.reserved();
             let end = StreamEnd { sent, acknowledged, by: EndedBy::Reset };
-            self.end(&end, self.replay.clock.load(Ordering::Relaxed)).record();
+            // The journal is left as a crash would leave it: nobody saw how this ended.
+            drop(self.end(&end, self.replay.clock.load(Ordering::Relaxed)));
         }
     }
 }

@@ -1,17 +1,15 @@
-//! The journal as an operator meets it: crashes, damage, full disks, two servers.
+//! The journal as an operator meets it: crashes, damage, two servers.
 
 use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::Command;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::client::{Client, get};
-use crate::harness::{Node, Server, have, must_be_root, pattern, skip};
+use crate::harness::{Node, Server, must_be_root, pattern};
 use crate::mint::Token;
 
 /// Rounds of the crash test, unless `WINGLET_CRASH_ROUNDS` says otherwise.
@@ -58,13 +56,14 @@ fn no_crash_revives_a_delivered_link() {
     let node = Node::new().with_state();
     let content = pattern(2000);
     fs::create_dir_all(node.volume().join("f")).unwrap();
-    let base = node.file("content", &content);
+    node.file("content", &content);
     let (mut made, mut next, mut checked) = (0, 0, 0);
     let mut links: HashMap<usize, String> = HashMap::new();
     let mut seed = 1u64;
     for round in 0..rounds {
         while made < next + 4000 {
-            fs::hard_link(&base, node.volume().join(format!("f/{made}"))).unwrap();
+            // Not hard links: a file can have 65,000 of them, and 1,000 rounds want more.
+            symlink("../content", node.volume().join(format!("f/{made}"))).unwrap();
             made += 1;
         }
         let mut server = node.start();
@@ -97,7 +96,8 @@ fn no_crash_revives_a_delivered_link() {
     assert!(checked > rounds, "hardly any load: {checked}");
 }
 
-fn node() -> (Node, Vec<u8>) {
+/// A node with a state directory, and the content of its file.
+pub fn node() -> (Node, Vec<u8>) {
     let node = Node::new().with_state();
     let content = pattern(1000);
     node.file("file", &content);
@@ -115,7 +115,7 @@ fn spend(node: &Node) -> String {
 }
 
 /// The server does not start, and says why.
-fn assert_refuses(node: &Node, why: &str) {
+pub fn assert_refuses(node: &Node, why: &str) {
     let mut server = node.launch(&[]);
     server.may_log_errors();
     assert_eq!(server.wait().code(), Some(1), "{}", server.log());
@@ -201,7 +201,7 @@ fn two_servers_cannot_share_a_directory() {
 }
 
 /// Downloads `count` links of their own.
-fn spend_many(server: &Server, count: usize) -> Vec<String> {
+pub fn spend_many(server: &Server, count: usize) -> Vec<String> {
     let before = server.log().matches(" delivered").count();
     let mut client = Client::connect(server.address());
     let targets: Vec<String> = (0..count).map(|_| Token::file("file").target()).collect();
@@ -211,201 +211,6 @@ fn spend_many(server: &Server, count: usize) -> Vec<String> {
     drop(client);
     server.wait_for_logs(before + count, " delivered");
     targets
-}
-
-#[test]
-fn a_full_disk_is_reported_once_and_served_on() {
-    if !have("prlimit") {
-        return;
-    }
-    let (node, _) = node();
-    // No file grows past this: the journal's writes fail, as on a full disk.
-    let limit = ["prlimit", "--fsize=4096:4096", "sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
-    let node = node.through(&limit);
-    let mut server = node.start();
-    server.may_log_errors();
-    let targets = spend_many(&server, 60);
-    server.wait_for_log("cannot write the journal");
-    for target in &targets {
-        assert_eq!(get(server.address(), target).status, 401, "in memory it is remembered");
-    }
-    assert_eq!(server.log().matches(" ERROR ").count(), 1, "{}", server.log());
-    server.stop();
-}
-
-/// A file system of its own, unmounted in the end.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn mount(at: PathBuf, arguments: &[&str]) -> Option<Mounted> {
-        fs::create_dir_all(&at).unwrap();
-        let mounted = Command::new("mount").args(arguments).arg(&at).output().unwrap();
-        if !mounted.status.success() {
-            skip("mounting is not allowed here");
-            return None;
-        }
-        Some(Mounted(at))
-    }
-
-    /// A small disk.
-    fn small(at: PathBuf) -> Option<Mounted> {
-        Mounted::mount(at, &["-t", "tmpfs", "-o", "size=64k,mode=0700", "winglet-test"])
-    }
-
-    /// Fills the disk to its last byte, and returns what to remove again.
-    fn fill(&self) -> PathBuf {
-        let ballast = self.0.join("ballast");
-        let _ = fs::write(&ballast, vec![0; 1 << 20]);
-        ballast
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-/// All of `targets` are refused.
-fn assert_spent(server: &Server, targets: &[String]) {
-    for target in targets {
-        assert_eq!(get(server.address(), target).status, 401);
-    }
-}
-
-#[test]
-fn a_disk_that_has_room_again_gets_everything() {
-    if !must_be_root() {
-        return;
-    }
-    let (node, _) = node();
-    let Some(small) = Mounted::small(node.state()) else { return };
-    let mut server = node.start();
-    server.may_log_errors();
-    let early = spend_many(&server, 5);
-    let ballast = small.fill();
-    let late = spend_many(&server, 40);
-    server.wait_for_log("cannot write the journal");
-    assert_spent(&server, &late);
-    fs::remove_file(&ballast).unwrap();
-    server.wait_for_log("written again and complete");
-    server.kill();
-    let server = node.start();
-    assert_spent(&server, &early);
-    assert_spent(&server, &late);
-}
-
-#[test]
-fn a_full_disk_at_the_start_is_reported_and_served_on() {
-    if !must_be_root() {
-        return;
-    }
-    let (node, _) = node();
-    let Some(small) = Mounted::small(node.state()) else { return };
-    let mut server = node.start();
-    let early = spend_many(&server, 5);
-    server.kill();
-    let ballast = small.fill();
-    let mut server = node.start();
-    server.may_log_errors();
-    server.wait_for_log("ERROR state_directory: cannot write the journal");
-    assert_spent(&server, &early);
-    let late = spend_many(&server, 40);
-    assert_spent(&server, &late);
-    fs::remove_file(&ballast).unwrap();
-    server.wait_for_log("written again and complete");
-    server.kill();
-    let server = node.start();
-    assert_spent(&server, &early);
-    assert_spent(&server, &late);
-}
-
-#[test]
-fn a_read_only_disk_is_reported_and_served_on() {
-    if !must_be_root() {
-        return;
-    }
-    let (node, _) = node();
-    let state = node.state();
-    let mut server = node.start();
-    let early = spend_many(&server, 5);
-    server.kill();
-    let Some(bound) = Mounted::mount(state.clone(), &["--bind", &state.display().to_string()])
-    else {
-        return;
-    };
-    let remount = |options: &str| {
-        let done = Command::new("mount").args(["-o", options]).arg(&bound.0).status();
-        assert!(done.unwrap().success());
-    };
-    // At the start…
-    remount("remount,bind,ro");
-    let mut server = node.start();
-    server.may_log_errors();
-    server.wait_for_log("ERROR state_directory: cannot write the journal");
-    assert_spent(&server, &early);
-    let while_read_only = spend_many(&server, 5);
-    assert_spent(&server, &while_read_only);
-    assert_refuses(&node, "in use by another server");
-    // …until it can be written to.
-    remount("remount,bind,rw");
-    server.wait_for_log("written again and complete");
-    server.kill();
-    let server = node.start();
-    assert_spent(&server, &early);
-    assert_spent(&server, &while_read_only);
-}
-
-#[test]
-fn an_empty_read_only_disk_is_locked_and_written_once_it_can_be() {
-    if !must_be_root() {
-        return;
-    }
-    let (node, _) = node();
-    let Some(small) = Mounted::small(node.state()) else { return };
-    let remount = |options: &str| {
-        let done = Command::new("mount").args(["-o", options]).arg(&small.0).status();
-        assert!(done.unwrap().success());
-    };
-    remount("remount,ro");
-    let mut server = node.start();
-    server.may_log_errors();
-    assert!(server.log().contains("no lock"), "{}", server.log());
-    server.wait_for_log("ERROR state_directory: cannot write the journal");
-    let targets = spend_many(&server, 5);
-    remount("remount,rw");
-    server.wait_for_log("written again and complete");
-    assert_refuses(&node, "in use by another server");
-    server.kill();
-    assert_spent(&node.start(), &targets);
-}
-
-#[test]
-fn a_directory_that_its_user_may_not_write_to_is_reported_and_served_on() {
-    if !must_be_root() {
-        return;
-    }
-    let (node, _) = node();
-    let node = node.as_user(65_534);
-    let mut server = node.start();
-    let early = spend_many(&server, 5);
-    server.kill();
-    let server = {
-        let command = node.command(&["serve", "--config", "config.yml"]);
-        fs::set_permissions(node.state(), fs::Permissions::from_mode(0o500)).unwrap();
-        Server::spawn(command, fs::read_to_string(node.config()).unwrap())
-    };
-    let mut server = server;
-    server.may_log_errors();
-    server.wait_for_log("ERROR state_directory: cannot write the journal");
-    assert_spent(&server, &early);
-    // The file itself can still be appended to.
-    let late = spend_many(&server, 5);
-    server.kill();
-    fs::set_permissions(node.state(), fs::Permissions::from_mode(0o700)).unwrap();
-    let server = node.start();
-    assert_spent(&server, &early);
-    assert_spent(&server, &late);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::mint::Token;
 /// More than fits into the kernel's buffers for a client that does not read.
 const LARGE: usize = 12 << 20;
 
-/// A download from `source` whose head has been read, and nothing more: it holds a worker.
+/// A download from `source` of which nothing but the head has been read.
 fn hold(server: &Server, source: &str, target: &str) -> Client {
     let mut client = Client::connect_from(source, server.address());
     client.request("GET", target, "");
@@ -23,37 +23,14 @@ fn finish(mut client: Client, content: &[u8]) {
 
 #[test]
 fn an_address_has_its_share_of_connections_and_others_theirs() {
-    let node = Node::new().winglet("threads: 2\nmax_connections_per_address: 4");
+    let node = Node::new().winglet("max_connections_per_address: 8\nmax_connections: 40");
     let content = pattern(LARGE);
     node.file("large", &content);
     node.file("small", b"small");
     let server = node.start();
     let held: Vec<Client> =
-        (0..4).map(|_| hold(&server, "127.0.0.1", &Token::file("large").target())).collect();
-    let target = Token::file("small").target();
-    let answer = get(server.address(), &target);
-    assert_eq!(answer.status, 503);
-    assert!(answer.field("Retry-After").is_some(), "{}", answer.raw);
-    assert!(answer.text().contains("your address"), "{}", answer.text());
-    let mut other = Client::connect_from("127.0.0.2", server.address());
-    assert_eq!(other.get(&Token::file("small").target()).text(), "small");
-    // A place in the share is free again once a download has ended.
-    let mut held = held.into_iter();
-    finish(held.next().unwrap(), &content);
-    server.wait_until("a place", |server| get(server.address(), &target).status == 200);
-    held.for_each(|client| finish(client, &content));
-}
-
-/// What waits for its own address's streams cannot take all connections from the others.
-#[test]
-fn an_address_over_its_share_does_not_fill_the_server() {
-    let node = Node::new().winglet(
-        "threads: 4\nmax_connections: 40\nmax_connections_per_address: 8\ntimeouts: { queue: 20s }",
-    );
-    node.sparse("large", LARGE as u64);
-    node.file("small", b"small");
-    let server = node.start();
-    let _held = hold(&server, "127.0.0.1", &Token::file("large").target());
+        (0..8).map(|_| hold(&server, "127.0.0.1", &Token::file("large").target())).collect();
+    // More than the table holds, from one address whose connections are all busy.
     let mut crowd: Vec<Client> = (0..60)
         .map(|_| {
             let mut client = Client::connect(server.address());
@@ -63,22 +40,36 @@ fn an_address_over_its_share_does_not_fill_the_server() {
         .collect();
     let mut other = Client::connect_from("127.0.0.2", server.address());
     assert_eq!(other.get(&Token::file("small").target()).text(), "small");
-    // The last of the crowd did not have to wait for its refusal.
-    assert!(matches!(crowd.last_mut().unwrap().answer().status, 401 | 503));
+    // One at a time is let in beyond the share, and told so without waiting.
+    drop(crowd.split_off(1));
+    let answer = crowd[0].answer();
+    assert_eq!(answer.status, 503);
+    assert!(answer.field("Retry-After").is_some(), "{}", answer.raw);
+    assert!(answer.text().contains("your address"), "{}", answer.text());
+    server.wait_for_log("max_connections_per_address: 127.0.0.1 has its share of busy");
+    // A place is free again once a connection has ended.
+    drop(crowd);
+    held.into_iter().for_each(|client| finish(client, &content));
+    assert_eq!(get(server.address(), &Token::file("small").target()).text(), "small");
 }
 
+/// Whoever does not read holds no worker.
 #[test]
-fn slow_readers_hold_no_worker() {
-    let node = Node::new().winglet("threads: 1\ntimeouts: { queue: 5s, stall: 30s }");
+fn slow_readers_keep_nobody_waiting() {
+    let node = Node::new().winglet("threads: 2\ntimeouts: { queue: 1s, stall: 30s }");
     let content = pattern(LARGE);
     node.file("large", &content);
+    node.file("small", b"small");
     let server = node.start();
-    let held: Vec<Client> = (1..=40)
+    let held: Vec<Client> = (1..20)
         .map(|n| hold(&server, &format!("127.0.0.{n}"), &Token::file("large").target()))
         .collect();
-    let mut next = Client::connect_from("127.0.0.99", server.address());
-    assert!(next.get(&Token::file("large").target()).body == content);
-    assert_eq!(get(server.address(), "/health").status, 200);
+    for _ in 0..20 {
+        let began = Instant::now();
+        assert_eq!(get(server.address(), &Token::file("small").target()).text(), "small");
+        assert_eq!(get(server.address(), "/health").status, 200);
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
     held.into_iter().for_each(|client| finish(client, &content));
 }
 
@@ -190,14 +181,18 @@ fn the_pause_begins_when_the_answer_has_arrived() {
 
 #[test]
 fn a_connection_carries_a_thousand_requests() {
-    let server = Node::new().start();
-    let mut client = Client::connect(server.address());
-    for number in 1..=1000 {
-        let answer = client.get("/health");
-        let close = answer.field("Connection") == Some("close");
-        assert_eq!(close, number == 1000, "{number}: {}", answer.raw);
+    let node = Node::new().winglet("reuse: unlimited");
+    node.file("a", b"a");
+    let server = node.start();
+    for target in ["/download/file", &Token::file("a").target()] {
+        let mut client = Client::connect(server.address());
+        for number in 1..=1000 {
+            let answer = client.get(target);
+            let close = answer.field("Connection") == Some("close");
+            assert_eq!(close, number == 1000, "{number}: {}", answer.raw);
+        }
+        assert!(client.is_closed());
     }
-    assert!(client.is_closed());
 }
 
 /// What a client controls cannot break a line of the log or speak to a terminal.
@@ -240,7 +235,7 @@ fn an_attack_is_a_few_lines_of_log() {
         let _ = client.try_send(bytes);
     }
     assert_eq!(get(server.address(), "/health").status, 200);
-    // Refusals have 200 lines in ten seconds, and other kinds of events few.
+    // Some 240 lines in ten seconds, whatever the kinds, and the attack may take two such periods.
     let lines = server.log().lines().count() - before;
-    assert!(lines < 300, "{lines} lines:\n{}", server.log());
+    assert!(lines < 500, "{lines} lines:\n{}", server.log());
 }

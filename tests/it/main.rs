@@ -22,6 +22,7 @@ mod clients;
 mod commands;
 mod confinement;
 mod delivery;
+mod disks;
 mod documents;
 mod exhaustion;
 mod grants;
@@ -30,8 +31,10 @@ mod limits;
 mod listening;
 #[cfg(feature = "tls")]
 mod matrix;
+mod neighbour;
 mod operating;
 mod pages;
+mod parking;
 mod paths;
 mod pool;
 mod previews;
@@ -43,6 +46,7 @@ mod service;
 mod slow;
 mod smoke;
 mod soak;
+mod stall;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]

@@ -192,7 +192,7 @@ fn slowhttptest_is_not_noticed() {
     }
     descriptors_for(1000);
     let node = Node::new().winglet(
-        "max_connections: 1500\nmax_waiting_per_address: 1200\nreuse: unlimited\n\
+        "max_connections: 1500\nmax_connections_per_address: 1200\nreuse: unlimited\n\
          timeouts: { stall: 5s }",
     );
     let content = pattern(8 << 20);

@@ -98,12 +98,14 @@ impl Server {
         self.clean = false;
     }
 
-    /// Sends a signal: `HUP`, `INT` or `TERM`.
+    /// Sends a signal: `HUP`, `INT`, `TERM`, `STOP` or `CONT`.
     pub fn signal(&self, name: &str) {
         let signal = match name {
             "HUP" => Signal::HUP,
             "INT" => Signal::INT,
             "TERM" => Signal::TERM,
+            "STOP" => Signal::STOP,
+            "CONT" => Signal::CONT,
             _ => panic!("{name} is not sent by any test"),
         };
         kill_process(Pid::from_child(&self.child), signal).unwrap();

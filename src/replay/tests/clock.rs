@@ -1,0 +1,227 @@
+//! What time does: expiry, windows, settling, restarts and a clock that leaps.
+
+use super::*;
+
+#[test]
+fn a_link_that_may_be_delivered_is_spent_after_a_while_and_for_good() {
+    let state = State::new();
+    let replay = state.open(&RULES);
+    let stream = claim(&replay, &request(1), NOW).unwrap();
+    replay.maintain(&RULES, NOW + 5);
+    let progress = stream.finish(&end(LENGTH, EndedBy::Other), NOW + 5).record().unwrap();
+    assert_eq!((progress.delivered, progress.spent), (LENGTH, false));
+    pass(&replay, NOW + 5..NOW + 604);
+    assert!(replay.check(&request(1), &RULES, NOW + 604).is_ok());
+    let LinkStatus::Open { settles, sure, .. } = replay.status(&request(1).key, &RULES, NOW) else {
+        panic!("it is open");
+    };
+    assert_eq!((settles, sure), (Some(NOW + 605), 0));
+    drop(replay);
+    // The end of the last stream has survived.
+    let replay = state.open_at(&RULES, NOW + 604);
+    assert!(replay.check(&request(1), &RULES, NOW + 604).is_ok());
+    let spent = Err(ClaimError::Used(Used::Spent));
+    replay.maintain(&RULES, NOW + 605);
+    assert_eq!(replay.check(&request(1), &RULES, NOW + 605), spent);
+    // Whoever was told so is not told otherwise when the clock steps back.
+    assert_eq!(replay.check(&request(1), &RULES, NOW), spent);
+    drop(replay);
+    assert_eq!(state.open(&RULES).check(&request(1), &RULES, NOW), spent);
+}
+
+#[test]
+fn a_crash_keeps_what_was_acknowledged_and_waits_from_the_start() {
+    let state = State::new();
+    let file = FileVersion { tag: 7, length: 20 << 20 };
+    let replay = state.open(&RULES);
+    let rest = 4 << 20..file.length;
+    let mut stream = replay.claim(&request(1), &RULES, NOW, &file, &rest).unwrap().unwrap();
+    let mut first = replay.claim(&request(1), &RULES, NOW, &file, &(0..4 << 20)).unwrap().unwrap();
+    first.progress(4 << 20, 4 << 20);
+    stream.progress(8 << 20, 7 << 20);
+    assert_eq!(stream.reserve(8 << 20), Some(16 << 20));
+    assert_eq!(first.reserve(4 << 20), Some(4 << 20));
+    // A crash: neither stream ends.
+    let status = |state: &State, now| {
+        let replay = Replay::read_only(10, &state.0, &RULES, now).unwrap();
+        replay.status(&request(1).key, &RULES, now)
+    };
+    let LinkStatus::Open { delivered, charged, .. } = status(&state, NOW + 9) else {
+        panic!("it is open");
+    };
+    assert_eq!(delivered, ((11 << 20) - 1, file.length), "short of the first part's last byte");
+    assert_eq!(charged.0, (20 << 20) + 2 * 1024, "all that was reserved may have been sent");
+    std::mem::forget((stream, first));
+}
+
+#[test]
+fn a_client_whose_stream_was_dropped_at_the_end_keeps_its_link() {
+    let state = State::new();
+    let replay = state.open(&RULES);
+    drop(claim(&replay, &request(1), NOW).unwrap());
+    let stranger = ClaimRequest { client: client("192.0.2.2"), ..request(1) };
+    assert!(replay.check(&stranger, &RULES, NOW).is_ok(), "for all the sender reported");
+    drop(replay);
+    let replay = state.open(&RULES);
+    assert_eq!(used(claim(&replay, &stranger, NOW)), Used::OtherAddress);
+}
+
+#[test]
+fn a_client_that_a_crash_cut_off_keeps_its_link() {
+    let state = State::new();
+    let replay = state.open(&RULES);
+    // One that has everything and fetches it again, and one that has only begun.
+    for link in [1, 2] {
+        let bytes = if link == 1 { LENGTH } else { 0 };
+        let stream = claim(&replay, &request(link), NOW).unwrap();
+        let _ = stream.finish(&end(bytes, EndedBy::Other), NOW).record();
+        std::mem::forget(claim(&replay, &request(link), NOW).unwrap());
+    }
+    let journal = state.0.join("journal");
+    let after_a_crash = std::fs::read(&journal).unwrap();
+    drop(replay);
+    std::fs::remove_dir_all(&state.0).unwrap();
+    std::fs::create_dir(&state.0).unwrap();
+    std::fs::write(&journal, after_a_crash).unwrap();
+    let replay = state.open_at(&RULES, NOW + 1000);
+    let stranger = ClaimRequest { client: client("192.0.2.2"), ..request(2) };
+    assert_eq!(used(claim(&replay, &stranger, NOW + 1000)), Used::OtherAddress);
+    assert!(replay.check(&request(1), &RULES, NOW + 1000).is_ok(), "it may have run until now");
+    pass(&replay, NOW + 1000..NOW + 1000 + SETTLE + 2 * LEAP);
+    let late = NOW + 1000 + SETTLE + LEAP;
+    assert_eq!(used(claim(&replay, &request(1), late)), Used::Spent);
+    assert!(replay.check(&request(2), &RULES, late).is_ok());
+}
+
+#[test]
+fn expiry_and_window() {
+    let replay = memory();
+    let late = ClaimRequest { expired: true, ..request(1) };
+    assert_eq!(claim(&replay, &late, NOW + 900).unwrap_err(), ClaimError::Expired);
+    assert_eq!(replay.tracked(), 0);
+    touch(&replay, &request(1), NOW);
+    let end = NOW + 86_400 + AFTERLIFE;
+    pass(&replay, NOW..end);
+    touch(&replay, &late, NOW + 86_399);
+    assert_eq!(used(claim(&replay, &late, NOW + 86_400)), Used::WindowOver);
+    pass(&replay, end..end + 2 * SWEEP);
+    assert_eq!(replay.tracked(), 0);
+}
+
+#[test]
+fn a_spent_link_outlives_its_token_by_an_hour() {
+    let replay = memory();
+    deliver(&replay, &request(1));
+    let end = NOW + 900 + AFTERLIFE;
+    pass(&replay, NOW..end);
+    assert_eq!(used(claim(&replay, &request(1), NOW)), Used::Spent);
+    pass(&replay, end..end + 2 * SWEEP);
+    let status = replay.status(&request(1).key, &RULES, NOW);
+    assert_eq!((replay.tracked(), status), (0, LinkStatus::Unused));
+}
+
+#[test]
+fn running_streams_keep_their_entry_whatever_expires() {
+    let replay = memory();
+    let subject = FileVersion { tag: 7, length: 100 << 20 };
+    let claim = || replay.claim(&request(1), &RULES, NOW, &subject, &(0..subject.length));
+    let (mut first, mut second) = (claim().unwrap().unwrap(), claim().unwrap().unwrap());
+    let mut reserved = 0;
+    while reserved < subject.length {
+        reserved = first.reserve(reserved).unwrap();
+    }
+    let all = end(subject.length, EndedBy::Client);
+    assert!(first.finish(&all, NOW).record().unwrap().spent);
+    let late = NOW + 900 + AFTERLIFE;
+    pass(&replay, NOW..late + 2 * SWEEP);
+    assert!(second.reserve(STEP_BYTES).is_some(), "an overlapping download may complete");
+    let _ = second.finish(&all, late).record();
+    assert!(
+        replay.entries.get(&request(1).key).unwrap().grant.is_none(),
+        "nothing is left to keep"
+    );
+    pass(&replay, late + 2 * SWEEP..late + 5 * SWEEP);
+    assert_eq!(replay.tracked(), 0);
+}
+
+#[test]
+fn a_clock_that_leaps_and_comes_back_forgets_nothing() {
+    let replay = memory();
+    deliver(&replay, &request(1));
+    touch(&replay, &request(2), NOW);
+    replay.maintain(&RULES, NOW);
+    let mut now = NOW;
+    for leap in [3600, -3600, 86_400 * 3, -86_400 * 3, -3600, 3600] {
+        now = now.wrapping_add_signed(leap);
+        // An hour at each time, as its housekeeper sees it.
+        pass(&replay, now..now + 600);
+        now += 600;
+        assert_eq!(replay.tracked(), 2, "after a leap of {leap} s");
+    }
+    // The clock is an hour of ticking ahead: the token's own time is over, and the hour on top not.
+    assert_eq!(now, NOW + 3600);
+    assert_eq!(used(claim(&replay, &request(1), NOW)), Used::Spent);
+    let late = ClaimRequest { expired: true, ..request(2) };
+    touch(&replay, &late, now);
+    pass(&replay, now..now + AFTERLIFE);
+    assert_eq!(replay.tracked(), 1, "the spent one is over by both clocks");
+}
+
+#[test]
+fn a_clock_that_leaps_ahead_settles_and_ends_nothing_early() {
+    let replay = memory();
+    replay.maintain(&RULES, NOW);
+    for link in [1, 2] {
+        let stream = claim(&replay, &request(link), NOW).unwrap();
+        let _ = stream.finish(&end(LENGTH, EndedBy::Other), NOW).record();
+    }
+    let late = |link| ClaimRequest { expired: true, ..request(link) };
+    // By two days, and for good: both the window and the time to settle count from there.
+    let now = NOW + 2 * 86_400;
+    pass(&replay, now..now + SETTLE - 2 * LEAP);
+    assert!(replay.check(&late(1), &RULES, now + SETTLE).is_ok());
+    let again = claim(&replay, &late(2), now + SETTLE).unwrap();
+    let _ = again.finish(&end(0, EndedBy::Reset), now + SETTLE).record();
+    pass(&replay, now + SETTLE - 2 * LEAP..now + SETTLE + 2 * LEAP);
+    assert_eq!(used(claim(&replay, &late(1), now + SETTLE + 2 * LEAP)), Used::Spent);
+    assert!(replay.check(&late(2), &RULES, now + SETTLE + 2 * LEAP).is_ok());
+}
+
+#[test]
+fn a_clock_that_leaps_over_a_restart_forgets_nothing() {
+    let state = State::new();
+    let replay = state.open(&RULES);
+    deliver(&replay, &request(1));
+    touch(&replay, &request(2), NOW);
+    drop(replay);
+    for leap in [3600, -3600, 86_400 * 3, 0] {
+        let now = NOW.wrapping_add_signed(leap);
+        let replay = state.open_at(&RULES, now);
+        pass(&replay, now..now + 600);
+        // The clock is put right.
+        pass(&replay, NOW..NOW + 600);
+        assert_eq!(used(claim(&replay, &request(1), NOW)), Used::Spent, "{leap}");
+        assert!(replay.check(&request(2), &RULES, NOW).is_ok(), "{leap}");
+    }
+    let late = NOW + RULES.window + AFTERLIFE;
+    let replay = state.open_at(&RULES, late);
+    pass(&replay, late..late + AFTERLIFE + 2 * SWEEP);
+    assert_eq!(replay.tracked(), 0, "what is really over goes after an hour");
+}
+
+#[test]
+fn what_is_over_takes_no_room_after_a_restart() {
+    let state = State::new();
+    let replay = state.open(&RULES);
+    (0..100).for_each(|link| deliver(&replay, &request(link)));
+    drop(replay);
+    let late = NOW + 900 + AFTERLIFE;
+    let replay = Replay::with_journal(80, &state.0, &RULES, late).unwrap();
+    assert_eq!(replay.tracked(), 40);
+    drop(replay);
+    // But what lives is never left out, though the table has become smaller.
+    let replay = state.open(&RULES);
+    (0..50).for_each(|link| deliver(&replay, &request(1000 + link)));
+    drop(replay);
+    assert_eq!(Replay::with_journal(10, &state.0, &RULES, NOW).unwrap().tracked(), 90);
+}
