@@ -23,6 +23,10 @@ const MAX_HANDSHAKE_BYTES: usize = 16 * 1024;
 const BUFFER_LIMIT: usize = 64 * 1024;
 /// Reads from the kernel before others get their turn.
 const READS: usize = 16;
+/// Content bytes of a full record (RFC 8446 §5.1), which rustls cuts everything into…
+const RECORD: u64 = 16 * 1024;
+/// …and more than any cipher adds to one.
+const MAX_OVERHEAD: u64 = 64;
 /// Marks kept before the oldest are compared with what is acknowledged.
 const MAX_MARKS: usize = 256;
 
@@ -42,9 +46,22 @@ pub struct TlsStream {
     raw_sent: u64,
     /// Content bytes encrypted.
     plain_sent: u64,
-    /// After so many encrypted bytes, so many content bytes were on their way.
-    marks: VecDeque<(u64, u64)>,
+    /// What was handed to the kernel whole.
+    marks: VecDeque<Mark>,
+    /// [`TlsStream::raw_sent`] at the beginning of the last write.
+    write_start: u64,
+    /// Encrypted bytes that a record has besides its content.
+    overhead: u64,
+    /// Content bytes of all writes that are acknowledged whole.
     plain_acknowledged: u64,
+}
+
+/// One write: its encrypted bytes, and all content bytes up to its end.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    start: u64,
+    end: u64,
+    plain: u64,
 }
 
 /// Marks an `io::Error` that says: this client speaks plain HTTP.
@@ -83,6 +100,8 @@ impl TlsStream {
             raw_sent: 0,
             plain_sent: 0,
             marks: VecDeque::new(),
+            write_start: 0,
+            overhead: MAX_OVERHEAD,
             plain_acknowledged: 0,
         })
     }
@@ -179,6 +198,7 @@ impl TlsStream {
     /// `WouldBlock` if earlier bytes still wait for room.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.flush()?;
+        self.write_start = self.raw_sent;
         let count = self.connection.writer().write(bytes)?;
         self.plain_sent += count as u64;
         match self.flush() {
@@ -200,12 +220,17 @@ impl TlsStream {
                 Err(error) => return Err(error),
             }
         }
-        if self.marks.back().map_or(self.plain_acknowledged, |mark| mark.1) < self.plain_sent {
+        let before = self.marks.back().map_or(self.plain_acknowledged, |mark| mark.plain);
+        if before < self.plain_sent {
             if self.marks.len() >= MAX_MARKS {
                 let outstanding = sys::unacknowledged(self.stream.as_fd())?;
                 self.acknowledged(outstanding);
             }
-            self.marks.push_back((self.raw_sent, self.plain_sent));
+            let (start, end, plain) = (self.write_start, self.raw_sent, self.plain_sent);
+            let content = plain - before;
+            self.overhead =
+                (end - start).saturating_sub(content).div_ceil(content.div_ceil(RECORD));
+            self.marks.push_back(Mark { start, end, plain });
         }
         if std::mem::take(&mut self.closing) {
             self.stream.shutdown(Shutdown::Write)?;
@@ -213,14 +238,21 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Content bytes that are acknowledged while `outstanding` encrypted bytes are not.
+    /// Content bytes that are acknowledged while `outstanding` encrypted bytes are not: of a write
+    /// that is only in part, the whole records, which a client can have read.
     pub fn acknowledged(&mut self, outstanding: u64) -> u64 {
         let raw = self.raw_sent.saturating_sub(outstanding);
-        while let Some((_, plain)) = self.marks.front().copied().filter(|mark| mark.0 <= raw) {
-            self.plain_acknowledged = plain;
+        while let Some(mark) = self.marks.front().copied().filter(|mark| mark.end <= raw) {
+            self.plain_acknowledged = mark.plain;
             self.marks.pop_front();
         }
-        self.plain_acknowledged
+        // If there is none, the last write waits for room in the kernel.
+        let (start, plain) = self
+            .marks
+            .front()
+            .map_or((self.write_start, self.plain_sent), |mark| (mark.start, mark.plain));
+        let records = raw.saturating_sub(start) / (RECORD + self.overhead);
+        plain.min(self.plain_acknowledged.saturating_add(records * RECORD))
     }
 
     /// Sends `close_notify` and FIN, so that the client can tell an end from a cut. If the kernel

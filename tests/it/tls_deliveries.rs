@@ -138,6 +138,29 @@ fn a_client_that_reads_nothing_and_resets_does_not_spend() {
     assert!(fetch(&authority, &server, &target).0.starts_with("HTTP/1.1 401 "));
 }
 
+/// What a client has read was in whole records that its kernel acknowledged: none of it may be
+/// missing when the link is settled.
+#[test]
+fn what_was_read_before_a_break_is_counted_to_the_last_record() {
+    let Some((node, authority)) = setup() else { return };
+    node.file("a", &pattern(4 << 20));
+    let server = node.start();
+    for round in 0..8 {
+        let target = Token::file("a").target();
+        let mut client = connect(&authority.root(), server.address(), Some(48 << 10));
+        ask(&mut client, &target, "");
+        let mut part = vec![0; (1 << 20) + round * 41_000];
+        client.read_exact(&mut part).unwrap();
+        std::thread::sleep(crate::proxy::ACKNOWLEDGED_BY);
+        drop(client);
+        let head = part.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
+        let lines = server.wait_for_logs(round + 1, "interrupted");
+        let counted = lines[round].split(" bytes=").nth(1).unwrap().split('/').next().unwrap();
+        let counted: usize = counted.parse().unwrap();
+        assert!(counted >= part.len() - head, "{counted} of {}", part.len() - head);
+    }
+}
+
 #[test]
 fn a_truncated_file_is_a_cut_and_no_end() {
     let Some((node, authority)) = setup() else { return };
