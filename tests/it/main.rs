@@ -12,6 +12,8 @@ mod crowd;
 #[cfg(feature = "tls")]
 mod fronts;
 mod harness;
+#[cfg(feature = "tls")]
+mod kin;
 mod mint;
 mod proxy;
 

@@ -17,6 +17,7 @@ use crate::client::{Client, connect_from};
 use crate::clients::{Client as Process, Download};
 use crate::fronts::Front;
 use crate::harness::{Node, Server, have, pattern};
+use crate::kin::{Kin, Run, clients};
 use crate::mint::Token;
 use crate::proxy::ACKNOWLEDGED_BY;
 
@@ -25,133 +26,6 @@ const LENGTH: usize = 4 << 20;
 const SLOW: usize = 3 << 20;
 /// Runs at a time.
 const RUNS: usize = 6;
-
-/// What resumes with `Range`, as scripts do: `python3 SCRIPT URL CA RATE`.
-const URLLIB: &str = r#"
-import os, ssl, sys, time, urllib.request
-url, ca, rate = sys.argv[1], sys.argv[2], int(sys.argv[3])
-have = os.path.getsize("file") if os.path.exists("file") else 0
-request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-context = ssl.create_default_context(cafile=ca) if url.startswith("https") else None
-with urllib.request.urlopen(request, context=context) as answer, open("file", "ab", 0) as file:
-    assert answer.status == (206 if have else 200), answer.status
-    while piece := answer.read(65536):
-        file.write(piece)
-        time.sleep(len(piece) / rate if rate else 0)
-"#;
-const REQUESTS: &str = r#"
-import os, requests, sys, time
-url, ca, rate = sys.argv[1], sys.argv[2], int(sys.argv[3])
-have = os.path.getsize("file") if os.path.exists("file") else 0
-headers = {"Range": f"bytes={have}-"} if have else {}
-answer = requests.get(url, headers=headers, stream=True, verify=ca)
-assert answer.status_code == (206 if have else 200), answer.status_code
-with open("file", "ab", 0) as file:
-    for piece in answer.iter_content(65536):
-        file.write(piece)
-        time.sleep(len(piece) / rate if rate else 0)
-"#;
-
-/// A client and what is known of it.
-struct Kin {
-    name: &'static str,
-    program: &'static str,
-    /// Downloads `url` to `file`, at so many bytes per second, continuing what is there.
-    command: fn(&mut Command, &Run),
-    /// Uses several connections, and ends some of them early.
-    parallel: bool,
-    /// What it is killed by: some note only what they have when they are asked to end.
-    signal: Signal,
-}
-
-/// What a client is told.
-struct Run<'a> {
-    url: &'a str,
-    ca: &'a str,
-    /// 0 is without a limit.
-    rate: usize,
-    again: bool,
-}
-
-fn aria2c(command: &mut Command, run: &Run, connections: usize) {
-    command.args([format!("-x{connections}"), format!("-s{connections}")]);
-    command.args(["-k1M", "-q", "--no-conf", "--file-allocation=none", "--retry-wait=0", "-o"]);
-    command.args(["file", "-c", "--auto-save-interval=1", "--ca-certificate", run.ca]);
-    command.arg(format!("--max-overall-download-limit={}", run.rate)).arg(run.url);
-}
-
-fn wget(command: &mut Command, run: &Run) {
-    command.args(["-q", "--tries=1", "--no-hsts", "-c", "-O", "file", "--ca-certificate", run.ca]);
-    command.arg(format!("--limit-rate={}", run.rate)).arg(run.url);
-}
-
-fn python(command: &mut Command, script: &str, run: &Run) {
-    command.args(["-c", script, run.url, run.ca, &run.rate.to_string()]);
-}
-
-fn lftp(command: &mut Command, run: &Run) {
-    let again = if run.again { "-c " } else { "" };
-    let set = format!(
-        "set net:limit-total-rate {}; set net:limit-total-max 100000; set ssl:ca-file {}; set pget:save-status 0.1s; \
-         set net:max-retries 1; set xfer:clobber yes; set cmd:fail-exit yes; \
-         pget -n 4 {again}\"{}\" -o file",
-        run.rate, run.ca, run.url
-    );
-    command.args(["-e", &format!("{set}; exit")]);
-}
-
-fn clients() -> Vec<Kin> {
-    let kin = |name, command: fn(&mut Command, &Run)| {
-        let program = match name {
-            "urllib" | "requests" => "python3",
-            name => name.split(' ').next().unwrap_or(name),
-        };
-        Kin { name, program, command, parallel: false, signal: Signal::KILL }
-    };
-    let parallel = |name, command: fn(&mut Command, &Run)| Kin {
-        parallel: true,
-        signal: Signal::INT,
-        ..kin(name, command)
-    };
-    vec![
-        kin("curl", |command, run| {
-            command.args(["-sSf", "-C", "-", "-o", "file", "--cacert", run.ca]);
-            command.arg("--limit-rate").arg(run.rate.to_string()).arg(run.url);
-        }),
-        kin("wget", wget),
-        kin("wget --no-http-keep-alive", |command, run| {
-            command.arg("--no-http-keep-alive");
-            wget(command, run);
-        }),
-        kin("wget2", |command, run| {
-            if run.again {
-                command.arg("-c");
-            }
-            command.args([
-                "-q",
-                "--tries=1",
-                "--no-hsts",
-                "-O",
-                "file",
-                "--ca-certificate",
-                run.ca,
-            ]);
-            command.arg(run.url);
-        }),
-        kin("urllib", |command, run| python(command, URLLIB, run)),
-        kin("requests", |command, run| python(command, REQUESTS, run)),
-        parallel("aria2c -x8", |command, run| aria2c(command, run, 8)),
-        parallel("aria2c -x16", |command, run| aria2c(command, run, 16)),
-        parallel("axel", |command, run| {
-            command.args(["-q", "-k", "-n", "4", "-o", "file"]);
-            if run.rate > 0 {
-                command.arg(format!("--max-speed={}", run.rate));
-            }
-            command.arg(run.url);
-        }),
-        Kin { parallel: true, ..kin("lftp pget", lftp) },
-    ]
-}
 
 /// A way to a server.
 struct Way<'a> {
@@ -185,11 +59,15 @@ impl Job<'_> {
         let url = format!("{}{link}", self.way.base);
         let mut note = "whole".to_owned();
         if self.killed {
-            let run = Run { url: &url, ca, rate: SLOW, again: false };
+            let rate = if self.client.slow { 0 } else { SLOW };
+            let run = Run { url: &url, ca, rate, again: false };
             let mut client = download.start(&mut self.command(&run));
             let there = wait_for_a_part(&download, content, &mut client)?;
             end(&mut client, self.client.signal);
             note = format!("killed at {:>2} %", there * 100 / LENGTH);
+            if download.content() == content {
+                return Ok("whole before it was killed".into());
+            }
         }
         let run = Run { url: &url, ca, rate: 0, again: self.killed };
         let mut command = self.command(&run);
@@ -346,44 +224,53 @@ fn settled(job: &Job, link: &str, wrong: &mut Vec<String>) -> &'static str {
 #[test]
 fn every_client_on_every_path() {
     const SETTLES: &str = "settle_time: 5s";
-    let (near, authority) = node(SSL, SETTLES);
-    let (limited, _) = node(SSL, &format!("{SETTLES}\nrate_limit: 3"));
-    let (behind, behind_authority) = node(&behind_proxy(), SETTLES);
-    // One authority for all.
-    for end in ["pem", "key"] {
-        let leaf = format!("leaf.{end}");
-        fs::copy(authority.path(&leaf), behind_authority.path(&leaf)).unwrap();
+    let slow = format!("{SETTLES}\nrate_limit: 3");
+    let direct = [node(SSL, SETTLES), node(SSL, &slow)];
+    let proxied = [node(&behind_proxy(), SETTLES), node(&behind_proxy(), &slow)];
+    let (_, authority) = &direct[0];
+    for (_, other) in direct.iter().chain(&proxied).skip(1) {
+        // One authority for all.
+        for leaf in ["leaf.pem", "leaf.key"] {
+            fs::copy(authority.path(leaf), other.path(leaf)).unwrap();
+        }
     }
-    let (direct, slow, proxied) = (near.start(), limited.start(), behind.start());
-    let front = |proxy, tls| Front::start(proxy, tls, proxied.address(), behind.path());
-    let fronts = [
-        ("nginx", front("nginx", false)),
-        ("nginx, TLS", front("nginx", true)),
-        ("caddy, TLS", front("caddy", true)),
-        ("haproxy, TLS", front("haproxy", true)),
-    ];
-    let mut ways = vec![
-        Way { name: "direct", base: direct.base(), node: &near, server: &direct },
-        Way { name: "direct, TLS", base: tls_base(&direct), node: &near, server: &direct },
-        Way { name: "direct, slow", base: slow.base(), node: &limited, server: &slow },
-    ];
-    for (name, front) in &fronts {
-        let base = front.as_ref().map(|front| front.base.clone());
-        ways.extend(base.map(|base| Way { name, base, node: &behind, server: &proxied }));
+    let near = direct.each_ref().map(|(node, _)| (node, node.start()));
+    let behind = proxied.each_ref().map(|(node, _)| (node, node.start()));
+    let mut ways = Vec::new();
+    for tls in [false, true] {
+        for (node, server) in &near {
+            let base = if tls { tls_base(server) } else { server.base() };
+            let name = if tls { "direct, TLS" } else { "direct" };
+            ways.push(Way { name, base, node, server });
+        }
     }
+    let mut fronts = Vec::new();
+    for (proxy, tls) in [("nginx", false), ("nginx", true), ("caddy", true), ("haproxy", true)] {
+        for (node, server) in &behind {
+            let front = Front::start(proxy, tls, server.address(), node.path());
+            let name = format!("{proxy}{}", if tls { ", TLS" } else { "" });
+            fronts.extend(front.map(|front| (name, front, *node, server)));
+        }
+    }
+    let behind = fronts.iter().map(|(name, front, node, server)| Way {
+        name,
+        base: front.base.clone(),
+        node,
+        server,
+    });
+    ways.extend(behind);
     let content = pattern(LENGTH);
     let clients: Vec<Kin> = clients().into_iter().filter(|kin| have(kin.program)).collect();
     let mut jobs = Vec::new();
     for client in &clients {
-        for way in &ways {
+        // In turns a server without a limit and one with.
+        for (number, way) in ways.iter().enumerate() {
             for killed in [false, true] {
-                // This one cannot slow itself down.
-                if way.name.ends_with("slow") != (killed && client.name == "wget2") {
-                    continue;
+                if (number % 2 == 1) == (killed && client.slow) {
+                    let file = format!("f{}", jobs.len());
+                    way.node.file(&file, &content);
+                    jobs.push(Job { client, way, killed, file });
                 }
-                let file = format!("f{}", jobs.len());
-                way.node.file(&file, &content);
-                jobs.push(Job { client, way, killed, file });
             }
         }
     }
