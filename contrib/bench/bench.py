@@ -12,10 +12,11 @@ import tempfile
 import threading
 import time
 
+import neighbour
 import report
 from servers import CORES, SERVER, Caddy, Lighttpd, Nginx, Tokens, Winglet
 
-LIMIT = 600
+LIMIT = 750
 GIB = 2**30
 TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 TLS.check_hostname, TLS.verify_mode = False, ssl.CERT_NONE
@@ -244,6 +245,7 @@ class Bench:
 
     def run(self):
         steps = [
+            ("neighbour", lambda: neighbour.measure(self)),
             ("start", self.idle_and_start),
             ("one", lambda: self.large_files("one", "large", 1, False, 5)),
             ("many32", lambda: self.large_files("many32", "middle", 32, False, 3)),

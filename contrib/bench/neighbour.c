@@ -3,18 +3,23 @@
  *   neighbour world FILE SECONDS   reads 4 KiB blocks, 80 % of them in a fifth of FILE, and prints
  *                                  p50, p99, p99.9 in microseconds and the share of FILE that is
  *                                  still in memory at the end
+ *   neighbour copy PORT FILE       serves FILE over HTTP as Wings does, read and written 32 KiB at a
+ *                                  time, one client after the other
  *   neighbour tick SECONDS         20 times per second 30 ms of work; prints the share of ticks that
  *                                  ended more than 10 ms late
  *
- * The first line, "ready", comes once the world is in memory. In C: an interpreter's own pauses are
+ * The first line of world and tick, "ready", comes once the world is in memory. In C: an interpreter's own pauses are
  * longer than what is measured. */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -116,12 +121,41 @@ static void tick(int seconds) {
     printf("late %.4f\n", (double)late / ticks);
 }
 
+static void copy(int port, const char *name) {
+    static char buffer[32 * 1024];
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 64))
+        die("listen");
+    signal(SIGPIPE, SIG_IGN);
+    for (;;) {
+        int client = accept(listener, NULL, NULL), file = open(name, O_RDONLY);
+        struct stat stat;
+        if (client < 0 || file < 0 || fstat(file, &stat))
+            die(name);
+        ssize_t count = read(client, buffer, sizeof buffer);
+        if (count > 0) {
+            dprintf(client, "HTTP/1.1 200 OK\r\nContent-Length: %lld\r\nConnection: close\r\n\r\n",
+                    (long long)stat.st_size);
+            while ((count = read(file, buffer, sizeof buffer)) > 0)
+                if (send(client, buffer, count, 0) != count)
+                    break;
+        }
+        close(file);
+        close(client);
+    }
+}
+
 int main(int count, char **words) {
     if (count == 4 && !strcmp(words[1], "world"))
         world(words[2], atoi(words[3]));
+    else if (count == 4 && !strcmp(words[1], "copy"))
+        copy(atoi(words[2]), words[3]);
     else if (count == 3 && !strcmp(words[1], "tick"))
         tick(atoi(words[2]));
     else
-        return fprintf(stderr, "usage: neighbour world FILE SECONDS | tick SECONDS\n"), 2;
+        return fprintf(stderr, "usage: neighbour world FILE SECONDS | copy PORT FILE | tick SECONDS\n"), 2;
     return 0;
 }

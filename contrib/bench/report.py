@@ -125,6 +125,7 @@ def markdown(bench, load):
     ]
     if bench.skipped:
         parts.append(f"Skipped: {', '.join(bench.skipped)}.\n")
+    parts.append(neighbour(bench))
     for key, title, columns, compare in sections:
         if key in results:
             parts.append(f"## {title}\n\n{table(results[key], columns, compare)}\n")
@@ -144,6 +145,34 @@ def growth(results):
         idle, count = key.split("/")
         small = spread(values["small_rate"]) if "small_rate" in values else ""
         lines.append(f"| {int(idle):,} | {count} | {spread(values['rate'])} | {spread(values['peak'])} | {small} |")
+    return "\n".join(lines) + "\n"
+
+
+def neighbour(bench):
+    """What a game server notices, and what it keeps in memory."""
+    if "neighbour" not in bench.results:
+        return ""
+    lines = [
+        "## Beside a game server\n",
+        f"A game reads blocks of 4 KiB of its world of 400 MiB, four fifths of them in a fifth of it,"
+        f" while {bench.large / 2**30:g} GiB are downloaded over and over at full speed. Memory for both:"
+        f" {bench.cgroup}.\n",
+        "| downloads from | p50, µs | p99, µs | p99.9, µs | world in memory, % | download, MiB/s |",
+        "| --- |" + " ---: |" * 5,
+    ]
+    for name, values in bench.results["neighbour"].items():
+        values = values | {"resident": [100 * share for share in values["resident"]]}
+        keys = ("p50", "p99", "p99.9", "resident", "rate")
+        cells = [spread(values[key]) if key in values else "" for key in keys]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += [
+        "\nA game works for 30 ms on one core 20 times per second, beside 32 downloads with TLS.\n",
+        "| downloads from | ticks more than 10 ms late, % | downloads, MiB/s |", "| --- | ---: | ---: |",
+    ]
+    for name, values in bench.results["ticks"].items():
+        late = spread([100 * share for share in values["late"]])
+        rate = spread(values["rate"]) if "rate" in values else ""
+        lines.append(f"| {name} | {late} | {rate} |")
     return "\n".join(lines) + "\n"
 
 

@@ -11,5 +11,5 @@ for tool in python3 curl wrk openssl; do
     command -v "$tool" >/dev/null || { echo "$0: $tool is missing" >&2; exit 2; }
 done
 here=$(cd "$(dirname "$0")" && pwd)
-# Ends everything by itself after ten minutes; timeout sees to it that it does.
-exec timeout --kill-after=10 660 python3 -B "$here/bench.py" "$@"
+# Ends everything by itself after twelve and a half minutes; timeout sees to it that it does.
+exec timeout --kill-after=10 810 python3 -B "$here/bench.py" "$@"

@@ -156,9 +156,10 @@ class Kind:
             file.write(text)
         return self.path(name)
 
-    def start(self, tls=False, **options):
+    def start(self, tls=False, before=(), **options):
+        """`before` are words that start the command, as `nice -n 5` does."""
         port = free_port()
-        return Running(self.name, self.command(port, tls, **options), port, self.log)
+        return Running(self.name, [*before, *self.command(port, tls, **options)], port, self.log)
 
     def target(self, name, tokens):
         return f"/{name}"
@@ -181,7 +182,7 @@ class Winglet(Kind):
         super().__init__(directory)
         self.program = program
 
-    def command(self, port, tls, state=False, tracked=10_000_000, connections=1024):
+    def command(self, port, tls, state=False, tracked=10_000_000, connections=1024, more=""):
         listen = f"{'tls:' if tls else ''}127.0.0.1:{port}"
         lines = f"  state_directory: {self.path('state')}\n" if state else ""
         if state:
@@ -193,11 +194,10 @@ system: {{data: volumes, backup_directory: backups}}
 winglet:
   listen: ["{listen}"]
   max_connections: {connections}
-  max_waiting_per_address: 20000
-  max_streams_per_address: 1024
+  max_connections_per_address: 20000
   max_tracked_tokens: {tracked}
   timeouts: {{head: 600s, idle: 600s}}
-{lines}""")
+{lines}{more}""")
         return [self.program, "serve", "--config", config]
 
     def target(self, name, tokens):
@@ -210,7 +210,7 @@ winglet:
 class Nginx(Kind):
     name = program = "nginx"
 
-    def command(self, port, tls):
+    def command(self, port, tls, more=""):
         ssl = "ssl" if tls else ""
         files = "ssl_certificate cert.pem; ssl_certificate_key key.pem;" if tls else ""
         config = self.write("nginx.conf", f"""
@@ -219,7 +219,7 @@ worker_processes {CORES}; worker_rlimit_nofile 4096;
 events {{ worker_connections 1024; }}
 http {{
     access_log off; sendfile on; tcp_nopush on; default_type application/octet-stream;
-    keepalive_requests 1000; client_body_temp_path {self.path('nginx-tmp')};
+    keepalive_requests 1000; {more} client_body_temp_path {self.path('nginx-tmp')};
     proxy_temp_path {self.path('nginx-tmp')}; fastcgi_temp_path {self.path('nginx-tmp')};
     uwsgi_temp_path {self.path('nginx-tmp')}; scgi_temp_path {self.path('nginx-tmp')};
     server {{ listen 127.0.0.1:{port} {ssl} backlog=4096; root {self.path('www')}; {files} }}

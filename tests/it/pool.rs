@@ -65,32 +65,6 @@ fn health_answers_while_every_worker_is_busy_and_waiting_takes_no_memory() {
 }
 
 #[test]
-fn who_hangs_up_while_waiting_takes_no_worker() {
-    let node = node("timeouts: { queue: 10m, stall: 10m }\nmin_rate: 0");
-    let server = node.start();
-    let busy = [occupy(server.address()), occupy(server.address())];
-    let before = server.descriptors();
-    let token = Token::file("large");
-    let waiting: Vec<Client> = (0..30)
-        .map(|_| {
-            let mut client = Client::connect(server.address());
-            client.request("GET", &token.target(), "");
-            client
-        })
-        .collect();
-    wait_for_connections(&server, before, 30);
-    drop(waiting);
-    server.wait_until("hang-ups", |server| server.descriptors() <= before);
-    drop(busy);
-    assert_eq!(get(server.address(), &Token::file("small").target()).status, 200);
-    // Nobody has used the link of those who left.
-    assert_eq!(Client::connect_from("127.0.0.9", server.address()).get("/health").status, 200);
-    let mut other = Client::connect_from("127.0.0.9", server.address());
-    other.request("GET", &token.target(), "");
-    assert_eq!(other.head().unwrap().status, 200);
-}
-
-#[test]
 fn connections_take_no_threads_and_give_their_descriptors_back() {
     const CONNECTIONS: usize = 200;
     let node = Node::new().winglet("timeouts: { head: 10m, idle: 10m }");
