@@ -320,7 +320,10 @@ fn curl_continues_no_file_that_was_replaced() {
     if !have("curl") {
         return;
     }
-    let (node, content, target) = node(4 * MIB);
+    let node = Node::new();
+    let content = pattern(4 * MIB);
+    node.file("file", &content);
+    let target = Token::file("file").target();
     let server = node.start();
     let download = Download::new();
     let proxy = Proxy::start(server.address(), vec![MIB]);

@@ -153,9 +153,10 @@ fn behind_proxy() -> String {
 
 /// A node with the certificate `leaf` and these lines of configuration.
 fn node(api: &str, winglet: &str) -> (Node, Authority) {
-    let node = Node::new().top_level(api).winglet(winglet).winglet(
-        "listen: [\"127.0.0.1:0\", \"tls:127.0.0.1:0\"]\nmax_connections_per_address: 500",
-    );
+    let node = Node::new()
+        .top_level(api)
+        .winglet(winglet)
+        .winglet("listen: [\"127.0.0.1:0\", \"tls:127.0.0.1:0\"]");
     let authority = Authority::new(&node);
     authority.leaf("leaf", Kind::Ec, "30");
     (node, authority)
@@ -223,7 +224,7 @@ fn settled(job: &Job, link: &str, wrong: &mut Vec<String>) -> &'static str {
 
 #[test]
 fn every_client_on_every_path() {
-    const SETTLES: &str = "settle_time: 5s";
+    const SETTLES: &str = "settle_time: 5s\nmax_connections_per_address: 500";
     let slow = format!("{SETTLES}\nrate_limit: 3");
     let direct = [node(SSL, SETTLES), node(SSL, &slow)];
     let proxied = [node(&behind_proxy(), SETTLES), node(&behind_proxy(), &slow)];
