@@ -326,18 +326,18 @@ def main():
         bench.prepare()
         load = os.getloadavg()[0]
         bench.run()
-        text, picture = report.write(bench, load)
+        files = report.write(bench, load)
         for kind in bench.kinds:
             kind.log.close()
     if quick or only:
         # A look, not a result: the files stay as they are.
-        print(text)
+        print(files["RESULTS.md"])
         return
     here = os.path.dirname(os.path.abspath(__file__))
-    for name, content in (("RESULTS.md", text), ("results.svg", picture)):
+    for name, content in files.items():
         with open(os.path.join(here, name), "w") as file:
             file.write(content)
-    print(f"written: {here}/RESULTS.md and results.svg")
+    print(f"written to {here}: {', '.join(files)}")
 
 
 if __name__ == "__main__":

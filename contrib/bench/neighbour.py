@@ -13,7 +13,8 @@ WORLD, MEMORY = 400 * 2**20, 768 * 2**20
 SECONDS, ROUNDS = 4, 2
 # Starts a command in a cgroup, whose list of processes is the first word.
 ENTER = ["sh", "-c", 'echo $$ > "$0" && exec "$@"']
-# The client is another machine in real life: what it takes of this one comes last, for everybody.
+# The clients are other machines in real life. For the game's ticks, what they take of this one's
+# processors comes last, beside every server.
 LAST = ["sh", "-c", 'echo 19 > /proc/self/autogroup; exec nice -n 19 "$0" "$@"']
 
 
@@ -100,13 +101,13 @@ class Game:
         self.process.wait()
 
 
-def fetch(bench, kind, running, count, seconds, tls=False):
+def fetch(bench, kind, running, count, seconds, tls=False, before=()):
     """`count` downloads of the large file at once for `seconds`. Bytes that came."""
     scheme = "https" if tls else "http"
     targets = [kind.target("large", bench.tokens) for _ in range(count)]
     lines = [f'url = "{scheme}://127.0.0.1:{running.port}{target}"\noutput = "/dev/null"\n' for target in targets]
     command = [
-        *LAST, "curl", "--noproxy", "*", "--silent", "--insecure", "--no-progress-meter",
+        *before, "curl", "--noproxy", "*", "--silent", "--insecure", "--no-progress-meter",
         "--max-time", str(seconds), "--write-out", "%{http_code} %{size_download}\\n", "--config", "-",
     ]
     if count > 1:
@@ -145,7 +146,7 @@ def ticks_beside(bench, kind, options):
         if not kind:
             return game.result()
         with kind.start(True, **options) as running:
-            came = fetch(bench, kind, running, 32, SECONDS, True)
+            came = fetch(bench, kind, running, 32, SECONDS, True, LAST)
         return game.result() | {"rate": came / SECONDS / 2**20}
 
 

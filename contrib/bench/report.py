@@ -157,6 +157,7 @@ def neighbour(bench):
         f"A game reads blocks of 4 KiB of its world of 400 MiB, four fifths of them in a fifth of it,"
         f" while {bench.large / 2**30:g} GiB are downloaded over and over at full speed. Memory for both:"
         f" {bench.cgroup}.\n",
+        "![A game's reads and what it keeps in memory beside a download](neighbour.svg)\n",
         "| downloads from | p50, µs | p99, µs | p99.9, µs | world in memory, % | download, MiB/s |",
         "| --- |" + " ---: |" * 5,
     ]
@@ -201,8 +202,8 @@ PANELS = [
 WIDTH, HEIGHT, BAR, LEFT = 430, 150, 22, 84
 
 
-def panel(measure, key, title):
-    values = {name: measure[name][key] for name in rows(measure) if "with" not in name}
+def panel(values, title, left=LEFT):
+    """One bar for each name in `values`, which holds the rounds of each."""
     most = max(max(rounds) for rounds in values.values()) or 1
     scale = (WIDTH - LEFT - 90) / most
     lines = [f'<text class="title" x="0" y="14">{escape(title)}</text>']
@@ -211,14 +212,35 @@ def panel(measure, key, title):
         median = statistics.median(rounds)
         kind = "ours" if name == "Winglet" else "other"
         middle = y + BAR / 2
-        low, high = LEFT + min(rounds) * scale, LEFT + max(rounds) * scale
+        low, high = left + min(rounds) * scale, left + max(rounds) * scale
         lines += [
-            f'<text x="{LEFT - 8}" y="{middle + 4.5}" text-anchor="end">{escape(name)}</text>',
-            f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{median * scale:.1f}" height="{BAR}" rx="2"/>',
+            f'<text x="{left - 8}" y="{middle + 4.5}" text-anchor="end">{escape(name)}</text>',
+            f'<rect class="{kind}" x="{left}" y="{y}" width="{median * scale:.1f}" height="{BAR}" rx="2"/>',
             f'<line class="spread" x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>',
             f'<text class="number" x="{high + 8:.1f}" y="{middle + 4}">{figure(median)}</text>',
         ]
     return lines
+
+
+def neighbour_svg(results):
+    """The game beside downloads: how long its reads take, and what it keeps."""
+    measure, left = results["neighbour"], 190
+    panels = [
+        ("p99", 1, "Reads of a game beside a download: p99, µs"),
+        ("resident", 100, "Of its world in memory afterwards: %"),
+    ]
+    width, height = 2 * (WIDTH + left - LEFT) + 60, 50 + len(measure) * (BAR + 6)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
+        ' aria-label="A game server beside a download">',
+        f"<style>{STYLE}</style>",
+    ]
+    for number, (key, factor, title) in enumerate(panels):
+        values = {name: [factor * one for one in of[key]] for name, of in measure.items()}
+        lines.append(f'<g transform="translate({20 + number * (WIDTH + left - LEFT + 20)} 12)">')
+        lines += panel(values, title, left)
+        lines.append("</g>")
+    return "\n".join(lines) + "\n</svg>\n"
 
 
 def svg(bench):
@@ -232,7 +254,8 @@ def svg(bench):
     for number, (measure, key, title) in enumerate(found):
         x, y = 20 + number % 2 * (WIDTH + 20), 12 + number // 2 * HEIGHT
         lines.append(f'<g transform="translate({x} {y})">')
-        lines += panel(measure, key, title)
+        values = {name: measure[name][key] for name in rows(measure) if "with" not in name}
+        lines += panel(values, title)
         lines.append("</g>")
     note = "Medians; lines from the least to the most of all rounds. Only Winglet checks a token for each request."
     lines.append(f'<text class="note" x="20" y="{height - 12}">{escape(note)}</text>')
@@ -241,4 +264,8 @@ def svg(bench):
 
 
 def write(bench, load):
-    return markdown(bench, load), svg(bench)
+    """The files of results by name."""
+    files = {"RESULTS.md": markdown(bench, load), "results.svg": svg(bench)}
+    if "neighbour" in bench.results:
+        files["neighbour.svg"] = neighbour_svg(bench.results)
+    return files
