@@ -24,8 +24,9 @@ const DROP: u64 = 1 << 20;
 const LARGEST_FOLIO: u64 = 4 << 20;
 /// What the kernel may have read ahead of a reader, in bytes.
 const READAHEAD: u64 = 16 << 20;
-/// A stream that has sent this many bytes without being parked goes past the cache.
-const RUN: u64 = 4 << 20;
+/// A stream that has sent this many bytes without being parked goes past the cache. Parked later, it
+/// reads again once what the kernel had read ahead for it, up to 8 MiB: not worth it for less.
+const RUN: u64 = 16 << 20;
 /// The length of such reads, and what their ends are multiples of. Less splits large folios, which
 /// are then read twice: 1.1 times the file with 1 MiB, 1.5 times with 128 KiB.
 pub const STEP: u64 = 2 << 20;

@@ -15,7 +15,7 @@ use crate::harness::{Node, Server, have, pattern, skip};
 use crate::mint::Token;
 
 const MIB: u64 = 1 << 20;
-/// Large enough for every way of reading: from 4 MiB on a stream that runs goes past the cache.
+/// Large enough for every way of reading: from 16 MiB on a stream that runs goes past the cache.
 const LENGTH: usize = 24 << 20;
 /// Past the cache as far as this kernel can, and as kernels that cannot.
 const WAYS: [&str; 2] = ["", "WINGLET_TEST_NO_DONTCACHE"];
@@ -25,8 +25,13 @@ fn node(way: &str) -> Node {
     if way.is_empty() { node } else { node.env(way, "1") }
 }
 
-/// Whether the node's file system has a page cache that can be asked about.
+/// Whether the page cache is to be measured, and the node's file system has one. Other programs, and
+/// a kernel that reclaims memory, change what is measured: it is asked for with
+/// `WINGLET_TEST_PAGE_CACHE=1` on a quiet machine.
 fn has_cache(node: &Node) -> bool {
+    if std::env::var_os("WINGLET_TEST_PAGE_CACHE").is_none() {
+        return false;
+    }
     /// ext4, XFS, Btrfs; from linux/magic.h.
     const KINDS: [i64; 3] = [0xef53, 0x5846_5342, 0x9123_683e];
     let kind = statfs(node.path()).unwrap().f_type;
@@ -101,10 +106,10 @@ fn a_file_in_use_comes_from_the_cache_and_stays_there() {
         File::open(&world).unwrap().sync_all().unwrap();
         let server = node.start();
         let mut client = Client::connect(server.address());
-        let before = cached(&world);
+        assert_eq!(cached(&world), LENGTH as u64, "{way}: something else has dropped it");
         assert!(client.get(&Token::file("world").target()).body == content);
         server.wait_for_log("delivered");
-        assert_eq!((before, cached(&world)), (LENGTH as u64, LENGTH as u64), "{way}");
+        assert_eq!(cached(&world), LENGTH as u64, "{way}");
         assert!(disk_reads(&server) < MIB, "{way}");
     }
 }
