@@ -19,6 +19,9 @@ pub const MAX_PATH: usize = 4095;
 /// Most bytes of names and link targets in a listing.
 pub const MAX_NAMES: usize = 32 << 20;
 
+/// Most bytes of all files together: an exbibyte. A sparse file may claim eight of them.
+pub const MAX_BYTES: u64 = 1 << 60;
+
 /// Most bytes of text about what was left out.
 const MAX_NOTES: usize = 1 << 20;
 

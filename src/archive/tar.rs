@@ -30,6 +30,8 @@ pub(super) fn headers(member: &Member<'_>) -> Vec<u8> {
     set_path(&mut header, &path, &mut records);
     if member.kind == Kind::Link && header.set_link_name_literal(member.target).is_err() {
         text_record(&mut records, "linkpath", member.target);
+        // What fits of it, as every packer has it: bsdtar makes a file of a link without one.
+        header.as_old_mut().linkname = beginning(member.target);
     }
     if member.size > OCTAL_MAX {
         record(&mut records, "size", member.size.to_string().as_bytes());
@@ -63,15 +65,20 @@ fn set_path(header: &mut Header, path: &[u8], records: &mut Vec<u8>) {
     text_record(records, "path", path);
     // For readers that know no pax records; a slash at its end would make it a directory.
     if let Some(ustar) = header.as_ustar_mut() {
-        let mut name = [0; 100];
-        let length = path.len().min(name.len());
-        name[..length].copy_from_slice(&path[..length]);
-        if name[length - 1] == b'/' {
-            name[length - 1] = b'_';
-        }
-        ustar.name = name;
         ustar.prefix = [0; 155];
+        ustar.name = beginning(path);
+        if let [.., last @ b'/'] = &mut ustar.name {
+            *last = b'_';
+        }
     }
+}
+
+/// As much of `bytes` as a field takes.
+fn beginning<const SIZE: usize>(bytes: &[u8]) -> [u8; SIZE] {
+    let mut field = [0; SIZE];
+    let length = bytes.len().min(SIZE);
+    field[..length].copy_from_slice(&bytes[..length]);
+    field
 }
 
 fn finish(header: &mut Header, mode: u32) {

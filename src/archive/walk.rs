@@ -14,31 +14,39 @@ use std::os::unix::ffi::OsStrExt;
 use cap_std::fs::{Dir, Metadata, MetadataExt};
 use hmac_sha256::Hash;
 use rustix::fs::{Access, AtFlags, accessat};
+use rustix::io::Errno;
 
-use super::listing::{Entry, Listing, MAX_ENTRIES, MAX_NAMES, MAX_PATH, NO_PARENT, Notes};
+use super::listing::{
+    Entry, Listing, MAX_BYTES, MAX_ENTRIES, MAX_NAMES, MAX_PATH, NO_PARENT, Notes,
+};
 use super::listing::{name_length, write_path};
 use super::{Kind, open};
 
 /// Why there is no listing.
 #[derive(Debug)]
 pub enum WalkError {
-    /// More than [`MAX_ENTRIES`] entries, or more than [`MAX_NAMES`] bytes of names.
+    /// More than [`MAX_ENTRIES`] entries, [`MAX_NAMES`] bytes of names or [`MAX_BYTES`] of content.
     TooMany,
     /// A chosen path holds `..` or a NUL.
     BadPath,
     /// Nothing of what was chosen is there.
     Missing,
-    /// The directory itself cannot be read.
-    Root(io::Error),
+    /// The directory itself cannot be read, or the system has no descriptor or memory left.
+    Io(io::Error),
 }
 
 impl fmt::Display for WalkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            WalkError::TooMany => write!(f, "more than {MAX_ENTRIES} files and folders"),
+            WalkError::TooMany => {
+                write!(
+                    f,
+                    "more than {MAX_ENTRIES} files and folders, or more than an archive holds"
+                )
+            }
             WalkError::BadPath => f.write_str("a chosen path leads out of its directory"),
             WalkError::Missing => f.write_str("nothing of what was chosen is there"),
-            WalkError::Root(error) => write!(f, "directory: {error}"),
+            WalkError::Io(error) => write!(f, "directory: {error}"),
         }
     }
 }
@@ -48,7 +56,7 @@ impl std::error::Error for WalkError {}
 /// Lists everything beneath `root`. What cannot be part of an archive is noted in the listing.
 ///
 /// # Errors
-/// [`WalkError::TooMany`] and [`WalkError::Root`].
+/// [`WalkError::TooMany`] and [`WalkError::Io`].
 pub fn walk(root: &Dir) -> Result<Listing, WalkError> {
     Walk::new(root, Chosen::default(), MAX_ENTRIES).run(true)
 }
@@ -147,6 +155,7 @@ struct Walk<'a> {
     entries: Vec<Entry>,
     names: Vec<u8>,
     notes: Notes,
+    bytes: u64,
     left_out: usize,
     /// Chosen names that are not there.
     missing: usize,
@@ -165,6 +174,7 @@ impl<'a> Walk<'a> {
             entries: Vec::new(),
             names: Vec::new(),
             notes: Notes::default(),
+            bytes: 0,
             left_out: 0,
             missing: 0,
             waiting: Vec::new(),
@@ -174,10 +184,10 @@ impl<'a> Walk<'a> {
     }
 
     fn run(mut self, whole: bool) -> Result<Listing, WalkError> {
-        self.modified = self.root.dir_metadata().map_err(WalkError::Root)?.mtime();
+        self.modified = self.root.dir_metadata().map_err(WalkError::Io)?.mtime();
         let take = if whole { Take::All } else { Take::Part(0) };
         let at = At { dir: self.root, index: NO_PARENT, path: b"" };
-        self.read(&at, take)?.map_err(WalkError::Root)?;
+        self.read(&at, take)?.map_err(WalkError::Io)?;
         let mut path = Vec::new();
         while let Some(found) = self.waiting.pop() {
             let index = self.entries.len();
@@ -227,6 +237,9 @@ impl<'a> Walk<'a> {
             Err(error) => Err(error),
         };
         if let Err(error) = read {
+            if is_exhaustion(&error) {
+                return Err(WalkError::Io(error));
+            }
             self.notes.add(path, &format!("not all of it could be listed ({})", error.kind()));
         }
         Ok(())
@@ -302,6 +315,7 @@ impl<'a> Walk<'a> {
                 self.missing += 1;
                 "there is no such file or folder".to_owned()
             }
+            Err(Left::Error(error)) if is_exhaustion(&error) => return Err(WalkError::Io(error)),
             Err(Left::Error(error)) => format!("could not be opened ({})", error.kind()),
             Err(Left::Special) => "neither a file nor a folder".to_owned(),
             Err(Left::LongPath) => format!("its path is longer than {MAX_PATH} bytes"),
@@ -320,7 +334,10 @@ impl<'a> Walk<'a> {
         take: Take,
     ) -> Result<(), WalkError> {
         let start = self.names.len();
-        if start + name.len() + target.len() > MAX_NAMES {
+        if metadata.is_file() {
+            self.bytes = self.bytes.saturating_add(metadata.size());
+        }
+        if self.bytes > MAX_BYTES || start + name.len() + target.len() > MAX_NAMES {
             return Err(WalkError::TooMany);
         }
         self.names.extend_from_slice(name);
@@ -342,6 +359,12 @@ impl<'a> Walk<'a> {
         self.waiting.push(Found { entry, inode: metadata.ino(), take });
         Ok(())
     }
+}
+
+/// Whether it is this process that lacks something, and no member's fault.
+fn is_exhaustion(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 /// Why something is left out.

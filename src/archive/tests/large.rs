@@ -120,22 +120,6 @@ fn seventy_thousand_members_are_counted_by_all() {
     check(&scratch, &archive);
 }
 
-#[test]
-fn sixty_five_thousand_five_hundred_and_thirty_four_members_need_no_zip64() {
-    let end = |count: usize| {
-        let scratch = Scratch::new();
-        for index in 0..count {
-            File::create(scratch.tree().join(format!("{index}"))).unwrap();
-        }
-        let archive = pack(&scratch, Format::Zip);
-        let range = archive.length() - 42..archive.length();
-        let (bytes, _) = read_range(&scratch, &archive, range, 64);
-        (bytes[..4] == *b"PK\x06\x07", bytes[30..32].to_vec())
-    };
-    assert_eq!(end(65_534), (false, vec![0xFE, 0xFF]));
-    assert_eq!(end(65_535), (true, vec![0xFF, 0xFF]));
-}
-
 /// All of it through every program: some 20 GiB are read.
 #[test]
 fn six_gib_and_seventy_thousand_members_pass_every_program() {

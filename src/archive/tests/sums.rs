@@ -2,7 +2,7 @@
 //! that are not what was listed.
 
 use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::sync::Arc;
 
 use super::super::{Archive, Format, is_pause, walk};
@@ -63,6 +63,23 @@ fn a_resumed_stream_reads_only_what_it_did_not_send() {
     assert!(pauses >= 1);
     let content = 12 * MIB - reader.extra_read();
     assert!((3 * MIB - 1024..=3 * MIB).contains(&content), "{content}");
+}
+
+/// As the body of an answer is copied: a pause ends one copy, and the next one goes on.
+#[test]
+fn a_pause_costs_io_copy_no_byte() {
+    let scratch = one_file(11 * MIB);
+    let whole = read_whole(&scratch, &pack(&scratch, Format::Zip));
+    let archive = pack(&scratch, Format::Zip);
+    let start = 9 * MIB;
+    let reader = reader(&scratch, &archive, start..archive.length());
+    let mut source = BufReader::with_capacity(256 << 10, reader);
+    let (mut bytes, mut pauses) = (Vec::new(), 0);
+    while let Err(error) = std::io::copy(&mut source, &mut bytes) {
+        assert!(is_pause(&error));
+        pauses += 1;
+    }
+    assert!(bytes == whole[start as usize..] && pauses > 0);
 }
 
 #[test]

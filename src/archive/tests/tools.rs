@@ -91,6 +91,9 @@ pub(super) fn members(archive: &Archive) -> String {
             Format::Zip => zip_path(member.path).into_owned(),
             Format::Tar => member.path.to_vec(),
         };
+        assert!(
+            !name.starts_with(b"/") && !name.split(|&byte| byte == b'/').any(|name| name == b"..")
+        );
         let slash = if member.kind == Kind::Directory { "2f" } else { "" };
         let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
         text.push_str(&format!("{name}{slash} {}\n", member.size));

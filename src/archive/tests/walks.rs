@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::super::walk::walk_within;
 use super::super::{Archive, Format, Kind, Listing, WalkError, walk, walk_paths};
 use super::tree::Scratch;
-use super::{pack, read_whole};
+use super::{FORMATS, pack, read_whole};
 
 fn paths(listing: &Listing) -> Vec<String> {
     let mut path = Vec::new();
@@ -114,7 +114,7 @@ fn what_may_not_be_read_is_listed() {
     let secret = scratch.file("secret", b"2");
     let closed = scratch.directory("closed");
     for path in [&secret, &closed] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
     }
     if fs::read(&secret).is_ok() {
         eprintln!("skipped: this user may read everything");
@@ -137,6 +137,21 @@ fn the_bound_counts_everything() {
     assert!(matches!(walk_within(&scratch.dir(), 11), Err(WalkError::TooMany)));
 }
 
+#[test]
+fn files_that_claim_more_than_there_is_are_too_many() {
+    let scratch = Scratch::new();
+    let claim = |name: &str| {
+        let file = fs::File::create(scratch.tree().join(name)).unwrap();
+        // As much as the file system lets a file claim: 16 TiB on ext4, 8 EiB on tmpfs and XFS.
+        (32..63).rev().any(|bits| file.set_len(1 << bits).is_ok())
+    };
+    assert!(["a", "b", "c"].into_iter().all(claim));
+    match walk(&scratch.dir()) {
+        Ok(listing) => assert!(Archive::new(listing, Format::Zip).length() > 3 << 32),
+        Err(error) => assert!(matches!(error, WalkError::TooMany), "{error}"),
+    }
+}
+
 /// 5,000 directories, one in the other: longer than any path that can be opened.
 #[test]
 fn a_deep_tree_ends_where_paths_end_and_says_so() {
@@ -146,12 +161,16 @@ fn a_deep_tree_ends_where_paths_end_and_says_so() {
         dir.create_dir("d").unwrap();
         dir = dir.open_dir("d").unwrap();
     }
+    let work = move || {
+        assert_eq!(walk(&scratch.dir()).unwrap().len(), 2048);
+        for format in FORMATS {
+            let text = skipped(&scratch, format);
+            assert!(text.contains("d: its path is longer than 4095 bytes"), "{text}");
+        }
+    };
     // A worker's stack.
-    let root = scratch.dir();
-    let walker = std::thread::Builder::new().stack_size(256 << 10);
-    let listing = walker.spawn(move || walk(&root).unwrap()).unwrap().join().unwrap();
-    assert_eq!(listing.len(), 2048);
-    assert!(skipped(&scratch, Format::Tar).contains("its path is longer than 4095 bytes"));
+    let worker = std::thread::Builder::new().stack_size(256 << 10);
+    worker.spawn(work).unwrap().join().unwrap();
 }
 
 #[test]
