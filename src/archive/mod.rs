@@ -4,6 +4,7 @@
 //! arithmetic alone; [`ArchiveReader`] yields the bytes from any position and opens a member only
 //! when it gets there. Nothing is compressed and nothing is written to disk.
 
+mod chosen;
 pub mod layout;
 pub mod listing;
 mod names;

@@ -54,8 +54,8 @@ fn beneath(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<Owned
     }
 }
 
-/// The same with openat(2) only: names come from a directory's entries and from [`super::walk`],
-/// none is `..` and none is followed, so no step leads upwards.
+/// The same with openat(2) only: no name is `..` and none is followed, so no step leads
+/// upwards.
 fn step_by_step(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let through = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut above: Option<OwnedFd> = None;

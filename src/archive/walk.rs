@@ -5,7 +5,6 @@
 //! walk by the names' bytes, so that a directory's own mode and time can be set once its members
 //! are unpacked.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
@@ -16,6 +15,7 @@ use hmac_sha256::Hash;
 use rustix::fs::{Access, AtFlags, accessat};
 use rustix::io::Errno;
 
+use super::chosen::{Chosen, Take};
 use super::listing::{
     Entry, Listing, MAX_BYTES, MAX_ENTRIES, MAX_NAMES, MAX_PATH, NO_PARENT, Notes,
 };
@@ -79,52 +79,6 @@ pub fn walk_paths(root: &Dir, paths: &[String]) -> Result<Listing, WalkError> {
         whole |= chosen.add(path)?;
     }
     Walk::new(root, chosen, MAX_ENTRIES).run(whole)
-}
-
-/// The chosen paths as a tree of names. One without children is taken whole.
-#[derive(Debug, Default)]
-struct Chosen {
-    /// By node and name, the node below; 0 is the root.
-    below: BTreeMap<(u32, Vec<u8>), u32>,
-    /// Whether each node is taken whole.
-    whole: Vec<bool>,
-}
-
-impl Chosen {
-    /// Adds `path`; true if it is the root.
-    fn add(&mut self, path: &str) -> Result<bool, WalkError> {
-        if self.whole.is_empty() {
-            self.whole.push(false);
-        }
-        let mut node = 0;
-        for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
-            if name == ".." || name.contains('\0') {
-                return Err(WalkError::BadPath);
-            }
-            let next = self.whole.len() as u32;
-            node = *self.below.entry((node, name.as_bytes().to_vec())).or_insert(next);
-            if node == next {
-                self.whole.push(false);
-            }
-        }
-        self.whole[node as usize] = true;
-        Ok(node == 0)
-    }
-
-    fn names(&self, node: u32) -> impl Iterator<Item = (&[u8], Take)> {
-        let below = self.below.range((node, Vec::new())..(node + 1, Vec::new()));
-        below.map(|((_, name), &node)| {
-            (&name[..], if self.whole[node as usize] { Take::All } else { Take::Part(node) })
-        })
-    }
-}
-
-/// What of a directory is listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Take {
-    All,
-    /// What the chosen paths name below this node.
-    Part(u32),
 }
 
 /// An entry that is found and not yet listed.

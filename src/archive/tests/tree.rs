@@ -157,7 +157,8 @@ pub(crate) fn plant(nodes: &[Node]) -> Scratch {
         made.push((path, node));
     }
     for (path, node) in made.iter().rev() {
-        set(path, node.mode, node.seconds, node.nanoseconds);
+        let mode = if node.content.is_none() { node.mode | 0o700 } else { node.mode };
+        set(path, mode, node.seconds, node.nanoseconds);
     }
     scratch
 }
