@@ -5,6 +5,7 @@
 //! [`replay`], [`http`]) → [`delivery`], and back.
 
 pub mod acceptor;
+pub mod archive;
 pub mod cli;
 pub mod clock;
 pub mod config;

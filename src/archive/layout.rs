@@ -1,0 +1,354 @@
+//! Where each byte of an archive comes from: a function of the listing, computed once and without
+//! opening a file.
+//!
+//! ```text
+//! zip: (local header, content, data descriptor) for each member, (record) for each member, end
+//! tar: (headers, content, padding) for each member, end
+//! ```
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use super::listing::{Entry, Kind, Listing, Member, NO_PARENT, Notes};
+use super::names::{one_line, zip_path};
+use super::sums::Sums;
+use super::zip::Step;
+use super::{tar, zip};
+
+/// The name of the member that lists what was left out.
+pub const SKIPPED: &str = ".winglet-skipped.txt";
+
+/// How members are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// DEFLATE in stored blocks, ZIP64 if sizes or counts need it, no links.
+    Zip,
+    /// ustar with pax records.
+    Tar,
+}
+
+impl Format {
+    /// The end of a file's name, without the dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Format::Zip => "zip",
+            Format::Tar => "tar",
+        }
+    }
+}
+
+/// A piece of the archive that has one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// What stands before a member's content.
+    Head(usize),
+    /// A member's content, as the format encodes it.
+    Content(usize),
+    /// What stands after a member's content.
+    Tail(usize),
+    /// A member's record in a zip's central directory.
+    Record(usize),
+    /// What stands at the end of the archive.
+    End,
+}
+
+/// A position in the archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) part: Part,
+    /// Bytes from the part's beginning.
+    pub(super) offset: u64,
+}
+
+/// A listing laid out as one stream, and the CRCs that its readers have come to know.
+#[derive(Debug)]
+pub struct Archive {
+    listing: Listing,
+    format: Format,
+    /// Where each member begins; last, where all members end.
+    starts: Vec<u64>,
+    /// Where each member's record begins within the central directory; last, its length. Zip only.
+    records: Vec<u64>,
+    /// Members in the central directory.
+    count: u64,
+    pub(super) sums: Sums,
+    /// The content of the last member, if not empty.
+    skipped: Vec<u8>,
+    length: u64,
+    tag: u64,
+}
+
+impl Archive {
+    /// Lays `listing` out. If something was left out, a last member says so.
+    pub fn new(mut listing: Listing, format: Format) -> Archive {
+        let tag = listing.tag(format);
+        let skipped = notes(&listing, format).into_text().into_bytes();
+        if !skipped.is_empty() {
+            add_skipped(&mut listing, skipped.len() as u64);
+        }
+        let sums = Sums::new(if format == Format::Zip { listing.len() } else { 0 });
+        if format == Format::Zip && !skipped.is_empty() {
+            sums.set(listing.len() - 1, crc32fast::hash(&skipped));
+        }
+        let mut archive = Archive {
+            listing,
+            format,
+            starts: Vec::new(),
+            records: Vec::new(),
+            count: 0,
+            sums,
+            skipped,
+            length: 0,
+            tag,
+        };
+        archive.lay_out();
+        archive
+    }
+
+    fn lay_out(&mut self) {
+        let is_zip = self.format == Format::Zip;
+        let members = self.listing.len();
+        let mut starts = Vec::with_capacity(members + 1);
+        let mut records = Vec::with_capacity(if is_zip { members + 1 } else { 0 });
+        let (mut position, mut record) = (0, 0);
+        let (mut path, mut bytes) = (Vec::new(), Vec::new());
+        for index in 0..members {
+            starts.push(position);
+            let member = self.listing.member(index, &mut path);
+            if is_zip {
+                records.push(record);
+                if member.kind == Kind::Link {
+                    continue;
+                }
+                self.count += 1;
+                record += zip::record(&member, 0, position).len() as u64;
+            }
+            bytes.clear();
+            self.head(&member, &mut bytes);
+            position += bytes.len() as u64 + self.content_length(index) + self.tail_length(index);
+        }
+        starts.push(position);
+        if is_zip {
+            records.push(record);
+        }
+        (self.starts, self.records) = (starts, records);
+        self.length = position + record + self.part_length(Part::End);
+    }
+
+    /// Bytes of the whole archive.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// A strong validator: changes with the listing and the format.
+    pub fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    /// The newest modification among the members, seconds since the epoch.
+    pub fn modified(&self) -> u64 {
+        u64::try_from(self.listing.modified).unwrap_or(0)
+    }
+
+    /// Zip or tar.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Files, directories and links, and the list of what was left out.
+    pub fn members(&self) -> usize {
+        self.listing.len()
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn memory(&self) -> usize {
+        self.listing.memory()
+            + (self.starts.capacity() + self.records.capacity()) * size_of::<u64>()
+            + self.sums.memory()
+            + self.skipped.capacity()
+    }
+
+    pub(super) fn member<'a>(&'a self, index: usize, path: &'a mut Vec<u8>) -> Member<'a> {
+        self.listing.member(index, path)
+    }
+
+    /// Kind and size of a member, without its path.
+    pub(super) fn file_size(&self, index: usize) -> Option<u64> {
+        let entry = &self.listing.entries[index];
+        (entry.kind() == Kind::File).then_some(entry.size)
+    }
+
+    /// The content of a member that is no file on disk.
+    pub(super) fn text(&self, index: usize) -> Option<&[u8]> {
+        (!self.skipped.is_empty() && index + 1 == self.listing.len()).then_some(&self.skipped)
+    }
+
+    /// The part that `position` lies in; the end of the last one from the archive's length on.
+    pub(super) fn locate(&self, position: u64) -> Place {
+        let members_end = self.starts[self.listing.len()];
+        if position < members_end {
+            // The last member that begins here or before: those without a byte are passed over.
+            let index = self.starts.partition_point(|&start| start <= position) - 1;
+            let mut place =
+                Place { part: Part::Head(index), offset: position - self.starts[index] };
+            loop {
+                let length = self.part_length(place.part);
+                if place.offset < length {
+                    return place;
+                }
+                place = Place { part: self.next(place.part), offset: place.offset - length };
+            }
+        }
+        let position = position - members_end;
+        let records_end = self.records.last().copied().unwrap_or(0);
+        if position < records_end {
+            let index = self.records.partition_point(|&start| start <= position) - 1;
+            return Place { part: Part::Record(index), offset: position - self.records[index] };
+        }
+        Place { part: Part::End, offset: position - records_end }
+    }
+
+    /// The part after `part`. Nothing comes after the end.
+    pub(super) fn next(&self, part: Part) -> Part {
+        let members = self.listing.len();
+        match part {
+            Part::Head(index) => Part::Content(index),
+            Part::Content(index) => Part::Tail(index),
+            Part::Tail(index) if index + 1 < members => Part::Head(index + 1),
+            Part::Tail(_) if self.format == Format::Zip => Part::Record(0),
+            Part::Record(index) if index + 1 < members => Part::Record(index + 1),
+            Part::Tail(_) | Part::Record(_) | Part::End => Part::End,
+        }
+    }
+
+    /// Bytes of `part`.
+    pub(super) fn part_length(&self, part: Part) -> u64 {
+        match part {
+            Part::Head(index) => {
+                let whole = self.starts[index + 1] - self.starts[index];
+                whole - self.content_length(index) - self.tail_length(index)
+            }
+            Part::Content(index) => self.content_length(index),
+            Part::Tail(index) => self.tail_length(index),
+            Part::Record(index) => self.records[index + 1] - self.records[index],
+            Part::End => match self.format {
+                Format::Zip => self.zip_end().len() as u64,
+                Format::Tar => tar::END,
+            },
+        }
+    }
+
+    fn content_length(&self, index: usize) -> u64 {
+        match (self.file_size(index), self.format) {
+            (None, _) => 0,
+            (Some(size), Format::Zip) => zip::content_length(size),
+            (Some(size), Format::Tar) => size,
+        }
+    }
+
+    fn tail_length(&self, index: usize) -> u64 {
+        match (self.file_size(index), self.format) {
+            (None, _) => 0,
+            (Some(size), Format::Zip) => zip::descriptor_length(size),
+            (Some(size), Format::Tar) => tar::padding(size),
+        }
+    }
+
+    /// What stands at `position` of the content of the file `index`.
+    pub(super) fn step(&self, index: usize, position: u64) -> Step {
+        let size = self.file_size(index).unwrap_or(0);
+        match self.format {
+            Format::Zip => zip::step(size, position),
+            Format::Tar => Step::Data { offset: position, length: size - position },
+        }
+    }
+
+    /// The member whose CRC is part of `part`.
+    pub(super) fn needs_sum(&self, part: Part) -> Option<usize> {
+        match part {
+            Part::Tail(index) | Part::Record(index) if self.format == Format::Zip => {
+                self.file_size(index).map(|_| index)
+            }
+            _ => None,
+        }
+    }
+
+    /// The bytes of any part but content, into `bytes`.
+    pub(super) fn render(&self, part: Part, crc: u32, path: &mut Vec<u8>, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        match part {
+            Part::Content(_) => {}
+            _ if self.part_length(part) == 0 => {}
+            Part::Head(index) => self.head(&self.listing.member(index, path), bytes),
+            Part::Tail(index) => match self.format {
+                Format::Zip => *bytes = zip::descriptor(&self.listing.member(index, path), crc),
+                Format::Tar => bytes.resize(self.tail_length(index) as usize, 0),
+            },
+            Part::Record(index) => {
+                let member = self.listing.member(index, path);
+                *bytes = zip::record(&member, crc, self.starts[index]);
+            }
+            Part::End => match self.format {
+                Format::Zip => *bytes = self.zip_end(),
+                Format::Tar => bytes.resize(tar::END as usize, 0),
+            },
+        }
+    }
+
+    fn head(&self, member: &Member<'_>, bytes: &mut Vec<u8>) {
+        *bytes = match self.format {
+            Format::Zip => zip::local_header(member),
+            Format::Tar => tar::headers(member),
+        };
+    }
+
+    fn zip_end(&self) -> Vec<u8> {
+        let length = self.records.last().copied().unwrap_or(0);
+        zip::end(self.count, length, self.starts[self.listing.len()])
+    }
+}
+
+/// What the walk noted, and what this format cannot hold.
+fn notes(listing: &Listing, format: Format) -> Notes {
+    let mut notes = listing.notes.clone();
+    if format == Format::Zip {
+        let mut path = Vec::new();
+        for index in 0..listing.len() {
+            let member = listing.member(index, &mut path);
+            if member.kind == Kind::Link {
+                let target = one_line(member.target);
+                notes.add(member.path, &format!("a symbolic link to {target}"));
+            } else if let Cow::Owned(name) = zip_path(member.path) {
+                notes.add(member.path, &format!("stored as {}", one_line(&name)));
+            }
+        }
+    }
+    notes
+}
+
+/// Adds the last member under a name that no other one has.
+fn add_skipped(listing: &mut Listing, size: u64) {
+    let mut path = Vec::new();
+    let taken: BTreeSet<Vec<u8>> = (0..listing.len())
+        .filter(|&index| listing.entries[index].parent == NO_PARENT)
+        .map(|index| listing.member(index, &mut path).path.to_vec())
+        .filter(|path| path.starts_with(b".winglet-skipped"))
+        .collect();
+    let mut name = SKIPPED.to_owned();
+    let mut number = 1;
+    while taken.contains(name.as_bytes()) {
+        number += 1;
+        name = format!(".winglet-skipped-{number}.txt");
+    }
+    let start = listing.names.len() as u32;
+    listing.names.extend_from_slice(name.as_bytes());
+    listing.entries.push(Entry {
+        parent: NO_PARENT,
+        name: start,
+        path_length: name.len() as u16,
+        mode: 0o100_644,
+        nanoseconds: 0,
+        size,
+        seconds: listing.modified,
+    });
+}

@@ -1,0 +1,215 @@
+//! What a directory holds, as one walk found it. An archive is a function of this and of the
+//! files' contents.
+//!
+//! A listing may have 200,000 entries and several may be kept, so an entry is 32 bytes and its name,
+//! without the directories above it, lies in one arena.
+
+use hmac_sha256::Hash;
+use rustix::fs::FileType;
+
+use super::layout::Format;
+use super::names::one_line;
+
+/// Most entries that a listing has, what was left out included.
+pub const MAX_ENTRIES: usize = 200_000;
+
+/// Longest path of a member in bytes: what one system call takes (`PATH_MAX` less its NUL).
+pub const MAX_PATH: usize = 4095;
+
+/// Most bytes of names and link targets in a listing.
+pub const MAX_NAMES: usize = 32 << 20;
+
+/// Most bytes of all files together: an exbibyte. A sparse file may claim eight of them.
+pub const MAX_BYTES: u64 = 1 << 60;
+
+/// Most bytes of text about what was left out.
+const MAX_NOTES: usize = 1 << 20;
+
+/// To be counted up whenever an archive of the same listing gets other bytes: no client may join the
+/// halves of two layouts.
+const LAYOUT: u8 = 1;
+
+/// The parent of what lies in the listed directory itself.
+pub(super) const NO_PARENT: u32 = u32::MAX;
+
+/// What a member is. Nothing else is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+}
+
+/// One file, directory or link.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    /// Index of its directory, or [`NO_PARENT`].
+    pub(super) parent: u32,
+    /// Where its name begins in the arena; a link's target follows it.
+    pub(super) name: u32,
+    /// Bytes of its path from the listed directory. The name's length follows from its parent's.
+    pub(super) path_length: u16,
+    /// `st_mode`: a type that [`Kind`] knows, and the permissions.
+    pub(super) mode: u16,
+    pub(super) nanoseconds: u32,
+    /// Of a file its bytes, of a link the bytes of its target, of a directory 0.
+    pub(super) size: u64,
+    pub(super) seconds: i64,
+}
+
+impl Entry {
+    pub(super) fn kind(&self) -> Kind {
+        match FileType::from_raw_mode(self.mode.into()) {
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => Kind::Link,
+            _ => Kind::File,
+        }
+    }
+}
+
+/// An entry with its path and target.
+#[derive(Clone, Copy, Debug)]
+pub struct Member<'a> {
+    /// From the listed directory; no `/` at either end, no `..`.
+    pub path: &'a [u8],
+    /// File, directory or link.
+    pub kind: Kind,
+    /// `st_mode`, type and permissions.
+    pub mode: u16,
+    /// Bytes of content; 0 of anything but a file.
+    pub size: u64,
+    /// Last modification, seconds since the epoch.
+    pub seconds: i64,
+    /// The part of a second after `seconds`, in nanoseconds.
+    pub nanoseconds: u32,
+    /// Where a link leads, as it says.
+    pub target: &'a [u8],
+}
+
+/// What a directory holds: every entry after its directory, names in the order of their bytes.
+#[derive(Debug)]
+pub struct Listing {
+    pub(super) entries: Vec<Entry>,
+    pub(super) names: Vec<u8>,
+    pub(super) notes: Notes,
+    /// A hash of all of it, inodes included.
+    pub(super) digest: [u8; 32],
+    /// The newest modification in it, seconds since the epoch.
+    pub(super) modified: i64,
+}
+
+impl Listing {
+    /// How many files, directories and links there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// A strong validator of the archive in `format`: changes if a name, size, mode, time or inode
+    /// does.
+    pub fn tag(&self, format: Format) -> u64 {
+        let mut hash = Hash::new();
+        hash.update(self.digest);
+        hash.update(format.extension());
+        hash.update([LAYOUT]);
+        let mut tag = [0; 8];
+        tag.copy_from_slice(&hash.finalize()[..8]);
+        u64::from_le_bytes(tag)
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn memory(&self) -> usize {
+        size_of::<Listing>()
+            + self.entries.capacity() * size_of::<Entry>()
+            + self.names.capacity()
+            + self.notes.text.capacity()
+    }
+
+    /// Entry `index`, its path written into `path`.
+    pub fn member<'a>(&'a self, index: usize, path: &'a mut Vec<u8>) -> Member<'a> {
+        let entry = &self.entries[index];
+        write_path(&self.entries, &self.names, index, path);
+        let kind = entry.kind();
+        let target = match kind {
+            Kind::Link => {
+                let from = entry.name as usize + name_length(&self.entries, entry);
+                &self.names[from..from + entry.size as usize]
+            }
+            _ => &[],
+        };
+        Member {
+            path,
+            kind,
+            mode: entry.mode,
+            size: if kind == Kind::File { entry.size } else { 0 },
+            seconds: entry.seconds,
+            nanoseconds: entry.nanoseconds,
+            target,
+        }
+    }
+}
+
+/// Writes the path of entry `index` into `path`, from its end to its beginning.
+pub(super) fn write_path(entries: &[Entry], names: &[u8], index: usize, path: &mut Vec<u8>) {
+    let mut entry = &entries[index];
+    path.clear();
+    path.resize(entry.path_length.into(), b'/');
+    loop {
+        let length = name_length(entries, entry);
+        let (name, end) = (entry.name as usize, usize::from(entry.path_length));
+        path[end - length..end].copy_from_slice(&names[name..name + length]);
+        if entry.parent == NO_PARENT {
+            return;
+        }
+        entry = &entries[entry.parent as usize];
+    }
+}
+
+pub(super) fn name_length(entries: &[Entry], entry: &Entry) -> usize {
+    let above = match entry.parent {
+        NO_PARENT => 0,
+        parent => usize::from(entries[parent as usize].path_length) + 1,
+    };
+    usize::from(entry.path_length) - above
+}
+
+/// What is not in the archive and why, for the person who unpacks it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Notes {
+    text: String,
+    /// Lines that did not fit.
+    unnamed: u64,
+}
+
+impl Notes {
+    pub(super) fn add(&mut self, path: &[u8], reason: &str) {
+        let line = format!("{}: {reason}\n", one_line(path));
+        if self.unnamed == 0 && self.text.len() + line.len() <= MAX_NOTES {
+            self.text.push_str(&line);
+        } else {
+            self.unnamed += 1;
+        }
+    }
+
+    /// The text; empty if there is nothing to tell.
+    pub(super) fn into_text(self) -> String {
+        let mut text = self.text;
+        if !text.is_empty() {
+            text.insert_str(
+                0,
+                "These are not in the archive, or not as they are on the server:\n\n",
+            );
+        }
+        if self.unnamed > 0 {
+            text.push_str(&format!("and {} more\n", self.unnamed));
+        }
+        text
+    }
+}

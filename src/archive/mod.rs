@@ -1,0 +1,24 @@
+//! Many files as one stream whose length is known before its first byte.
+//!
+//! [`walk`](walk::walk) lists a directory; [`Archive`] lays the listing out as a zip or a tar by
+//! arithmetic alone; [`ArchiveReader`] yields the bytes from any position and opens a member only
+//! when it gets there. Nothing is compressed and nothing is written to disk.
+
+mod chosen;
+pub mod layout;
+pub mod listing;
+mod names;
+mod open;
+pub mod reader;
+mod sums;
+mod tar;
+pub mod walk;
+mod zip;
+
+#[cfg(test)]
+mod tests;
+
+pub use layout::{Archive, Format};
+pub use listing::{Kind, Listing};
+pub use reader::{ArchiveReader, is_pause};
+pub use walk::{WalkError, walk, walk_paths};

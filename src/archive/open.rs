@@ -1,0 +1,102 @@
+//! Opens members beneath the listed directory, and never through a symbolic link.
+//!
+//! A server's user may swap a directory for a link between the walk and the read. cap-std's own
+//! open follows links that stay beneath; here each one is refused, so that a member is what its
+//! path says or nothing.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use cap_std::fs::Dir;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
+
+/// NONBLOCK, NOCTTY: a planted FIFO must not hang the worker, nor a terminal become ours.
+const FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY);
+
+/// Opens the directory `path` beneath `root`.
+///
+/// # Errors
+/// What the system says; `ELOOP` or `ENOTDIR` if a link is in the way.
+pub(super) fn directory(root: &Dir, path: &[u8]) -> io::Result<Dir> {
+    let fd = beneath(root.as_fd(), path, FLAGS | OFlags::DIRECTORY)?;
+    Ok(Dir::from_std_file(File::from(fd)))
+}
+
+/// Opens the file `path` beneath `root`, which was listed with `size` bytes.
+///
+/// # Errors
+/// What the system says, and [`changed`] if it is now another kind of file or a shorter one.
+pub(super) fn file(root: &Dir, path: &[u8], size: u64) -> io::Result<File> {
+    let file = File::from(beneath(root.as_fd(), path, FLAGS)?);
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.len() >= size { Ok(file) } else { Err(changed()) }
+}
+
+/// The error of a file that is not what was listed.
+pub(super) fn changed() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "shorter than listed, or no regular file any more")
+}
+
+fn beneath(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match openat2(root, path, flags, Mode::empty(), resolve) {
+        // Linux before 5.6, or a seccomp filter that does not know the call.
+        Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => Ok(step_by_step(root, path, flags)?),
+        result => Ok(result?),
+    }
+}
+
+/// The same with openat(2) only: no name is `..` and none is followed, so no step leads
+/// upwards.
+fn step_by_step(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let through = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut above: Option<OwnedFd> = None;
+    let mut names = path.split(|&byte| byte == b'/').peekable();
+    while let Some(name) = names.next() {
+        let name = OsStr::from_bytes(name);
+        if name == ".." || name.is_empty() {
+            return Err(Errno::NOENT);
+        }
+        let at = above.as_ref().map_or(root, OwnedFd::as_fd);
+        let flags = if names.peek().is_some() { through } else { flags };
+        above = Some(openat(at, name, flags, Mode::empty())?);
+    }
+    above.ok_or(Errno::NOENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::tree::Scratch;
+    use super::*;
+
+    #[test]
+    fn no_link_is_followed_with_or_without_openat2() {
+        let scratch = Scratch::new();
+        scratch.file("a/b/plain", b"12345");
+        scratch.link("a/up", "..");
+        scratch.link("a/link", "b");
+        scratch.link("a/b/file", "plain");
+        scratch.fifo("a/fifo");
+        let root = scratch.dir();
+        for path in ["a/link/plain", "a/up/a/b/plain", "a/b/file", "a/../../out", "/etc/passwd"] {
+            assert!(file(&root, path.as_bytes(), 0).is_err(), "{path}");
+            assert!(step_by_step(root.as_fd(), path.as_bytes(), FLAGS).is_err(), "{path} by steps");
+        }
+        assert!(directory(&root, b"a/link").is_err());
+        assert!(directory(&root, b"a/b").is_ok());
+        assert!(step_by_step(root.as_fd(), b"a/b/plain", FLAGS).is_ok());
+        assert!(file(&root, b"a/b/plain", 5).is_ok());
+        for (path, size) in [("a/b/plain", 6), ("a/fifo", 0), ("a/b", 0)] {
+            let error = file(&root, path.as_bytes(), size).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{path}");
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The bytes of an archive from any position on, as a [`Read`] that `std::io::copy` takes.
+//!
+//! A member is opened when its first byte is due and one is open at a time. A zip wants the CRC of
+//! each member after its content and again in the central directory. What this reader sends is
+//! summed as it passes; the CRC of what it did not send is read when it is due, and no sooner.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::{error, fmt};
+
+use cap_std::fs::Dir;
+
+use super::layout::{Archive, Format, Part};
+use super::names::one_line;
+use super::open;
+use super::sums::Running;
+use super::zip::Step;
+
+/// Most bytes that one call reads of files beyond what it returns.
+const CALL: u64 = 4 << 20;
+
+/// What opening a member counts for in [`CALL`]: 64 files, and on a cold disk half a second.
+const OPENING: u64 = CALL / 64;
+
+/// Bytes of one read for a CRC.
+const CHUNK: u64 = 256 << 10;
+
+/// Why a call returned nothing although there is more: it has done its share of work.
+#[derive(Debug)]
+struct Pause;
+
+impl fmt::Display for Pause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("more has to be read before the next byte is known")
+    }
+}
+
+impl error::Error for Pause {}
+
+/// Whether `error` only asks to be called again, once others had their turn.
+pub fn is_pause(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Pause>())
+}
+
+/// Reads a range of an archive.
+///
+/// # Errors
+/// [`Read::read`] fails with an error for which [`is_pause`] holds when it has read 4 MiB for CRCs
+/// or opened 64 members without a byte to return: call again. Any other error means that a member
+/// is not what was listed or cannot be read, and the stream must be broken off; `UnexpectedEof` if
+/// it shrank. Messages name the member, for the log and not for the client.
+#[derive(Debug)]
+pub struct ArchiveReader {
+    archive: Arc<Archive>,
+    root: Arc<Dir>,
+    position: u64,
+    end: u64,
+    part: Part,
+    /// Bytes of `part` that are read.
+    offset: u64,
+    /// What `bytes` holds.
+    rendered: Option<Part>,
+    bytes: Vec<u8>,
+    path: Vec<u8>,
+    open: Option<(usize, File)>,
+    /// Of the member that was sent last.
+    sent: Option<Running>,
+    /// Of a member, or of its beginning, that was not sent.
+    unsent: Option<Running>,
+    /// CRCs of what this reader sent, if another reader's came first and differs.
+    own: BTreeMap<usize, u32>,
+    extra: u64,
+}
+
+impl ArchiveReader {
+    /// Reads `range` of `archive`, whose members lie beneath `root`. Nothing is opened yet.
+    pub fn new(archive: Arc<Archive>, root: Arc<Dir>, range: Range<u64>) -> ArchiveReader {
+        let place = archive.locate(range.start);
+        ArchiveReader {
+            end: range.end.min(archive.length()),
+            archive,
+            root,
+            position: range.start,
+            part: place.part,
+            offset: place.offset,
+            rendered: None,
+            bytes: Vec::new(),
+            path: Vec::new(),
+            open: None,
+            sent: None,
+            unsent: None,
+            own: BTreeMap::new(),
+            extra: 0,
+        }
+    }
+
+    /// The position in the archive of the next byte.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Bytes read of files so far for CRCs only, to be charged to the link.
+    pub fn extra_read(&self) -> u64 {
+        self.extra
+    }
+
+    /// Copies what is next; nothing if that was the end of a part.
+    fn fill(&mut self, buffer: &mut [u8], share: &mut Share) -> io::Result<usize> {
+        if self.offset == self.archive.part_length(self.part) {
+            self.part = self.archive.next(self.part);
+            self.offset = 0;
+            return Ok(0);
+        }
+        let count = match self.part {
+            Part::Content(index) => self.content(index, buffer, share)?,
+            part => {
+                self.render(part, share)?;
+                copy(&self.bytes[self.offset as usize..], buffer)
+            }
+        };
+        self.offset += count as u64;
+        Ok(count)
+    }
+
+    fn render(&mut self, part: Part, share: &mut Share) -> io::Result<()> {
+        if self.rendered == Some(part) {
+            return Ok(());
+        }
+        let crc = match self.archive.needs_sum(part) {
+            Some(index) => self.sum_of(index, share)?,
+            None => 0,
+        };
+        self.archive.render(part, crc, &mut self.path, &mut self.bytes);
+        self.rendered = Some(part);
+        Ok(())
+    }
+
+    fn content(&mut self, index: usize, buffer: &mut [u8], share: &mut Share) -> io::Result<usize> {
+        let (offset, length) = match self.archive.step(index, self.offset) {
+            Step::Frame(bytes, from) => return Ok(copy(&bytes[from..], buffer)),
+            Step::Data { offset, length } => (offset, length),
+        };
+        let wanted =
+            usize::try_from(length).map_or(buffer.len(), |length| length.min(buffer.len()));
+        let buffer = &mut buffer[..wanted];
+        let archive = Arc::clone(&self.archive);
+        let count = match archive.text(index) {
+            Some(text) => copy(&text[offset as usize..], buffer),
+            None => self.read_member(index, offset, buffer, share)?,
+        };
+        if archive.format() == Format::Zip {
+            self.add_sent(index, offset, &buffer[..count]);
+        }
+        Ok(count)
+    }
+
+    fn add_sent(&mut self, index: usize, offset: u64, bytes: &[u8]) {
+        let sent = self.sent.take().filter(|sent| sent.index == index && sent.at == offset);
+        let mut sent = sent.unwrap_or_else(|| Running::new(index, offset));
+        sent.add(bytes);
+        let is_whole = sent.from == 0 && Some(sent.at) == self.archive.file_size(index);
+        if !is_whole {
+            self.sent = Some(sent);
+            return;
+        }
+        let crc = sent.joined(None);
+        if self.archive.sums.set(index, crc) != crc {
+            self.own.insert(index, crc);
+        }
+    }
+
+    /// The CRC of a file.
+    fn sum_of(&mut self, index: usize, share: &mut Share) -> io::Result<u32> {
+        let size = self.archive.file_size(index).unwrap_or(0);
+        if size == 0 {
+            return Ok(0);
+        }
+        let known = self.own.get(&index).copied().or_else(|| self.archive.sums.get(index));
+        if let Some(crc) = known {
+            return Ok(crc);
+        }
+        let sent = self.sent.take_if(|sent| sent.index == index && sent.at == size);
+        let until = sent.as_ref().map_or(size, |sent| sent.from);
+        let unsent = self.unsent.take().filter(|unsent| unsent.index == index);
+        let mut unsent = unsent.unwrap_or_else(|| Running::new(index, 0));
+        let outcome = self.sum_until(&mut unsent, until, share);
+        if let Err(error) = outcome {
+            (self.sent, self.unsent) = (sent, Some(unsent));
+            return Err(error);
+        }
+        Ok(self.archive.sums.set(index, unsent.joined(sent.as_ref())))
+    }
+
+    fn sum_until(&mut self, sum: &mut Running, until: u64, share: &mut Share) -> io::Result<()> {
+        let mut chunk = vec![0; CHUNK.min(until - sum.at) as usize];
+        while sum.at < until {
+            let wanted = share.take((until - sum.at).min(CHUNK))?;
+            let chunk = &mut chunk[..wanted as usize];
+            let count = self.read_member(sum.index, sum.at, chunk, share)?;
+            self.extra += count as u64;
+            sum.add(&chunk[..count]);
+        }
+        Ok(())
+    }
+
+    /// Reads at least a byte of a member's file.
+    fn read_member(
+        &mut self,
+        index: usize,
+        offset: u64,
+        buffer: &mut [u8],
+        share: &mut Share,
+    ) -> io::Result<usize> {
+        let file = match self.open.take() {
+            Some((open, file)) if open == index => file,
+            _ => {
+                share.take(OPENING)?;
+                let member = self.archive.member(index, &mut self.path);
+                open::file(&self.root, member.path, member.size)
+                    .map_err(|error| named(member.path, &error))?
+            }
+        };
+        let (_, file) = self.open.insert((index, file));
+        loop {
+            match file.read_at(buffer, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(count) if count > 0 => return Ok(count),
+                result => {
+                    let error = result.err().unwrap_or_else(open::changed);
+                    return Err(named(self.archive.member(index, &mut self.path).path, &error));
+                }
+            }
+        }
+    }
+}
+
+impl Read for ArchiveReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end.saturating_sub(self.position)).unwrap_or(usize::MAX);
+        let wanted = left.min(buffer.len());
+        let mut share = Share { left: CALL };
+        let mut filled = 0;
+        while filled < wanted {
+            match self.fill(&mut buffer[filled..wanted], &mut share) {
+                Ok(count) => {
+                    filled += count;
+                    self.position += count as u64;
+                }
+                // It will come again when what precedes it is gone.
+                Err(_) if filled > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+/// What one call may still read beyond what it returns.
+struct Share {
+    left: u64,
+}
+
+impl Share {
+    /// Takes up to `wanted` bytes.
+    fn take(&mut self, wanted: u64) -> io::Result<u64> {
+        let granted = wanted.min(self.left);
+        if granted == 0 {
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, Pause));
+        }
+        self.left -= granted;
+        Ok(granted)
+    }
+}
+
+fn copy(from: &[u8], to: &mut [u8]) -> usize {
+    let count = from.len().min(to.len());
+    to[..count].copy_from_slice(&from[..count]);
+    count
+}
+
+fn named(path: &[u8], error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", one_line(path)))
+}

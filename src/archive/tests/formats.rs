@@ -1,0 +1,168 @@
+//! Archives as other programs read them: accepted, and unpacked to the tree they were made of.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::Stdio;
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use proptest::prelude::*;
+
+use super::super::{Format, Kind, Listing, walk};
+use super::tools::{check, has, run};
+use super::tree::{self, Scratch, noise, set};
+use super::{FORMATS, pack};
+
+/// A tree with what is hard about names, modes, times and sizes.
+fn hard_tree() -> Scratch {
+    let scratch = Scratch::new();
+    let long = |letter: &str| letter.repeat(99);
+    for (path, size) in [
+        ("quote\"'s", 1),
+        ("line\nbreak", 2),
+        ("日本語/ファイル.txt", 3),
+        (" spaces ", 4),
+        ("con|<>:*?", 5),
+        ("-rf", 6),
+        ("case", 7),
+        ("CASE", 8),
+        ("a\\b", 9),
+        ("deep/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17/18/19/20/end", 10),
+        ("empty file", 0),
+        ("large", 200_000),
+        ("block", 65_535),
+    ] {
+        scratch.file(path, &noise(size));
+    }
+    // A path of 300 bytes, one that ustar can split, and names of 100 and 255 bytes.
+    scratch.file(format!("{}/{}/{}x", long("a"), long("b"), long("c")), b"300");
+    scratch.file(format!("{}/{}", long("d"), long("e")), b"199");
+    scratch.directory(format!("{}/{}", long("a"), long("f")));
+    scratch.file("g".repeat(100), b"100");
+    scratch.file("h".repeat(255), b"255");
+    scratch.directory("empty directory");
+    scratch.link("link", "case");
+    scratch.link("long link", format!("./{}/../{}", long("i"), long("j")));
+    let run = scratch.file("run.sh", b"#!/bin/sh\n");
+    set(&run, 0o755, 1_700_000_001, 123_456_789);
+    let old = scratch.file("old", b"1980s");
+    set(&old, 0o400, 499_999_999, 0);
+    for (path, mode) in [("deep", 0o700), ("empty directory", 0o555), ("日本語", 0o755)] {
+        set(&scratch.tree().join(path), mode, 1_600_000_000, 500_000_000);
+    }
+    scratch
+}
+
+fn listing(path: &Path) -> Listing {
+    walk(&Dir::open_ambient_dir(path, ambient_authority()).unwrap()).unwrap()
+}
+
+/// Asserts that the tree at `unpacked` is the one at `original`, as far as `format` can say.
+fn assert_same(original: &Path, unpacked: &Path, format: Format) {
+    let (left, right) = (listing(original), listing(unpacked));
+    let (mut path, mut other) = (Vec::new(), Vec::new());
+    let in_archive = |listing: &Listing, index: usize| {
+        format == Format::Tar || listing.member(index, &mut Vec::new()).kind != Kind::Link
+    };
+    let mut rest = (0..right.len())
+        .filter(|&index| right.member(index, &mut Vec::new()).path != b".winglet-skipped.txt");
+    for index in (0..left.len()).filter(|&index| in_archive(&left, index)) {
+        let member = left.member(index, &mut path);
+        let name = String::from_utf8_lossy(member.path).into_owned();
+        let same =
+            right.member(rest.next().unwrap_or_else(|| panic!("{name} is missing")), &mut other);
+        assert_eq!(same.path, member.path);
+        assert_eq!((same.kind, same.size), (member.kind, member.size), "{name}");
+        assert_eq!(same.target, member.target, "{name}");
+        if member.kind != Kind::Link {
+            assert_eq!(same.mode, member.mode, "mode of {name}");
+            assert_eq!(same.seconds, member.seconds, "time of {name}");
+            let nanoseconds = if format == Format::Tar { member.nanoseconds } else { 0 };
+            assert_eq!(same.nanoseconds, nanoseconds, "time of {name}");
+        }
+        if member.kind == Kind::File {
+            let file = OsStr::from_bytes(member.path);
+            let read = |root: &Path| fs::read(root.join(file)).unwrap();
+            assert!(read(original) == read(unpacked), "content of {name}");
+        }
+    }
+    assert_eq!(rest.next(), None);
+}
+
+/// Unpacks with `tool` and compares.
+fn unpack(scratch: &Scratch, format: Format, tool: &str, arguments: &[&str]) {
+    if has(tool) {
+        let target = scratch.out(tool);
+        fs::create_dir(&target).unwrap();
+        let directory = target.to_str().unwrap();
+        let arguments: Vec<&str> =
+            arguments.iter().map(|&word| if word == "DIR" { directory } else { word }).collect();
+        run(tool, &arguments, Stdio::null());
+        assert_same(&scratch.tree(), &target, format);
+    }
+}
+
+#[test]
+fn a_hard_tree_is_accepted_and_unpacks_to_itself() {
+    let scratch = hard_tree();
+    let zip = check(&scratch, &pack(&scratch, Format::Zip));
+    // -^: control characters in names stay.
+    unpack(&scratch, Format::Zip, "unzip", &["-qq", "-^", &zip, "-d", "DIR"]);
+    let tar = check(&scratch, &pack(&scratch, Format::Tar));
+    unpack(&scratch, Format::Tar, "tar", &["-xpf", &tar, "-C", "DIR"]);
+    unpack(&scratch, Format::Tar, "bsdtar", &["-xpf", &tar, "-C", "DIR"]);
+}
+
+#[test]
+fn an_empty_directory_is_an_archive() {
+    let scratch = Scratch::new();
+    for format in FORMATS {
+        let archive = pack(&scratch, format);
+        assert_eq!(archive.length(), if format == Format::Zip { 22 } else { 1024 });
+        check(&scratch, &archive);
+    }
+}
+
+#[test]
+fn names_that_are_not_utf_8_are_kept_by_tar_and_spelt_by_zip() {
+    let scratch = Scratch::new();
+    let latin = |name: &[u8]| OsStr::from_bytes(name).to_owned();
+    scratch.file(latin(b"caf\xe9.txt"), b"short");
+    scratch.file(latin(&[&b"caf\xe9-"[..], &[b'x'; 200]].concat()), b"in a pax record");
+    scratch.link("link", latin(&[&b"\xff/"[..], &[b'y'; 150]].concat()));
+    check(&scratch, &pack(&scratch, Format::Zip));
+    let tar = check(&scratch, &pack(&scratch, Format::Tar));
+    unpack(&scratch, Format::Tar, "tar", &["-xpf", &tar, "-C", "DIR"]);
+    unpack(&scratch, Format::Tar, "bsdtar", &["-xpf", &tar, "-C", "DIR"]);
+}
+
+#[test]
+fn times_before_1970_and_after_2038_survive_a_tar() {
+    let scratch = Scratch::new();
+    for (name, seconds, nanoseconds) in [
+        ("before", -1_000_000_000, 250_000_000),
+        ("just before", -1, 0),
+        ("epoch", 0, 0),
+        ("after", 5_000_000_000, 1),
+        ("long after", 9_000_000_000, 0),
+    ] {
+        set(&scratch.file(name, b"x"), 0o644, seconds, nanoseconds);
+    }
+    check(&scratch, &pack(&scratch, Format::Zip));
+    let tar = check(&scratch, &pack(&scratch, Format::Tar));
+    unpack(&scratch, Format::Tar, "tar", &["-xpf", &tar, "-C", "DIR"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 40, ..Default::default() })]
+
+    #[test]
+    fn random_trees_are_accepted(nodes in tree::nodes(120)) {
+        let scratch = tree::plant(&nodes);
+        for format in FORMATS {
+            check(&scratch, &pack(&scratch, format));
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Trees on disk, packed, cut, joined and given to the programs that people unpack them with.
+
+mod cuts;
+mod formats;
+mod large;
+mod sums;
+mod tools;
+pub(super) mod tree;
+mod walks;
+
+use std::io::Read;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Archive, ArchiveReader, Format, is_pause, walk};
+use tree::Scratch;
+
+const FORMATS: [Format; 2] = [Format::Zip, Format::Tar];
+
+/// What `scratch` holds, laid out; no CRC is known yet.
+fn pack(scratch: &Scratch, format: Format) -> Arc<Archive> {
+    Arc::new(Archive::new(walk(&scratch.dir()).unwrap(), format))
+}
+
+fn reader(scratch: &Scratch, archive: &Arc<Archive>, range: Range<u64>) -> ArchiveReader {
+    ArchiveReader::new(Arc::clone(archive), Arc::new(scratch.dir()), range)
+}
+
+/// All bytes of `range`, read `step` at a time, and how often the reader paused.
+fn read_range(
+    scratch: &Scratch,
+    archive: &Arc<Archive>,
+    range: Range<u64>,
+    step: usize,
+) -> (Vec<u8>, usize) {
+    let (mut bytes, mut pauses) = (Vec::new(), 0);
+    let mut buffer = vec![0; step];
+    let mut reader = reader(scratch, archive, range.clone());
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+            Err(error) if is_pause(&error) => pauses += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(reader.position(), range.start + bytes.len() as u64);
+    }
+    (bytes, pauses)
+}
+
+fn read_whole(scratch: &Scratch, archive: &Arc<Archive>) -> Vec<u8> {
+    let (bytes, pauses) = read_range(scratch, archive, 0..archive.length(), 256 << 10);
+    assert_eq!((bytes.len() as u64, pauses), (archive.length(), 0));
+    bytes
+}
