@@ -104,6 +104,13 @@ pub fn adopt_descriptor(raw: RawFd) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Whether this process is the leader of its session. In a container it may be in a session of
+/// outside, whose number reads as 0 here; rustix's `getsid` panics at that.
+pub fn leads_session() -> bool {
+    // SAFETY: both calls take and return plain numbers and touch no memory of ours.
+    unsafe { libc::getsid(0) == libc::getpid() }
+}
+
 /// The best-effort I/O class (ioprio_set(2)), the one of most processes.
 pub const IO_BEST_EFFORT: i32 = 2;
 /// The idle I/O class.

@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use rustix::process::{getpid, getpriority_process, getsid, setpriority_process};
+use rustix::process::{getpriority_process, setpriority_process};
 
 use crate::config::Finding;
 use crate::sys;
@@ -48,7 +48,7 @@ fn lower_io() -> io::Result<()> {
 /// counts only within one.
 fn lower_autogroup() -> io::Result<()> {
     // The autogroup of a shell is that of everything else in its session, now and later.
-    if getsid(None)? != getpid() {
+    if !sys::leads_session() {
         return Ok(());
     }
     // `/autogroup-17 nice 0`; nothing if this kernel, or this cgroup, does without.

@@ -371,6 +371,17 @@ fn it_stands_back_behind_others() {
     }
 }
 
+/// As the first process of a container: its session belongs to outside and has no number here.
+#[test]
+fn it_starts_in_a_session_of_outside() {
+    let container = ["unshare", "--pid", "--fork", "--kill-child"];
+    if !have("unshare") || !must_be_root() {
+        return;
+    }
+    let server = Node::new().through(&container).start();
+    assert_eq!(get(server.address(), "/health").status, 200);
+}
+
 fn io_class(server: &Server) -> String {
     let output = Command::new("ionice").args(["-p", &server.pid().to_string()]).output().unwrap();
     stdout(&output).trim().to_owned()
