@@ -12,10 +12,10 @@ mod drain;
 #[cfg(feature = "tls")]
 mod handshakes;
 mod intake;
+mod parking;
 mod queue;
 mod requests;
 mod shares;
-mod transfers;
 mod workers;
 
 use std::io::{self, ErrorKind::WouldBlock};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{examine, names, read};
+use super::{names, preflight, read};
 use crate::cli::args::Check;
 use crate::config::{Config, Finding, Setting};
 use crate::process::{descriptors, sandbox};
@@ -22,7 +22,7 @@ pub(super) fn check(options: &Check, out: &mut String) -> ExitCode {
     let mut findings = loaded.findings;
     let mut facts = Facts::new();
     if let Some(config) = &loaded.config {
-        let certificate = examine::examine(config, &mut findings);
+        let certificate = preflight::look(config, &mut findings);
         facts = facts_of(config, certificate);
     }
     let ok = loaded.config.is_some() && !findings.iter().any(Finding::is_error);

@@ -5,8 +5,8 @@
 
 pub mod args;
 mod check;
-mod examine;
 mod explain;
+mod preflight;
 mod serve;
 mod sign;
 

@@ -4,12 +4,12 @@
 //! once. After a [`Config`] exists, nothing checks a setting again. All defaults stand in
 //! [`defaults`]; the sample `config.yml` documents each of them.
 
+mod addresses;
 pub mod defaults;
 mod file;
 mod findings;
 mod keys;
 mod listen;
-mod places;
 mod raw;
 #[cfg(test)]
 mod tests;

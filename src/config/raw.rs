@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::addresses::AddressKeys;
 use super::file::reason;
 use super::findings::{Finding, Notes, Setting};
-use super::places::Places;
 use super::values::Section;
 use super::{Config, Listen, PageCache, Priority, Reuse, Timeouts, defaults, file, keys, token};
 
@@ -92,7 +92,8 @@ fn resolve(
     let (data, backup_directory) = directories(root);
     let trusted_proxies = trusted_proxies(&api);
     let w = &root.section("winglet");
-    let (listen, tls) = Places { api: &api, winglet: w, given: listen, base, before }.resolve();
+    let (listen, tls) =
+        AddressKeys { api: &api, winglet: w, given: listen, base, before }.resolve();
     // A table, one setting per line: rustfmt would take five for each of the longer ones.
     #[rustfmt::skip]
     let config = Config {

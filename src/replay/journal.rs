@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::StatVfsMountFlags;
 
-use super::{Entry, Key, record};
+use super::{Entry, Key, line};
 use crate::error::StartError;
 
 const HEADER: &str = "winglet-journal 2\n";
@@ -263,7 +263,7 @@ fn read_file(file: File, rewriting: bool, links: &mut Vec<(Key, Entry)>) -> io::
             return Ok(skipped);
         }
         let text = std::str::from_utf8(&line).unwrap_or("").trim_end_matches('\n');
-        match record::parse(text) {
+        match line::parse(text) {
             Some(link) => links.push(link),
             None if line == b"\n" || text == OLD_HEADER.trim_end() => {}
             None => skipped += 1,

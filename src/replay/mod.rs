@@ -7,7 +7,7 @@
 mod entry;
 mod grant;
 mod journal;
-mod record;
+mod line;
 pub mod spans;
 mod stream;
 
@@ -248,7 +248,7 @@ impl Replay {
             self.entries.iter().map(|entry| *entry.key()).collect::<Vec<Key>>()
         });
         let lines =
-            keys.flatten().filter_map(|key| Some(record::format(&key, &*self.entries.get(&key)?)));
+            keys.flatten().filter_map(|key| Some(line::format(&key, &*self.entries.get(&key)?)));
         journal.rewrite(self.steady.load(Ordering::Relaxed), self.tracked() as u64, lines);
     }
 
@@ -265,7 +265,7 @@ impl Replay {
     /// Lets go of an entry that has changed, and returns what the journal must learn of it.
     fn line(&self, mut entry: RefMut<'_, Key, Entry>) -> Option<String> {
         entry.sequence += 1;
-        self.journal.as_ref().map(|_| record::format(entry.key(), &entry))
+        self.journal.as_ref().map(|_| line::format(entry.key(), &entry))
     }
 
     fn write(&self, line: Option<String>) {

@@ -22,7 +22,7 @@ const NAMED: usize = 3;
 
 /// Adds to `findings` what a look at the machine brings to light. What the certificate says of
 /// itself, if there is one.
-pub(super) fn examine(config: &Config, findings: &mut Vec<Finding>) -> Option<String> {
+pub(super) fn look(config: &Config, findings: &mut Vec<Finding>) -> Option<String> {
     findings.extend(config.listen.iter().filter_map(address));
     findings.extend(config.state_directory.as_deref().and_then(state_directory));
     findings.extend(hidden_volumes(config));

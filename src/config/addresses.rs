@@ -9,7 +9,7 @@ use super::yaml::Value;
 use super::{Listen, TlsFiles, defaults};
 
 /// All that says where to listen.
-pub(super) struct Places<'a> {
+pub(super) struct AddressKeys<'a> {
     pub(super) api: &'a Section<'a>,
     pub(super) winglet: &'a Section<'a>,
     /// The command line's addresses, which replace the file's.
@@ -20,7 +20,7 @@ pub(super) struct Places<'a> {
     pub(super) before: &'a [Listen],
 }
 
-impl Places<'_> {
+impl AddressKeys<'_> {
     /// The addresses, from the first of command line, `winglet.listen` and `api`, and the files
     /// that TLS needs if one of them is TLS.
     pub(super) fn resolve(&self) -> (Vec<Listen>, Option<TlsFiles>) {
