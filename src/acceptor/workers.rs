@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::bandwidth::Rates;
+use super::bandwidth::{Rates, Turn};
 use super::connections::{Held, State};
 use super::{Acceptor, TAG_PRIVATE};
 use crate::delivery::transfer::{Piece, Transfer};
@@ -79,18 +79,17 @@ impl Acceptor {
             }
         };
         let (_, key) = self.connections.turn(connection.id);
-        match self.bandwidth.take(rates, key, transfer.delivery.link, now) {
-            Ok(allowance) => {
-                transfer.allowance = allowance;
-                transfer.allowed_at = connection.socket.wire_sent();
-                Some((connection, Task::Piece(transfer)))
-            }
-            Err(wait) => {
-                let state = State::Ready(transfer);
-                self.connections.put(Held { connection, state }, Some(now + wait));
-                None
-            }
+        let (link, reserved) = (transfer.delivery.link, transfer.reserved.take());
+        let Turn { bytes, wait } = self.bandwidth.take(rates, key, link, reserved, now);
+        if !wait.is_zero() {
+            transfer.reserved = Some(bytes);
+            let state = State::Ready(transfer);
+            self.connections.put(Held { connection, state }, Some(now + wait));
+            return None;
         }
+        transfer.allowance = bytes;
+        transfer.allowed_at = connection.socket.wire_sent();
+        Some((connection, Task::Piece(transfer)))
     }
 
     /// Lets one more worker in for each that has been at something for a while: it may stand still

@@ -28,6 +28,8 @@ pub struct Transfer {
     pub early_input: bool,
     /// Content bytes that the next piece may have.
     pub allowance: u64,
+    /// The same, reserved for when its turn in the bandwidth comes.
+    pub reserved: Option<u64>,
     /// [`Socket::wire_sent`] when that was said.
     pub allowed_at: u64,
     pace: PaceWatch,
@@ -81,6 +83,7 @@ impl Transfer {
             was_parked: false,
             early_input: false,
             allowance: u64::MAX,
+            reserved: None,
             allowed_at: 0,
             pace,
         }
