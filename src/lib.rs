@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+pub mod disk;
 pub mod download;
 pub mod error;
 pub mod http;

@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::archive::Shelf;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::delivery::pace::Pace;
-use crate::delivery::readers::Readers;
 use crate::delivery::record::Record;
+use crate::disk::readers::Readers;
 use crate::link::storage::Storage;
 use crate::link::token::Verifier;
 use crate::logging::throttle::LogThrottle;
@@ -80,6 +81,8 @@ pub struct Shared {
     pub returns: Arc<Returns>,
     /// Who reads which file.
     pub readers: Arc<Readers>,
+    /// The archives that are being downloaded.
+    pub shelf: Arc<Shelf>,
     /// Requests and pieces that are ready and wait for a worker.
     pub waiting: AtomicUsize,
     chores: SyncSender<Chore>,
@@ -107,6 +110,7 @@ impl Shared {
             handed: Arc::default(),
             returns: Arc::new(Returns::new()?),
             readers: Arc::default(),
+            shelf: Arc::default(),
             waiting: AtomicUsize::new(0),
             chores,
             stopping: AtomicBool::new(false),

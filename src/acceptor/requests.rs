@@ -136,10 +136,8 @@ impl Acceptor {
         if config.reuse == Reuse::Once && self.is_committed() {
             return self.refuse_busy(connection, &head, key, Busy::Workers);
         }
-        let lane = match endpoint {
-            Endpoint::File => Lane::Files,
-            Endpoint::Backup => Lane::Backups,
-        };
+        let lane = if endpoint == Endpoint::Backup { Lane::Backups } else { Lane::Files };
+        let kind = if endpoint.is_archive() { queue::Kind::Walk } else { queue::Kind::Request };
         if self.is_stuck() {
             return self.refuse_busy(connection, &head, key, Busy::Workers);
         }
@@ -153,7 +151,7 @@ impl Acceptor {
         // Watched for a hang-up only if it has to wait for long: most are given away at once.
         let state = State::Queued { request, until };
         self.connections.put(Held { connection, state }, Some(until.min(now + WATCH_AFTER)));
-        self.queue.push((lane, key), queue::Kind::Request, id);
+        self.queue.push((lane, key), kind, id);
         self.give_to_workers();
     }
 

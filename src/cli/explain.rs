@@ -8,12 +8,14 @@ use jwt_simple::reexports::ct_codecs::{Base64UrlSafeNoPadding, Decoder};
 use serde_json::{Value, json};
 
 use super::load;
+use crate::archive::Format;
 use crate::cli::args::Explain;
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::error::CommandError;
-use crate::http::head::token_of;
+use crate::http::head::{format_of, token_of};
 use crate::http::refusal::Refusal;
+use crate::link::folder::Packing;
 use crate::link::storage::backup_layouts;
 use crate::link::token::{Claims, Endpoint, Resource, TokenFault};
 use crate::logging::escape;
@@ -43,17 +45,22 @@ pub(super) fn explain(options: &Explain, out: &mut String) -> Result<ExitCode, C
     };
     let payload = payload_of(&token);
     let endpoint = endpoint_of(&options.link, payload.as_ref());
+    let format = match link.split_once('?') {
+        Some((_, query)) if endpoint.is_archive() => format_of(query),
+        _ => Ok(Format::default()),
+    };
     let mut lines = lines_of(payload.as_ref(), now);
-    let refusal = match settings.verifier.verify(&token, endpoint, now) {
-        Err(fault) => {
+    let refusal = match (format, settings.verifier.verify(&token, endpoint, now)) {
+        (Err(refusal), _) => Some(refusal),
+        (Ok(_), Err(fault)) => {
             lines.push(("token", fault.cause()));
             Some(Refusal::Token(fault))
         }
-        Ok(claims) => {
+        (Ok(format), Ok(claims)) => {
             lines.push(("token", "correctly signed, for this endpoint".into()));
             let client = options.from.map(ClientKey::of);
             let link = judge_link(&settings, &claims, client, now, &mut lines)?;
-            let file = judge_file(&settings, &claims, &mut lines);
+            let file = judge_file(&settings, &claims, format, &mut lines);
             link.or(file)
         }
     };
@@ -88,11 +95,17 @@ fn payload_of(token: &str) -> Option<Value> {
 }
 
 fn endpoint_of(link: &str, payload: Option<&Value>) -> Endpoint {
-    let backup = match link.split_once('?') {
-        Some((path, _)) => path.ends_with("/download/backup"),
-        None => payload.is_some_and(|payload| payload.get("backup_uuid").is_some()),
-    };
-    if backup { Endpoint::Backup } else { Endpoint::File }
+    let has = |claim| payload.is_some_and(|payload| payload.get(claim).is_some());
+    match link.split_once('?') {
+        Some((path, _)) => {
+            let named =
+                |endpoint: &Endpoint| path.ends_with(&format!("/download/{}", endpoint.name()));
+            Endpoint::ALL.into_iter().find(named).unwrap_or(Endpoint::File)
+        }
+        None if has("backup_uuid") => Endpoint::Backup,
+        None if has("file_paths") => Endpoint::Files,
+        None => Endpoint::File,
+    }
 }
 
 /// What the token says of itself, valid or not.
@@ -113,6 +126,8 @@ fn lines_of(payload: Option<&Value>, now: u64) -> Lines {
         let text = payload.get(claim).and_then(Value::as_str);
         lines.extend(text.map(|text| (name, escape(text))));
     }
+    let files = payload.get("file_paths").and_then(Value::as_array).into_iter().flatten();
+    lines.extend(files.filter_map(Value::as_str).map(|file| ("of it", escape(file))));
     lines
 }
 
@@ -191,7 +206,12 @@ fn lines_of_link(status: &LinkStatus, config: &Config, now: u64) -> Lines {
 }
 
 /// Whether the file is there, and within the server's reach.
-fn judge_file(settings: &Settings, claims: &Claims, lines: &mut Lines) -> Option<Refusal> {
+fn judge_file(
+    settings: &Settings,
+    claims: &Claims,
+    format: Format,
+    lines: &mut Lines,
+) -> Option<Refusal> {
     let config = &settings.config;
     if let Resource::Backup { server, backup } = &claims.resource {
         for layout in backup_layouts(server, backup) {
@@ -200,12 +220,16 @@ fn judge_file(settings: &Settings, claims: &Claims, lines: &mut Lines) -> Option
             lines.push(("looked for", text));
         }
     }
-    let free = settings.storage.open(&claims.resource);
+    let open = || {
+        let packing = Packing { format, ..Packing::default() };
+        settings.storage.open(&claims.resource, packing)
+    };
+    let free = open();
     let confined = match &free {
         // As the server does: what it cannot reach from there, it cannot serve.
         Ok(_) if config.sandbox => {
             let allowed = Allowed::by(config, &server::private_base(config), None);
-            sandbox::enter(&allowed).ok().map(|_| settings.storage.open(&claims.resource))
+            sandbox::enter(&allowed).ok().map(|_| open())
         }
         _ => None,
     };

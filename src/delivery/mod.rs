@@ -3,7 +3,6 @@
 
 pub mod content;
 pub mod pace;
-pub mod readers;
 pub mod record;
 pub mod transfer;
 pub mod watch;

@@ -101,6 +101,11 @@ impl Transfer {
         Rest { head, content: &mut self.content, span: self.span.start + done..self.span.end }
     }
 
+    /// A piece has ended. Returns the bytes that were read for it and are not part of it.
+    pub fn rest_content(&mut self) -> u64 {
+        self.content.rest()
+    }
+
     /// Nothing more is sent than the first `sent` bytes of the connection.
     pub fn finish(&mut self, sent: u64) {
         let done = sent.saturating_sub(self.delivery.content_start);

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::source::{Source, State, Turn};
-use crate::delivery::content::STEP;
 use crate::delivery::pace::Broken;
 use crate::delivery::transfer::{Piece, Transfer};
+use crate::disk::file::STEP;
 use crate::net::socket::Socket;
 use crate::replay::Stream;
 
@@ -65,10 +65,16 @@ pub fn send_piece(
     let flushed = result.is_ok() && sink.flush_all();
     let sent = sink.socket.sent();
     drop(source);
+    let extra = transfer.rest_content();
+    let paid = stream.as_ref().is_none_or(|stream| extra == 0 || stream.pay(extra));
+    let current = stream.as_ref().is_none_or(Stream::is_current);
     transfer.delivery.stream = stream;
     transfer.early_input |= state.early_input.get();
     match (result, state.fault.take()) {
         (_, Some(broken)) => Err(broken),
+        // What is only read, and not sent, does not come by where these are looked at.
+        (Ok(_), None) if !current => Err(Broken::LinkGone),
+        (Ok(_), None) if !paid => Err(Broken::Budget),
         (Ok(_), None) if sent < began + length => Ok(Piece::TurnOver),
         (Ok(_), None) => Ok(if flushed { Piece::Sent } else { Piece::Full }),
         (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => Ok(Piece::Full),

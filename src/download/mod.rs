@@ -7,21 +7,24 @@
 pub mod body;
 mod source;
 
-use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
+use crate::archive::Format;
 use crate::config::{PageCache, Reuse};
 use crate::delivery::content::Content;
 use crate::delivery::pace::Broken;
 use crate::delivery::record::Delivery;
 use crate::delivery::transfer::{Piece, Transfer};
+use crate::disk::file::{DiskFile, Worth};
 use crate::http::head::{Field, Method};
 use crate::http::page::Landing;
 use crate::http::range::{Conditions, Selection, Validators, select};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
-use crate::link::storage::{Found, OpenError};
+use crate::link::folder::Packing;
+use crate::link::storage::{Found, OpenError, Source};
 use crate::link::token::{Claims, Endpoint, Resource, TokenFault};
 use crate::logging::access::{Entry, Outcome};
 use crate::logging::throttle::Kind;
@@ -125,6 +128,10 @@ impl Serving<'_> {
     /// Everything up to the claim, which changes nothing.
     fn prepare(&mut self) -> Result<Granted, Refusal> {
         let endpoint = self.request.head.endpoint().ok_or(Refusal::UnknownPath)?;
+        let format = match endpoint.is_archive() {
+            true => self.request.head.archive_format()?,
+            false => Format::default(),
+        };
         let now = self.shared.clock.unix();
         let token = self.request.head.token().unwrap_or_default();
         let claims = self.settings.verifier.verify(&token, endpoint, now)?;
@@ -135,7 +142,9 @@ impl Serving<'_> {
             None if claims.expired => return Err(Refusal::Token(TokenFault::Expired)),
             None => None,
         };
-        let found = self.settings.storage.open(&claims.resource)?;
+        let link = claim.as_ref().map_or_else(|| replay::key_of(&token), |claim| claim.key);
+        let packing = Packing { format, link, shelf: Arc::clone(&self.shared.shelf) };
+        let found = self.settings.storage.open(&claims.resource, packing)?;
         let mut conditions = self.conditions();
         conditions.changed = last_seen.is_some_and(|tag| tag != found.tag);
         let file = Validators { tag: found.tag, modified: found.modified, length: found.length };
@@ -195,7 +204,7 @@ impl Serving<'_> {
         let head = response::content_head(&context, &found, &selection, self.offers_ranges());
         let keep_alive = self.may_keep();
         let early_input = self.work.has_input();
-        let content = self.content(found.file, &span);
+        let content = self.content(found.source, &span);
         let Some(socket) = self.work.socket() else { return };
         let delivery = Delivery {
             stream,
@@ -213,13 +222,19 @@ impl Serving<'_> {
         send(self.shared, self.work, Box::new(transfer));
     }
 
-    /// `span` of `file`, to be read as `page_cache` says.
-    fn content(&self, file: File, span: &Range<u64>) -> Content {
-        match self.settings.config.page_cache {
-            PageCache::Keep => Content::keep(file),
-            PageCache::Spare => {
+    /// `span` of `source`, to be read as `page_cache` says.
+    fn content(&self, source: Source, span: &Range<u64>) -> Content {
+        let spare = self.settings.config.page_cache == PageCache::Spare;
+        let readers = spare.then_some(&self.shared.readers);
+        match (source, readers) {
+            (Source::File(file), None) => Content::File(DiskFile::keep(file)),
+            (Source::File(file), Some(readers)) => {
                 let backup = matches!(self.entry.resource, Some(Resource::Backup { .. }));
-                Content::spare(file, span, backup, &self.shared.readers)
+                let worth = if backup { Worth::Unused } else { Worth::Large };
+                Content::File(DiskFile::spare(file, span, worth, readers))
+            }
+            (Source::Folder(folder), readers) => {
+                Content::archive(folder, span.start, span.end, readers.cloned())
             }
         }
     }

@@ -10,9 +10,10 @@ mod target;
 use std::borrow::Cow;
 
 use survey::Survey;
-pub use target::token_of;
+pub use target::{format_of, token_of};
 use target::{is_page, parameters};
 
+use crate::archive::Format;
 use crate::http::refusal::Refusal;
 use crate::link::token::Endpoint;
 
@@ -52,7 +53,7 @@ impl Method {
 /// What the request's path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// One of the two downloads.
+    /// One of the downloads.
     Download(Endpoint),
     /// `/health`
     Health,
@@ -130,6 +131,14 @@ impl Head {
     /// The first `token` parameter, decoded.
     pub fn token(&self) -> Option<Cow<'_, str>> {
         token_of(&self.query)
+    }
+
+    /// The format of an archive that the link asks for.
+    ///
+    /// # Errors
+    /// [`Refusal::ArchiveFormat`] if it is not offered.
+    pub fn archive_format(&self) -> Result<Format, Refusal> {
+        format_of(&self.query)
     }
 
     /// Whether the link asks for its landing page instead of the file: a `page` parameter, whatever

@@ -87,6 +87,10 @@ const NEW_LINK: Remedy = Remedy {
     without_panel: "Ask whoever sent you the link for a new one.",
 };
 
+/// The list that the link was chosen from may be out of date.
+const RELOAD: Remedy =
+    Remedy { with_panel: "Go back to the panel, reload the file list and try again.", ..NEW_LINK };
+
 /// Title, what happened, and what to do, in plain words.
 fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
     let same = |text| Remedy { with_panel: text, without_panel: text };
@@ -118,14 +122,28 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
                 ..NEW_LINK
             },
         ),
-        Refusal::Open(OpenError::NotFound(_)) => (
-            "This file does not exist",
-            "It may have been moved, renamed or deleted.",
+        Refusal::Open(OpenError::NotFound(Missing::Directory)) => {
+            ("This folder does not exist", "It may have been moved, renamed or deleted.", RELOAD)
+        }
+        Refusal::Open(OpenError::NotFound(Missing::Files)) => {
+            ("These files do not exist", "They may have been moved, renamed or deleted.", RELOAD)
+        }
+        Refusal::Open(OpenError::TooMany) => (
+            "This folder is too large for one download",
+            "An archive holds 200,000 files and folders at most.",
             Remedy {
-                with_panel: "Go back to the panel, reload the file list and try again.",
-                ..NEW_LINK
+                with_panel: "Go back to the panel and download its subfolders one by one.",
+                without_panel: "Ask whoever sent you the link for its subfolders one by one.",
             },
         ),
+        Refusal::ArchiveFormat => (
+            "This kind of archive is not offered",
+            "A folder can be downloaded as zip or as tar.",
+            NEW_LINK,
+        ),
+        Refusal::Open(OpenError::NotFound(_)) => {
+            ("This file does not exist", "It may have been moved, renamed or deleted.", RELOAD)
+        }
         Refusal::Open(OpenError::Failed(_)) => (
             "The file could not be read",
             "The file exists, but this server could not read it.",
@@ -139,7 +157,7 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
             "The address may have been cut short or changed on its way.",
             NEW_LINK,
         ),
-        Refusal::Busy(_) | Refusal::Open(OpenError::NoDescriptors) => (
+        Refusal::Busy(_) | Refusal::Open(OpenError::NoDescriptors | OpenError::TooManyWalks) => (
             "The server is busy",
             "Too many downloads are running at the moment.",
             same("Wait a little, then try the same link again."),
@@ -275,6 +293,10 @@ mod tests {
             used(Used::Spent),
             Refusal::Open(OpenError::NotFound(Missing::Backup)),
             Refusal::Open(OpenError::NotFound(Missing::File)),
+            Refusal::Open(OpenError::NotFound(Missing::Directory)),
+            Refusal::Open(OpenError::NotFound(Missing::Files)),
+            Refusal::Open(OpenError::TooMany),
+            Refusal::ArchiveFormat,
             Refusal::Open(OpenError::Failed(String::new())),
             Refusal::UnknownPath,
             Refusal::Precondition,

@@ -16,11 +16,13 @@ pub const RETRY_AFTER: u32 = 5;
 pub enum Refusal {
     /// 400: the request line or a header is malformed.
     Malformed(&'static str),
+    /// 400: an archive in a format that is not offered.
+    ArchiveFormat,
     /// 401: the token does not open this download (RFC 6750 §3.1).
     Token(TokenFault),
     /// 404: no such path.
     UnknownPath,
-    /// 404, 500 or 503: the file cannot be opened.
+    /// 404, 413, 500 or 503: the file cannot be opened, or the directory not be packed.
     Open(OpenError),
     /// 405: a method that these resources do not have (RFC 9110 §15.5.6).
     Method,
@@ -101,6 +103,7 @@ impl Refusal {
     fn answer(&self) -> (u16, &'static str) {
         match self {
             Refusal::Malformed(what) => (400, what),
+            Refusal::ArchiveFormat => (400, "archive_format is zip or tar; others are not offered"),
             Refusal::Token(fault) => (401, token_message(fault)),
             Refusal::UnknownPath => (404, "there is nothing at this address"),
             Refusal::Open(OpenError::NotFound(Missing::Backup)) => {
@@ -109,6 +112,13 @@ impl Refusal {
             Refusal::Open(OpenError::NotFound(
                 Missing::Server | Missing::File | Missing::Escape | Missing::NotRegular,
             )) => (404, "the file does not exist"),
+            Refusal::Open(OpenError::NotFound(Missing::Directory)) => {
+                (404, "the folder does not exist")
+            }
+            Refusal::Open(OpenError::NotFound(Missing::Files)) => (404, "the files do not exist"),
+            Refusal::Open(OpenError::TooMany) => {
+                (413, "the folder holds more than the 200,000 files that an archive may have")
+            }
             Refusal::Open(OpenError::Failed(_)) => (500, "the file exists and could not be read"),
             Refusal::Method => (405, "only GET and HEAD are possible here"),
             Refusal::HeadTimeout => (408, "the request did not arrive in time"),
@@ -126,7 +136,7 @@ impl Refusal {
                 (503, "your address already has as many downloads as it may have")
             }
             Refusal::Busy(Busy::Workers | Busy::Tracked | Busy::Handover)
-            | Refusal::Open(OpenError::NoDescriptors) => {
+            | Refusal::Open(OpenError::NoDescriptors | OpenError::TooManyWalks) => {
                 (503, "the server is busy; try again in a moment")
             }
             Refusal::Version => (505, "only HTTP/1.0 and HTTP/1.1 are spoken here"),

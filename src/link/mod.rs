@@ -1,5 +1,6 @@
 //! What a link says, and which file it opens. Its errors know nothing of HTTP.
 
+pub mod folder;
 pub mod storage;
 pub mod token;
 

@@ -19,27 +19,42 @@ use crate::link::Uuid;
 /// Longest token in bytes; longer ones are refused unread.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// Which of the two downloads a request asks for.
+/// Which of the downloads a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `/download/file`
     File,
     /// `/download/backup`
     Backup,
+    /// `/download/directory`
+    Directory,
+    /// `/download/files`
+    Files,
 }
 
 impl Endpoint {
+    /// All of them.
+    pub const ALL: [Endpoint; 4] =
+        [Endpoint::File, Endpoint::Backup, Endpoint::Directory, Endpoint::Files];
+
     /// Its name in the access log and in URLs.
     pub fn name(self) -> &'static str {
         match self {
             Endpoint::File => "file",
             Endpoint::Backup => "backup",
+            Endpoint::Directory => "directory",
+            Endpoint::Files => "files",
         }
+    }
+
+    /// Whether it sends an archive that is made on the way.
+    pub fn is_archive(self) -> bool {
+        matches!(self, Endpoint::Directory | Endpoint::Files)
     }
 
     fn scope(self) -> &'static str {
         match self {
-            Endpoint::File => "file-download",
+            Endpoint::File | Endpoint::Directory | Endpoint::Files => "file-download",
             Endpoint::Backup => "backup-download",
         }
     }
@@ -62,13 +77,32 @@ pub enum Resource {
         /// The backup.
         backup: Uuid,
     },
+    /// All of one directory of a server, as an archive. Its format is not the link's to say.
+    Directory {
+        /// The server.
+        server: Uuid,
+        /// As the Panel wrote it, not checked yet; empty or `/` is the whole server.
+        path: String,
+    },
+    /// Some files and directories of one directory of a server, as an archive.
+    Files {
+        /// The server.
+        server: Uuid,
+        /// The directory, as in [`Resource::Directory`].
+        path: String,
+        /// Paths from there, not checked yet.
+        files: Vec<String>,
+    },
 }
 
 impl Resource {
     /// The server that it belongs to.
     pub fn server(&self) -> Uuid {
         match self {
-            Resource::File { server, .. } | Resource::Backup { server, .. } => *server,
+            Resource::File { server, .. }
+            | Resource::Backup { server, .. }
+            | Resource::Directory { server, .. }
+            | Resource::Files { server, .. } => *server,
         }
     }
 }
@@ -196,7 +230,7 @@ impl Verifier {
     /// The first fault found; the signature is checked before the claims.
     pub fn verify(&self, token: &str, endpoint: Endpoint, now: u64) -> Result<Claims, TokenFault> {
         let json = self.payload(token)?;
-        let payload: Payload<'_> =
+        let mut payload: Payload<'_> =
             serde_json::from_slice(&json).map_err(|_| TokenFault::Malformed)?;
         let Date(expires) = payload.exp.ok_or(TokenFault::NoExpiry)?;
         let expired = now >= expires;
@@ -273,6 +307,7 @@ struct Payload<'a> {
     server_uuid: Option<Cow<'a, str>>,
     #[serde(borrow)]
     file_path: Option<Cow<'a, str>>,
+    file_paths: Option<Vec<String>>,
     #[serde(borrow)]
     backup_uuid: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -280,22 +315,25 @@ struct Payload<'a> {
 }
 
 impl Payload<'_> {
-    fn resource(&self, endpoint: Endpoint) -> Result<Resource, TokenFault> {
+    fn resource(&mut self, endpoint: Endpoint) -> Result<Resource, TokenFault> {
         let uuid = |name, value: &Option<Cow<'_, str>>| {
             let text = value.as_deref().ok_or(TokenFault::NoClaim(name))?;
             text.parse::<Uuid>().map_err(|_| TokenFault::NotUuid(name))
         };
         let server = uuid("server_uuid", &self.server_uuid)?;
-        match endpoint {
-            Endpoint::File => {
-                let path = self.file_path.as_deref().ok_or(TokenFault::NoClaim("file_path"))?;
-                Ok(Resource::File { server, path: path.to_owned() })
-            }
-            Endpoint::Backup => {
-                let backup = uuid("backup_uuid", &self.backup_uuid)?;
-                Ok(Resource::Backup { server, backup })
-            }
+        if endpoint == Endpoint::Backup {
+            let backup = uuid("backup_uuid", &self.backup_uuid)?;
+            return Ok(Resource::Backup { server, backup });
         }
+        let path = self.file_path.take().ok_or(TokenFault::NoClaim("file_path"))?.into_owned();
+        Ok(match endpoint {
+            Endpoint::Directory => Resource::Directory { server, path },
+            Endpoint::Files => {
+                let files = self.file_paths.take().ok_or(TokenFault::NoClaim("file_paths"))?;
+                Resource::Files { server, path, files }
+            }
+            Endpoint::File | Endpoint::Backup => Resource::File { server, path },
+        })
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Entry {
     pub client: Option<IpAddr>,
     /// The method's name.
     pub method: &'static str,
-    /// The name of the endpoint: `file`, `backup`, or `-`.
+    /// The name of the endpoint: `file`, `backup`, `directory`, `files`, or `-`.
     pub endpoint: &'static str,
     /// The status that was answered.
     pub status: u16,
@@ -94,6 +94,12 @@ impl fmt::Display for Line<'_> {
             Some(Resource::File { server, path }) => write!(f, " server={server} file={path:?}")?,
             Some(Resource::Backup { server, backup }) => {
                 write!(f, " server={server} backup={backup}")?;
+            }
+            Some(Resource::Directory { server, path }) => {
+                write!(f, " server={server} directory={path:?}")?;
+            }
+            Some(Resource::Files { server, path, files }) => {
+                write!(f, " server={server} directory={path:?} files={}", files.len())?;
             }
             None => {}
         }

@@ -296,8 +296,19 @@ pub fn hash_of(resource: &Resource) -> [u8; 16] {
     let (kind, server, name) = match resource {
         Resource::File { server, path } => ("file", server, path.clone()),
         Resource::Backup { server, backup } => ("backup", server, backup.to_string()),
+        // Each path with its length: no two lists are spelt alike. The format of an archive is left
+        // out, as the token does not say it: another one is another version of the same thing.
+        Resource::Directory { server, path } => ("directory", server, measured(path)),
+        Resource::Files { server, path, files } => {
+            let files: String = files.iter().map(|file| measured(file)).collect();
+            ("files", server, measured(path) + &files)
+        }
     };
     key_of(&format!("{kind}\0{server}{name}"))
+}
+
+fn measured(path: &str) -> String {
+    format!("{}:{path}", path.len())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::net::Ipv6Addr;
 use percent_encoding::percent_decode_str;
 
 use super::Route;
+use crate::archive::Format;
 use crate::http::refusal::Refusal;
 use crate::link::token::Endpoint;
 
@@ -27,6 +28,8 @@ pub(super) fn parse<'a>(method: &str, target: &'a str) -> Result<(Route, &'a str
         _ if method == "TRACE" => Route::Asterisk,
         "/download/file" => Route::Download(Endpoint::File),
         "/download/backup" => Route::Download(Endpoint::Backup),
+        "/download/directory" => Route::Download(Endpoint::Directory),
+        "/download/files" => Route::Download(Endpoint::Files),
         "/health" => Route::Health,
         _ => Route::Unknown,
     };
@@ -96,6 +99,21 @@ pub fn token_of(query: &str) -> Option<Cow<'_, str>> {
     Some(percent_decode_str(value).decode_utf8().unwrap_or(Cow::Borrowed("?")))
 }
 
+/// The format that the first `archive_format` parameter of a query names; zip if there is none.
+///
+/// # Errors
+/// [`Refusal::ArchiveFormat`] if it is another one.
+pub fn format_of(query: &str) -> Result<Format, Refusal> {
+    match parameters(query).find_map(|parameter| value_of(parameter, "archive_format")) {
+        None => Ok(Format::default()),
+        Some(value) => {
+            let is_named =
+                |format: &&Format| percent_decode_str(value).eq(format.extension().bytes());
+            Format::ALL.iter().find(is_named).copied().ok_or(Refusal::ArchiveFormat)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +134,20 @@ mod tests {
         ];
         for (query, expected) in table {
             assert_eq!(token_of(query).as_deref(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn an_archive_is_a_zip_or_a_tar() {
+        for (query, expected) in [
+            ("token=a", Ok(Format::Zip)),
+            ("archive_format=zip", Ok(Format::Zip)),
+            ("a&archive%5fformat=t%61r&archive_format=zip", Ok(Format::Tar)),
+            ("archive_format", Err(Refusal::ArchiveFormat)),
+            ("archive_format=tar_gz", Err(Refusal::ArchiveFormat)),
+            ("archive_format=ZIP", Err(Refusal::ArchiveFormat)),
+        ] {
+            assert_eq!(format_of(query), expected, "{query}");
         }
     }
 
