@@ -54,7 +54,9 @@ impl Acceptor {
         let id = self.parts.shared.next_id();
         let mut context = ResponseContext::of(Some(head), &id, &self.settings.config);
         context.keep_alive = head.keep_alive && self.may_keep(&connection);
-        let answer = response::health(&context, !self.is_stuck());
+        let moving = !self.is_stuck();
+        self.parts.shared.counters.answered(if moving { 200 } else { 503 });
+        let answer = response::health(&context, moving);
         let keep = context.keep_alive;
         self.write_answer(connection, &answer, keep);
     }
@@ -63,6 +65,7 @@ impl Acceptor {
         let id = self.parts.shared.next_id();
         let mut context = ResponseContext::of(Some(head), &id, &self.settings.config);
         context.keep_alive = head.keep_alive && self.may_keep(&connection);
+        self.parts.shared.counters.answered(204);
         let answer = response::options(&context);
         let keep = context.keep_alive;
         self.write_answer(connection, &answer, keep);
@@ -85,7 +88,7 @@ impl Acceptor {
     }
 
     /// Writes without waiting: a client that does not read its answers is closed.
-    fn write_answer(&mut self, mut connection: Box<Connection>, answer: &[u8], keep: bool) {
+    pub(super) fn write_answer(&mut self, mut connection: Box<Connection>, answer: &[u8], keep: bool) {
         if connection.socket.write_at_once(answer) {
             self.answered(connection, keep);
         } else {
@@ -138,12 +141,14 @@ impl Acceptor {
         refusal: &Refusal,
         id: String,
     ) {
+        self.parts.shared.counters.answered(refusal.status());
         let forwarded = head.into_iter().flat_map(Head::forwarded);
         let entry = Entry {
             client: connection.peer.client(forwarded, &self.settings.config),
             method: head.map_or("-", |head| Method::name(head.method)),
             endpoint: "-",
             status: refusal.status(),
+            part: false,
             resource: None,
             began: Instant::now(),
             id,

@@ -5,5 +5,6 @@ pub mod content;
 pub mod pace;
 pub mod readers;
 pub mod record;
+pub mod running;
 pub mod transfer;
 pub mod watch;

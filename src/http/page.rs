@@ -102,6 +102,9 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
                 without_panel: "To download the file here, ask whoever sent you the link for a new one.",
             },
         ),
+        Refusal::Token(TokenFault::Used(Used::Revoked)) => {
+            ("This link was revoked", "It was good, and was taken back.", NEW_LINK)
+        }
         Refusal::Token(TokenFault::Used(_)) => {
             ("This link was already used", "Each link is good for one download.", NEW_LINK)
         }

@@ -12,6 +12,7 @@ use jwt_simple::reexports::ct_codecs::{self, Base64UrlSafeNoPadding, Decoder};
 use jwt_simple::token::Token;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
+use serde_json::Value;
 
 use crate::config::Config;
 use crate::link::Uuid;
@@ -80,6 +81,10 @@ pub struct Claims {
     pub resource: Resource,
     /// What makes the token one-time; `None` if the token has none or an empty one.
     pub unique_id: Option<String>,
+    /// Whom it was made for: `user_uuid`, or the number that older Panels write.
+    pub user: Option<String>,
+    /// `iat`, in seconds since the epoch. It limits nothing but what a revocation is about.
+    pub issued: Option<u64>,
     /// `exp`, in seconds since the epoch.
     pub expires: u64,
     /// `exp` has passed: only a grant that was opened before it can still be used.
@@ -132,6 +137,8 @@ pub enum Used {
     WindowOver,
     /// It has paid for as many bytes as it may.
     BudgetSpent,
+    /// It was revoked.
+    Revoked,
 }
 
 impl TokenFault {
@@ -160,6 +167,7 @@ impl TokenFault {
                     "link already used: its unique_id belongs to another resource"
                 }
                 Used::WindowOver => "link already used: resume_window is over",
+                Used::Revoked => "link revoked",
                 Used::BudgetSpent => "link already used: it has paid for three times the file",
             }
             .into(),
@@ -211,10 +219,26 @@ impl Verifier {
         self.check_scope(payload.scope.as_deref(), endpoint)?;
         Ok(Claims {
             resource: payload.resource(endpoint)?,
+            user: payload.user(),
+            issued: payload.iat.as_ref().and_then(Value::as_f64).map(|date| date as u64),
             unique_id: payload.unique_id.filter(|id| !id.is_empty()).map(Cow::into_owned),
             expires,
             expired,
         })
+    }
+
+    /// What identifies `token`, whatever it opens and however old it is, and its `exp`: its
+    /// `unique_id`, or the token itself.
+    ///
+    /// # Errors
+    /// If it was not signed with this key, or has no `exp`.
+    pub fn identify(&self, token: &str) -> Result<(String, u64), TokenFault> {
+        let json = self.payload(token)?;
+        let payload: Payload<'_> =
+            serde_json::from_slice(&json).map_err(|_| TokenFault::Malformed)?;
+        let Date(expires) = payload.exp.ok_or(TokenFault::NoExpiry)?;
+        let unique_id = payload.unique_id.filter(|id| !id.is_empty());
+        Ok((unique_id.map_or_else(|| token.to_owned(), Cow::into_owned), expires))
     }
 
     /// The decoded payload of a token with a valid signature.
@@ -277,9 +301,22 @@ struct Payload<'a> {
     backup_uuid: Option<Cow<'a, str>>,
     #[serde(borrow)]
     unique_id: Option<Cow<'a, str>>,
+    /// Of any type: it may hold what it likes.
+    iat: Option<Value>,
+    user_uuid: Option<Value>,
+    user_id: Option<Value>,
 }
 
 impl Payload<'_> {
+    fn user(&self) -> Option<String> {
+        let text = |value: &Value| match value {
+            Value::String(text) if !text.is_empty() => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        [&self.user_uuid, &self.user_id].into_iter().flatten().find_map(text)
+    }
+
     fn resource(&self, endpoint: Endpoint) -> Result<Resource, TokenFault> {
         let uuid = |name, value: &Option<Cow<'_, str>>| {
             let text = value.as_deref().ok_or(TokenFault::NoClaim(name))?;

@@ -5,14 +5,18 @@ use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 
-use super::Route;
+use super::{Control, Place, Route};
 use crate::http::refusal::Refusal;
 use crate::link::token::Endpoint;
 
 const MALFORMED: Refusal = Refusal::Malformed("the request's target is malformed");
 
 /// The route and the query, without its question mark, of a target in printable ASCII.
-pub(super) fn parse<'a>(method: &str, target: &'a str) -> Result<(Route, &'a str), Refusal> {
+pub(super) fn parse<'a>(
+    method: &str,
+    target: &'a str,
+    place: Place,
+) -> Result<(Route, &'a str), Refusal> {
     if method == "CONNECT" || (method == "OPTIONS" && target == "*") {
         return Ok((Route::Asterisk, ""));
     }
@@ -22,15 +26,28 @@ pub(super) fn parse<'a>(method: &str, target: &'a str) -> Result<(Route, &'a str
         return Err(MALFORMED);
     }
     let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
-    let route = match percent_decode_str(path).decode_utf8().unwrap_or_default().as_ref() {
+    let path = percent_decode_str(path).decode_utf8().unwrap_or_default();
+    let route = match path.as_ref() {
         // A method of the server, whatever the path (RFC 9110 §9.3.8).
         _ if method == "TRACE" => Route::Asterisk,
+        // Neither place has anything of the other.
+        path if place == Place::Control => control(path),
         "/download/file" => Route::Download(Endpoint::File),
         "/download/backup" => Route::Download(Endpoint::Backup),
         "/health" => Route::Health,
         _ => Route::Unknown,
     };
     Ok((route, query))
+}
+
+fn control(path: &str) -> Route {
+    match path {
+        "/status" => Route::Control(Control::Status),
+        "/metrics" => Route::Control(Control::Metrics),
+        "/revoke" => Route::Control(Control::Revoke),
+        "/api/deauthorize-user" => Route::Control(Control::Deauthorize),
+        _ => Route::Unknown,
+    }
 }
 
 /// What follows the authority of a target in absolute-form.
