@@ -84,6 +84,7 @@ pub struct Server {
     acceptor: JoinHandle<io::Result<()>>,
     chores: Receiver<Chore>,
     addresses: Vec<String>,
+    control: Option<String>,
     reload: Arc<AtomicBool>,
     #[cfg(feature = "tls")]
     tls: Option<Arc<Certificates>>,
@@ -114,7 +115,10 @@ impl Server {
         let handler = move |exchange| download::serve(&worker, exchange);
         let pool = Pool::start(threads, tiny, Arc::clone(&shared.handed), handler)?;
         let reload = signals.reload_flag();
-        let addresses = opened.listeners.iter().map(ToString::to_string).collect();
+        let (control, public): (Vec<_>, Vec<_>) =
+            opened.listeners.iter().partition(|listener| listener.is_control());
+        let control = control.first().map(ToString::to_string);
+        let addresses = public.iter().map(ToString::to_string).collect();
         let acceptor = Acceptor::new(Parts {
             shared: Arc::clone(&shared),
             listeners: opened.listeners,
@@ -130,6 +134,7 @@ impl Server {
             shared,
             chores,
             addresses,
+            control,
             reload,
             #[cfg(feature = "tls")]
             tls: opened.tls,
@@ -140,6 +145,11 @@ impl Server {
     /// Where it listens, as URLs.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    /// Where it answers about itself, if anywhere.
+    pub fn control(&self) -> Option<&str> {
+        self.control.as_deref()
     }
 
     /// Does what the other threads must not wait for, until the server has stopped: records ended

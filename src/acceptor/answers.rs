@@ -7,6 +7,8 @@ use super::Acceptor;
 use super::connections::State;
 use super::requests::MAX_REQUESTS;
 use crate::http::head::{Head, Method};
+#[cfg(feature = "tls")]
+use crate::http::head::{Place, Screened, screen, secure_address};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
 use crate::logging::access::{Entry, Outcome};
@@ -76,8 +78,17 @@ impl Acceptor {
     pub(super) fn refuse_plain(&mut self, mut connection: Box<Connection>) {
         let id = self.parts.shared.next_id();
         let refusal = Refusal::Malformed("this port speaks HTTPS: use https:// in the address");
-        let answer =
-            response::refusal(&ResponseContext::of(None, &id, &self.settings.config), &refusal);
+        let bytes = connection.socket.read_raw(&mut self.scratch);
+        let head = match screen(bytes, 0, Place::Public) {
+            Screened::Ready(head, _) => Some(head),
+            _ => None,
+        };
+        let mut context = ResponseContext::of(head.as_deref(), &id, &self.settings.config);
+        context.keep_alive = false;
+        let answer = match secure_address(bytes).filter(|_| context.html) {
+            Some(link) => response::plain_http(&context, &link),
+            None => response::refusal(&context, &refusal),
+        };
         self.log_refusal(&connection, None, &refusal, id);
         connection.socket.write_raw(&answer);
         self.linger(connection);
@@ -88,7 +99,12 @@ impl Acceptor {
     }
 
     /// Writes without waiting: a client that does not read its answers is closed.
-    pub(super) fn write_answer(&mut self, mut connection: Box<Connection>, answer: &[u8], keep: bool) {
+    pub(super) fn write_answer(
+        &mut self,
+        mut connection: Box<Connection>,
+        answer: &[u8],
+        keep: bool,
+    ) {
         if connection.socket.write_at_once(answer) {
             self.answered(connection, keep);
         } else {

@@ -54,6 +54,11 @@ impl Acceptor {
         self.answer_control(connection, head);
     }
 
+    /// The rest of a body has not come in time.
+    pub(super) fn body_deadline(&mut self, connection: Box<Connection>, head: &Head) {
+        self.refuse_and_close(connection, Some(head), &Refusal::HeadTimeout);
+    }
+
     fn answer_control(&mut self, mut connection: Box<Connection>, head: Box<Head>) {
         let Route::Control(what) = head.route else { return self.drop_connection(connection) };
         let body: Vec<u8> = connection.input.drain(..head.body).collect();
@@ -92,7 +97,11 @@ impl Acceptor {
         });
         // A port is open to every user of this machine, and to the pages that they look at.
         let open = connection.peer == Peer::Unix && what == Control::Revoke;
-        if !open && !token.is_some_and(|token| config.token.is(token.as_bytes())) {
+        let trusted = token.is_some_and(|token| {
+            config.token.is(token.as_bytes())
+                || self.settings.verifier.vouches(token, &orders::seal(body), now)
+        });
+        if !open && !trusted {
             return Err(Refusal::Unauthorized);
         }
         let orders = match what {
@@ -129,13 +138,7 @@ impl Acceptor {
         }
     }
 
-    fn confirm(
-        &mut self,
-        connection: Box<Connection>,
-        head: Box<Head>,
-        number: u64,
-        ended: usize,
-    ) {
+    fn confirm(&mut self, connection: Box<Connection>, head: Box<Head>, number: u64, ended: usize) {
         self.confirming.push(connection.id);
         let confirm = Box::new(Confirm { head, number, ended });
         self.hold(connection, State::Confirming(confirm), Some(Instant::now() + PATIENCE));

@@ -94,7 +94,8 @@ impl Acceptor {
         }
         let Some(socket) = self.open_socket(accepted, tls) else { return };
         let id = self.connections.open(key);
-        let connection = Box::new(Connection { id, peer, place, socket, input: Vec::new(), requests: 0 });
+        let connection =
+            Box::new(Connection { id, peer, place, socket, input: Vec::new(), requests: 0 });
         self.controls += usize::from(place == Place::Control);
         let deadline = now + self.settings.config.timeouts.head;
         #[cfg(feature = "tls")]

@@ -33,7 +33,6 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 use crate::delivery::watch::{Look, Sign};
 use crate::http::head::Place;
-use crate::http::refusal::Refusal;
 use crate::net::listener::Listener;
 use crate::pool::Pool;
 use crate::pool::exchange::Connection;
@@ -294,9 +293,7 @@ impl Acceptor {
                 State::Watched(watch) => self.look(connection, watch, Sign::None),
                 State::Ready(transfer) => self.make_ready(connection, transfer),
                 State::Recording(..) => self.put_back(Held { connection, state }),
-                State::Body(head) => {
-                    self.refuse_and_close(connection, Some(&head), &Refusal::HeadTimeout);
-                }
+                State::Body(head) => self.body_deadline(connection, &head),
                 State::Confirming(confirm) => self.confirmed(connection, &confirm),
                 State::Lingering { .. } | State::Answering { .. } => {
                     self.drop_connection(connection);

@@ -6,8 +6,8 @@ use std::time::Instant;
 use rustix::event::epoll::EventFlags;
 
 use super::Acceptor;
-use super::connections::{Held, MAKING_ROOM, State};
 use super::bandwidth::Rates;
+use super::connections::{Held, MAKING_ROOM, State};
 use super::queue;
 use crate::config::Reuse;
 use crate::delivery::record::Record;

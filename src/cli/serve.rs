@@ -47,6 +47,9 @@ pub(super) fn serve(options: &Serve) -> Result<ExitCode, CommandError> {
     report(&findings, sandbox);
     let sandboxed = sandbox.is_some_and(|sandbox| sandbox != Sandbox::None);
     let server = Server::start(config, opened, signals, Clock::System, sandboxed)?;
+    if let Some(control) = server.control() {
+        log::info!("control on {control}");
+    }
     for address in server.addresses() {
         log::info!("listening on {address}");
     }

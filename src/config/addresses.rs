@@ -74,8 +74,9 @@ impl AddressKeys<'_> {
             other.is_at(&control) || other.covers(&control) || control.covers(other)
         };
         if let Some(other) = listen.iter().find(taken) {
-            let message =
-                format!("{control} is taken by {other}, where downloads are served; name another one");
+            let message = format!(
+                "{control} is taken by {other}, where downloads are served; name another one"
+            );
             notes.error(KEY, message);
         }
         Some(control)

@@ -23,8 +23,7 @@ const REUSE: &[(&str, Reuse)] =
     &[("once", Reuse::Once), ("resume", Reuse::Resume), ("unlimited", Reuse::Unlimited)];
 const PAGE_CACHE: &[(&str, PageCache)] = &[("spare", PageCache::Spare), ("keep", PageCache::Keep)];
 const PRIORITY: &[(&str, Priority)] = &[("low", Priority::Low), ("normal", Priority::Normal)];
-const LOG_FORMAT: &[(&str, LogFormat)] =
-    &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+const LOG_FORMAT: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 const MIB: f64 = 1024.0 * 1024.0;
 const INSTANT: Duration = Duration::ZERO;
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The statuses that are ever answered; whatever else comes is counted as the last.
 const STATUSES: [u16; 20] = [
-    200, 204, 206, 304, 400, 401, 404, 405, 408, 412, 413, 414, 416, 417, 431, 500, 501, 503, 505, 0,
+    200, 204, 206, 304, 400, 401, 404, 405, 408, 412, 413, 414, 416, 417, 431, 500, 501, 503, 505,
+    0,
 ];
 
 /// Plain numbers that any thread may raise.

@@ -75,6 +75,12 @@ pub fn deauthorize(body: &[u8], config: &Config, now: u64) -> Result<Vec<Order>,
     })
 }
 
+/// What a token names that goes with `body`, so that it is good for nothing else.
+pub fn seal(body: &[u8]) -> String {
+    let hash = hmac_sha256::Hash::hash(body);
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What is meant by everything that exists at `now`, and for how long.
 fn known(config: &Config, now: u64) -> Revocation {
     let issued = now.saturating_add(config.clock_skew.as_secs());
@@ -165,6 +171,8 @@ mod tests {
         assert_eq!((orders.len(), orders[0].0.server), (1, Some(key_of(SERVER))));
         let orders = read(r#"{"user":"u","servers":[]}"#).unwrap();
         assert_eq!((orders.len(), orders[0].0.server, orders[0].0.is_all()), (1, None, false));
-        assert!(read(r#"{"servers":[]}"#).is_err() && read(r#"{"user":"u","servers":[5]}"#).is_err());
+        assert!(
+            read(r#"{"servers":[]}"#).is_err() && read(r#"{"user":"u","servers":[5]}"#).is_err()
+        );
     }
 }

@@ -10,6 +10,8 @@ mod target;
 use std::borrow::Cow;
 
 use survey::Survey;
+#[cfg(feature = "tls")]
+pub use target::secure_address;
 pub use target::token_of;
 use target::{is_page, parameters};
 

@@ -169,7 +169,9 @@ pub fn refusal(context: &ResponseContext<'_>, refusal: &Refusal) -> Vec<u8> {
     let mut head = context.start(refusal.status());
     match refusal {
         // RFC 6750 §3.1: no error code if the request carries no token at all.
-        Refusal::Token(TokenFault::Missing) | Refusal::Unauthorized => head.push_str("WWW-Authenticate: Bearer\r\n"),
+        Refusal::Token(TokenFault::Missing) | Refusal::Unauthorized => {
+            head.push_str("WWW-Authenticate: Bearer\r\n")
+        }
         Refusal::Token(_) => {
             head.push_str("WWW-Authenticate: Bearer error=\"invalid_token\"\r\n");
         }
@@ -192,6 +194,13 @@ pub fn refusal(context: &ResponseContext<'_>, refusal: &Refusal) -> Vec<u8> {
     let body =
         format!(r#"{{"error":"{}","request_id":"{}"}}"#, refusal.client_message(), context.id);
     context.with_body(head, "application/json", &body)
+}
+
+/// The answer to a browser that speaks plain HTTP to a TLS port: 400, with a page that leads to
+/// `link`.
+#[cfg(feature = "tls")]
+pub fn plain_http(context: &ResponseContext<'_>, link: &str) -> Vec<u8> {
+    context.with_page(context.start(400), &page::plain_http(link, context.id))
 }
 
 fn push_validators(head: &mut String, context: &ResponseContext<'_>, found: &Found) {

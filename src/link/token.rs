@@ -5,17 +5,16 @@
 //! claims that are `null`, and the payload would be decoded twice.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use jwt_simple::algorithms::{HS256Key, MACLike};
 use jwt_simple::reexports::ct_codecs::{self, Base64UrlSafeNoPadding, Decoder};
 use jwt_simple::token::Token;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
 use serde_json::Value;
 
 use crate::config::Config;
 use crate::link::Uuid;
+use crate::link::date::Date;
 
 /// Longest token in bytes; longer ones are refused unread.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -227,22 +226,8 @@ impl Verifier {
         })
     }
 
-    /// What identifies `token`, whatever it opens and however old it is, and its `exp`: its
-    /// `unique_id`, or the token itself.
-    ///
-    /// # Errors
-    /// If it was not signed with this key, or has no `exp`.
-    pub fn identify(&self, token: &str) -> Result<(String, u64), TokenFault> {
-        let json = self.payload(token)?;
-        let payload: Payload<'_> =
-            serde_json::from_slice(&json).map_err(|_| TokenFault::Malformed)?;
-        let Date(expires) = payload.exp.ok_or(TokenFault::NoExpiry)?;
-        let unique_id = payload.unique_id.filter(|id| !id.is_empty());
-        Ok((unique_id.map_or_else(|| token.to_owned(), Cow::into_owned), expires))
-    }
-
     /// The decoded payload of a token with a valid signature.
-    fn payload(&self, token: &str) -> Result<Vec<u8>, TokenFault> {
+    pub(super) fn payload(&self, token: &str) -> Result<Vec<u8>, TokenFault> {
         if token.is_empty() {
             return Err(TokenFault::Missing);
         }
@@ -333,34 +318,6 @@ impl Payload<'_> {
                 Ok(Resource::Backup { server, backup })
             }
         }
-    }
-}
-
-/// A NumericDate (RFC 7519 §2): a JSON integer or float, in whole seconds since the epoch. Dates
-/// before the epoch count as the epoch.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Date(u64);
-
-impl<'de> Deserialize<'de> for Date {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Date, D::Error> {
-        struct DateVisitor;
-        impl Visitor<'_> for DateVisitor {
-            type Value = Date;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("seconds since the epoch")
-            }
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Date, E> {
-                Ok(Date(value))
-            }
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Date, E> {
-                Ok(Date(u64::try_from(value).unwrap_or(0)))
-            }
-            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Date, E> {
-                // JSON has no NaN; `as` saturates at both ends.
-                Ok(Date(value as u64))
-            }
-        }
-        deserializer.deserialize_any(DateVisitor)
     }
 }
 

@@ -138,7 +138,9 @@ pub fn open(
     let mut listeners = passed(config, environment)?;
     if listeners.is_empty() {
         for listen in &config.listen {
-            listeners.push(bind(listen, config.unix_mode).map_err(|told| StartError::new("listen", told))?);
+            listeners.push(
+                bind(listen, config.unix_mode).map_err(|told| StartError::new("listen", told))?,
+            );
         }
     }
     if let Some(control) = &config.control {

@@ -42,7 +42,12 @@ impl Signals {
         let (stop, stop_end) = UnixStream::pair()?;
         stop.set_nonblocking(true)?;
         stop_end.set_nonblocking(true)?;
-        let signals = Signals { stop, stops: AtomicUsize::new(0), reload: Arc::default(), report: Arc::default() };
+        let signals = Signals {
+            stop,
+            stops: AtomicUsize::new(0),
+            reload: Arc::default(),
+            report: Arc::default(),
+        };
         Ok((signals, stop_end))
     }
 

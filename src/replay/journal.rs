@@ -128,7 +128,10 @@ impl Journal {
     /// How it was when [`Journal::wants_rewrite`] looked last. Takes no lock.
     pub(super) fn state(&self) -> JournalState {
         let (bytes, behind) = (&self.bytes, &self.behind);
-        JournalState { bytes: bytes.load(Ordering::Relaxed), behind: behind.load(Ordering::Relaxed) }
+        JournalState {
+            bytes: bytes.load(Ordering::Relaxed),
+            behind: behind.load(Ordering::Relaxed),
+        }
     }
 
     /// Rewrites the journal at `time` with `lines`, which are about `links` many and must be listed

@@ -68,7 +68,10 @@ pub(super) fn parse(line: &str) -> Option<(Key, Entry)> {
         _ => return None,
     };
     let spent = grant.is_none();
-    Some((key, Entry { sequence, expires, resource, server, spent, counted: false, grant, skew: 0 }))
+    Some((
+        key,
+        Entry { sequence, expires, resource, server, spent, counted: false, grant, skew: 0 },
+    ))
 }
 
 fn parse_grant<'a>(words: &mut impl Iterator<Item = &'a str>, old: bool) -> Option<Grant> {

@@ -193,7 +193,9 @@ impl Replay {
         if lines.is_empty() {
             return false;
         }
-        let kept = lines.iter().fold(true, |kept, line| self.write(Some(line.clone())) && kept);
+        // Every one is written, whatever became of the one before.
+        let lost = lines.iter().filter(|line| !self.write(Some((*line).clone()))).count();
+        let kept = lost == 0;
         self.revocations.kept.store(kept, Ordering::Relaxed);
         let mut untold = self.revocations.untold();
         untold.drain(..lines.len());
@@ -244,7 +246,8 @@ pub(super) fn parse(line: &str) -> Option<(Target, Revocation)> {
         text => unhex(text).map(Some),
     };
     let target = Target { link: key()?, server: key()?, user: key()? };
-    let known = Revocation { issued: words.next()?.parse().ok()?, end: words.next()?.parse().ok()? };
+    let known =
+        Revocation { issued: words.next()?.parse().ok()?, end: words.next()?.parse().ok()? };
     Some((target, known))
 }
 

@@ -62,6 +62,21 @@ fn without_authority(target: &str) -> Result<&str, Refusal> {
     Ok(origin)
 }
 
+/// The address of the request in `head` (a valid one) with `https://`, for a client that has asked
+/// without the s. `None` if it names no host.
+#[cfg(feature = "tls")]
+pub fn secure_address(head: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(head).ok()?;
+    let mut lines = text.trim_start_matches("\r\n").split("\r\n");
+    let target = lines.next()?.split(' ').nth(1).filter(|target| target.starts_with('/'))?;
+    let host = lines
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_once(':'))
+        .find_map(|(name, value)| name.eq_ignore_ascii_case("host").then_some(value.trim()))?;
+    let valid = !host.is_empty() && is_host(host) && target.bytes().all(|b| b.is_ascii_graphic());
+    valid.then(|| format!("https://{host}{target}"))
+}
+
 /// Whether `text` is a valid value of `Host`: empty, or a host with an optional port (RFC 9110
 /// §7.2, RFC 3986 §3.2.2). A comma is refused, although the grammar has it, because it is also how
 /// a proxy joins two lines.
@@ -133,6 +148,25 @@ mod tests {
         ];
         for (query, expected) in table {
             assert_eq!(token_of(query).as_deref(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "tls")]
+    fn the_same_address_with_https() {
+        let of = |head: &str| secure_address(head.as_bytes());
+        let head =
+            "GET /download/file?token=a.b HTTP/1.1\r\nAccept: */*\r\nhost: n.example:8443\r\n\r\n";
+        assert_eq!(of(head).as_deref(), Some("https://n.example:8443/download/file?token=a.b"));
+        for head in [
+            "GET / HTTP/1.0\r\n\r\n",
+            "GET / HTTP/1.0\r\n\r\nHost: n\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: \r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: n/x\r\n\r\n",
+            "GET http://n/ HTTP/1.1\r\nHost: n\r\n\r\n",
+            "GET",
+        ] {
+            assert_eq!(of(head), None, "{head}");
         }
     }
 
