@@ -23,6 +23,7 @@ mod browsers;
 mod clients;
 mod commands;
 mod confinement;
+mod control;
 mod delivery;
 mod disks;
 mod documents;

@@ -98,12 +98,13 @@ impl Server {
         self.clean = false;
     }
 
-    /// Sends a signal: `HUP`, `INT`, `TERM`, `STOP` or `CONT`.
+    /// Sends a signal: `HUP`, `INT`, `TERM`, `USR1`, `STOP` or `CONT`.
     pub fn signal(&self, name: &str) {
         let signal = match name {
             "HUP" => Signal::HUP,
             "INT" => Signal::INT,
             "TERM" => Signal::TERM,
+            "USR1" => Signal::USR1,
             "STOP" => Signal::STOP,
             "CONT" => Signal::CONT,
             _ => panic!("{name} is not sent by any test"),
