@@ -32,6 +32,7 @@ mod grants;
 mod journal;
 mod limits;
 mod listening;
+mod logs;
 #[cfg(feature = "tls")]
 mod matrix;
 mod neighbour;
@@ -44,6 +45,7 @@ mod previews;
 mod ranges;
 mod reload;
 mod restarts;
+mod revoking;
 mod screening;
 mod service;
 mod slow;
