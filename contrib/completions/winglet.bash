@@ -10,17 +10,19 @@ _winglet() {
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
         ;;
-    --listen | --server | --path | --backup | --expires | --base-url | --from)
+    --listen | --server | --user | --path | --backup | --expires | --base-url | --from)
         return
         ;;
     esac
 
     if [ "$COMP_CWORD" -eq 1 ]; then
-        options='serve check sign explain --help --version'
+        options='serve check sign explain status revoke --help --version'
     else
         case $command in
         serve) options='--config --listen --pid-file --help' ;;
         check) options='--config --print --quiet --json --help' ;;
+        status) options='--watch --json --config --help' ;;
+        revoke) options='--server --user --all --config --help' ;;
         explain) options='--from --json --config --help' ;;
         sign)
             if [ "$COMP_CWORD" -eq 2 ]; then

@@ -1,6 +1,6 @@
 # Completion of winglet(8) for fish.
 
-set -l commands serve check sign explain
+set -l commands serve check sign explain status revoke
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l sign "__fish_seen_subcommand_from sign"
 set -l kind "$sign; and __fish_seen_subcommand_from file backup"
@@ -12,16 +12,21 @@ complete -c winglet -n "$none" -a serve -d 'Serve downloads'
 complete -c winglet -n "$none" -a check -d 'Check the configuration'
 complete -c winglet -n "$none" -a sign -d 'Print a link'
 complete -c winglet -n "$none" -a explain -d 'Say why a link works or does not'
-complete -c winglet -n "$kind; or __fish_seen_subcommand_from serve check explain" -l config -rF -d 'Configuration of the node'
+complete -c winglet -n "$none" -a status -d 'Say what the server is doing'
+complete -c winglet -n "$none" -a revoke -d 'Revoke links'
+complete -c winglet -n "$kind; or __fish_seen_subcommand_from serve check explain status revoke" -l config -rF -d 'Configuration of the node'
 complete -c winglet -n "__fish_seen_subcommand_from check" -l print -d 'Every setting, and where it comes from'
 complete -c winglet -n "__fish_seen_subcommand_from check" -l quiet -d 'Only what is wrong'
-complete -c winglet -n "$kind; or __fish_seen_subcommand_from check explain" -l json -d 'Print JSON'
+complete -c winglet -n "$kind; or __fish_seen_subcommand_from check explain status" -l json -d 'Print JSON'
 complete -c winglet -n "__fish_seen_subcommand_from explain" -l from -x -d 'Address of the client'
 complete -c winglet -n "__fish_seen_subcommand_from serve" -l listen -x -d 'Listen here'
 complete -c winglet -n "__fish_seen_subcommand_from serve" -l pid-file -rF -d 'File for the number of the process'
+complete -c winglet -n "__fish_seen_subcommand_from status" -l watch -d 'Say it anew every second'
+complete -c winglet -n "__fish_seen_subcommand_from revoke" -l user -x -d 'Links of this user'
+complete -c winglet -n "__fish_seen_subcommand_from revoke" -l all -d 'All links'
 complete -c winglet -n "$sign; and not __fish_seen_subcommand_from file backup" -a file -d 'A file of a server'
 complete -c winglet -n "$sign; and not __fish_seen_subcommand_from file backup" -a backup -d 'A backup'
-complete -c winglet -n "$kind" -l server -x -d 'Server of the file or backup'
+complete -c winglet -n "$kind; or __fish_seen_subcommand_from revoke" -l server -x -d 'Server of the file or backup'
 complete -c winglet -n "$kind; and __fish_seen_subcommand_from file" -l path -x -d 'File, relative to the root of the server'
 complete -c winglet -n "$kind; and __fish_seen_subcommand_from backup" -l backup -x -d 'Backup'
 complete -c winglet -n "$kind" -l expires -x -a '15m 1h 24h' -d 'How long the link is good'

@@ -166,6 +166,11 @@ impl Queue {
         self.at_work.retain(|work| work.id != id);
     }
 
+    /// Workers that are at something.
+    pub(super) fn busy(&self) -> usize {
+        self.at_work.len()
+    }
+
     /// Whether every worker is at something.
     pub(super) fn is_exhausted(&self) -> bool {
         self.at_work.len() >= self.workers

@@ -114,6 +114,8 @@ impl Acceptor {
             (_, Method::Other) | (Route::Asterisk, _) => {
                 self.refuse(connection, &head, &Refusal::Method);
             }
+            (Route::Control(_), _) => self.read_body(connection, head),
+            (_, Method::Post) => self.refuse(connection, &head, &Refusal::Method),
             (Route::Health, _) => self.answer_health(connection, &head),
             (Route::Download(endpoint), _) => self.enqueue(connection, head, endpoint),
         }
@@ -197,7 +199,7 @@ impl Acceptor {
 fn read_head(connection: &mut Connection, mut screened: usize, scratch: &mut [u8]) -> Read {
     loop {
         if connection.input.len() > screened {
-            match screen(&connection.input, screened) {
+            match screen(&connection.input, screened, connection.place) {
                 Screened::Incomplete => screened = connection.input.len(),
                 Screened::Ready(head, length) => {
                     if length == connection.input.len() {

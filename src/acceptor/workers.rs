@@ -9,6 +9,8 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use super::bandwidth::{Rates, Turn};
 use super::connections::{Held, State};
 use super::{Acceptor, TAG_PRIVATE};
+use crate::delivery::pace::Broken;
+use crate::delivery::running::Phase;
 use crate::delivery::transfer::{Piece, Transfer};
 use crate::pool::exchange::{Connection, Exchange, Next, Returned, Task};
 use crate::pool::source::PULLERS;
@@ -88,6 +90,7 @@ impl Acceptor {
             return None;
         }
         transfer.allowance = bytes;
+        transfer.delivery.running.enter(Phase::Sending);
         transfer.allowed_at = connection.socket.wire_sent();
         Some((connection, Task::Piece(transfer)))
     }
@@ -126,6 +129,10 @@ impl Acceptor {
             Next::Answered(keep_alive) => self.answered(connection, keep_alive),
             Next::Piece(transfer, piece) => {
                 self.settle_piece(&connection, &transfer);
+                if transfer.delivery.running.is_revoked() {
+                    let why = Broken::Revoked.to_string();
+                    return self.break_off(connection, transfer, &why);
+                }
                 match piece {
                     Piece::Sent => self.watch(connection, transfer),
                     Piece::Full => self.park(connection, transfer),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::archive::Format;
 use crate::link::Uuid;
@@ -32,6 +32,10 @@ pub enum Command {
     Sign(Sign),
     /// Say what a link or token means, and whether it would be served
     Explain(Explain),
+    /// Say what the running server is doing
+    Status(Status),
+    /// Revoke links that exist now, and end their downloads
+    Revoke(Revoke),
 }
 
 /// Where the configuration is.
@@ -174,6 +178,41 @@ pub struct Explain {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// The configuration.
+    #[command(flatten)]
+    pub files: Files,
+}
+
+/// `winglet status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Say it anew every second, until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// Print JSON; with --watch, an object per line
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration.
+    #[command(flatten)]
+    pub files: Files,
+}
+
+/// `winglet revoke`
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true))]
+pub struct Revoke {
+    /// One link: a download URL, or a token alone
+    #[arg(value_name = "URL|TOKEN", group = "what", conflicts_with_all = ["server", "user", "all"])]
+    pub link: Option<String>,
+    /// All links of this server
+    #[arg(long, value_name = "UUID", group = "what")]
+    pub server: Option<Uuid>,
+    /// All links of this user; with --server, only those of that server
+    #[arg(long, value_name = "UUID", group = "what")]
+    pub user: Option<String>,
+    /// All links
+    #[arg(long, group = "what", conflicts_with_all = ["server", "user"])]
+    pub all: bool,
     /// The configuration.
     #[command(flatten)]
     pub files: Files,

@@ -7,21 +7,21 @@ use std::time::Duration;
 use jwt_simple::reexports::ct_codecs::{Base64UrlSafeNoPadding, Decoder};
 use serde_json::{Value, json};
 
-use super::load;
+use super::{load, token_in};
 use crate::archive::Format;
 use crate::cli::args::Explain;
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::error::CommandError;
-use crate::http::head::{format_of, token_of};
+use crate::http::head::format_of;
 use crate::http::refusal::Refusal;
 use crate::link::folder::Packing;
 use crate::link::storage::backup_layouts;
-use crate::link::token::{Claims, Endpoint, Resource, TokenFault};
+use crate::link::token::{Claims, Endpoint, Resource, TokenFault, Used};
 use crate::logging::escape;
 use crate::net::address::ClientKey;
 use crate::process::sandbox::{self, Allowed};
-use crate::replay::{self, ClaimRequest, LinkStatus, Replay};
+use crate::replay::{self, ClaimRequest, LinkId, LinkStatus, Replay};
 use crate::server;
 use crate::shared::Settings;
 
@@ -38,14 +38,10 @@ pub(super) fn explain(options: &Explain, out: &mut String) -> Result<ExitCode, C
     let Some(config) = load(&options.files)?.config else { return Ok(ExitCode::FAILURE) };
     let settings = Settings::new(config);
     let now = Clock::System.unix();
-    let link = options.link.split('#').next().unwrap_or_default();
-    let token = match link.split_once('?') {
-        Some((_, query)) => token_of(query).unwrap_or_default(),
-        None => link.into(),
-    };
+    let token = token_in(&options.link);
     let payload = payload_of(&token);
     let endpoint = endpoint_of(&options.link, payload.as_ref());
-    let format = match link.split_once('?') {
+    let format = match options.link.split_once('?') {
         Some((_, query)) if endpoint.is_archive() => format_of(query),
         _ => Ok(Format::default()),
     };
@@ -59,7 +55,7 @@ pub(super) fn explain(options: &Explain, out: &mut String) -> Result<ExitCode, C
         (Ok(format), Ok(claims)) => {
             lines.push(("token", "correctly signed, for this endpoint".into()));
             let client = options.from.map(ClientKey::of);
-            let link = judge_link(&settings, &claims, client, now, &mut lines)?;
+            let link = judge_link(&settings, &claims, &token, client, now, &mut lines)?;
             let file = judge_file(&settings, &claims, format, &mut lines);
             link.or(file)
         }
@@ -150,33 +146,42 @@ fn distance(date: u64, now: u64) -> String {
 fn judge_link(
     settings: &Settings,
     claims: &Claims,
+    token: &str,
     client: Option<ClientKey>,
     now: u64,
     lines: &mut Lines,
 ) -> Result<Option<Refusal>, CommandError> {
     let (config, rules) = (&settings.config, &settings.rules);
     let expired = claims.expired.then_some(Refusal::Token(TokenFault::Expired));
-    let Some(unique_id) = &claims.unique_id else {
-        lines.push(("link", "not one-time: it has no unique_id".into()));
-        return Ok(expired);
-    };
+    let id = LinkId::of(claims, token);
+    let one_time = claims.unique_id.is_some();
     let Some(directory) = &config.state_directory else {
-        let text = "one-time; only the server knows its state, since state_directory is not set";
+        let text = match one_time {
+            true => "one-time; only the server knows its state, since state_directory is not set",
+            false => "not one-time: it has no unique_id",
+        };
         lines.push(("link", text.into()));
         return Ok(expired);
     };
     let replay = Replay::read_only(config.max_tracked_tokens, directory, rules, now)?;
-    let key = replay::key_of(unique_id);
-    let status = replay.status(&key, rules, now);
+    if replay.is_revoked(&id) {
+        lines.push(("link", "revoked".into()));
+        return Ok(Some(Refusal::Token(TokenFault::Used(Used::Revoked))));
+    }
+    if !one_time {
+        lines.push(("link", "not one-time: it has no unique_id".into()));
+        return Ok(expired);
+    }
+    let status = replay.status(&id.link, rules, now);
     lines.extend(lines_of_link(&status, config, now));
     let holder = match status {
         LinkStatus::Open { client, .. } => client,
         _ => None,
     };
     let request = ClaimRequest {
-        key,
+        key: id.link,
         resource: replay::hash_of(&claims.resource),
-        server: replay::key_of(&claims.resource.server().to_string()),
+        server: id.server,
         client: client.or(holder),
         expires: claims.expires,
         expired: claims.expired,

@@ -4,5 +4,6 @@
 pub mod content;
 pub mod pace;
 pub mod record;
+pub mod running;
 pub mod transfer;
 pub mod watch;

@@ -16,6 +16,7 @@ use crate::config::{PageCache, Reuse};
 use crate::delivery::content::Content;
 use crate::delivery::pace::Broken;
 use crate::delivery::record::Delivery;
+use crate::delivery::running::Running;
 use crate::delivery::transfer::{Piece, Transfer};
 use crate::disk::file::{DiskFile, Worth};
 use crate::http::head::{Field, Method};
@@ -25,12 +26,12 @@ use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
 use crate::link::folder::Packing;
 use crate::link::storage::{Found, OpenError, Source};
-use crate::link::token::{Claims, Endpoint, Resource, TokenFault};
+use crate::link::token::{Claims, Endpoint, Resource, TokenFault, Used};
 use crate::logging::access::{Entry, Outcome};
 use crate::logging::throttle::Kind;
 use crate::net::address::ClientKey;
 use crate::pool::exchange::{Exchange, Next, Request, Task, Work};
-use crate::replay::{self, ClaimRequest, EndedBy, FileVersion, Stream};
+use crate::replay::{self, ClaimRequest, EndedBy, FileVersion, LinkId, Stream};
 use crate::shared::{Settings, Shared};
 
 /// Does what `exchange` asks for, and gives its connection back.
@@ -43,6 +44,7 @@ pub fn serve(shared: &Shared, exchange: Exchange) {
                 method: request.head.method.name(),
                 endpoint: request.head.endpoint().map_or("-", Endpoint::name),
                 status: 0,
+                part: false,
                 resource: None,
                 began: Instant::now(),
                 id: shared.next_id(),
@@ -66,7 +68,7 @@ fn send(shared: &Shared, mut work: Work, mut transfer: Box<Transfer>) {
         Err(broken) => {
             let (sent, acknowledged) = (socket.sent(), socket.acknowledged().unwrap_or(0));
             let by = if socket.died() { EndedBy::Reset } else { EndedBy::Other };
-            if broken == Broken::LinkGone {
+            if matches!(broken, Broken::LinkGone | Broken::Revoked) {
                 socket.reset_at_close();
             }
             let outcome = Outcome::Interrupted(broken.to_string());
@@ -93,6 +95,8 @@ struct Granted {
     selection: Selection,
     /// How its link is claimed; `None` if its token is not one-time.
     claim: Option<ClaimRequest>,
+    /// What tells it from others.
+    id: LinkId,
     /// When the token expires, unless it has and only a grant keeps the link alive.
     until: Option<u64>,
 }
@@ -136,7 +140,9 @@ impl Serving<'_> {
         let token = self.request.head.token().unwrap_or_default();
         let claims = self.settings.verifier.verify(&token, endpoint, now)?;
         self.entry.resource = Some(claims.resource.clone());
-        let claim = self.link(&claims);
+        let id = LinkId::of(&claims, &token);
+        self.may_pass(&id)?;
+        let claim = self.link(&claims, &id);
         let last_seen = match &claim {
             Some(claim) => self.shared.replay.check(claim, &self.settings.rules, now)?,
             None if claims.expired => return Err(Refusal::Token(TokenFault::Expired)),
@@ -149,15 +155,22 @@ impl Serving<'_> {
         conditions.changed = last_seen.is_some_and(|tag| tag != found.tag);
         let file = Validators { tag: found.tag, modified: found.modified, length: found.length };
         let until = (!claims.expired).then_some(claims.expires);
-        Ok(Granted { selection: select(&conditions, &file), found, claim, until })
+        Ok(Granted { selection: select(&conditions, &file), found, claim, id, until })
     }
 
-    fn link(&self, claims: &Claims) -> Option<ClaimRequest> {
-        let unique_id = claims.unique_id.as_deref()?;
+    fn may_pass(&self, id: &LinkId) -> Result<(), Refusal> {
+        match self.shared.replay.is_revoked(id) {
+            true => Err(Refusal::Token(TokenFault::Used(Used::Revoked))),
+            false => Ok(()),
+        }
+    }
+
+    fn link(&self, claims: &Claims, id: &LinkId) -> Option<ClaimRequest> {
+        claims.unique_id.as_ref()?;
         Some(ClaimRequest {
-            key: replay::key_of(unique_id),
+            key: id.link,
             resource: replay::hash_of(&claims.resource),
-            server: replay::key_of(&claims.resource.server().to_string()),
+            server: id.server,
             client: self.request.client.map(ClientKey::of),
             expires: claims.expires,
             expired: claims.expired,
@@ -185,21 +198,34 @@ impl Serving<'_> {
     fn claim_and_send(self, granted: Granted, span: Range<u64>) {
         let now = self.shared.clock.unix();
         let subject = FileVersion { tag: granted.found.tag, length: granted.found.length };
+        let Some(resource) = self.entry.resource.clone() else { return };
+        let who = (self.entry.client, resource, self.entry.id.clone());
+        let part = (span.start, span.end - span.start);
+        let running = self.shared.downloads.begin(granted.id, who, part);
+        // Asked once more: whoever revokes it from here on finds it among those that run.
+        if let Err(refusal) = self.may_pass(&granted.id) {
+            return self.refuse(&refusal);
+        }
         let claimed = granted.claim.as_ref().map_or(Ok(None), |claim| {
             self.shared.replay.claim(claim, &self.settings.rules, now, &subject, &span)
         });
         match claimed {
-            Ok(stream) => self.send(granted, span, stream),
+            Ok(stream) => self.send(granted, span, stream, running),
             Err(error) => self.refuse(&error.into()),
         }
     }
 
-    fn send(mut self, granted: Granted, span: Range<u64>, stream: Option<Stream>) {
+    fn send(
+        mut self,
+        granted: Granted,
+        span: Range<u64>,
+        stream: Option<Stream>,
+        running: Running,
+    ) {
         self.entry.status = if matches!(granted.selection, Selection::Part(_)) { 206 } else { 200 };
-        let Granted { found, selection, claim, .. } = granted;
-        // A link that is not one-time is told by its token; that is looked at only if it matters.
-        let plain = self.request.head_only.then(|| self.request.head.token()).flatten();
-        let plain = plain.map(|token| replay::key_of(&token));
+        self.entry.part = span.end - span.start < granted.found.length;
+        self.shared.counters.answered(self.entry.status);
+        let Granted { found, selection, id, .. } = granted;
         let context = self.context();
         let head = response::content_head(&context, &found, &selection, self.offers_ranges());
         let keep_alive = self.may_keep();
@@ -208,7 +234,8 @@ impl Serving<'_> {
         let Some(socket) = self.work.socket() else { return };
         let delivery = Delivery {
             stream,
-            link: claim.map(|claim| claim.key).or(plain),
+            link: Some(id.link),
+            running: Arc::new(running),
             content_start: socket.sent() + head.len() as u64,
             content: span.end - span.start,
             direct: self.request.direct,
@@ -281,6 +308,7 @@ impl Serving<'_> {
 
     /// Writes an answer without content, which a client takes at once or not at all.
     fn finish(mut self, answer: &[u8], outcome: &Outcome) {
+        self.shared.counters.answered(self.entry.status);
         self.entry.log_bounded(outcome, &self.shared.throttle);
         let taken = self.work.socket().is_some_and(|socket| socket.write_at_once(answer));
         let next = if taken { Next::Answered(self.may_keep()) } else { Next::Abort };

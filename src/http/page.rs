@@ -64,6 +64,18 @@ pub fn error(refusal: &Refusal, id: &str, panel: Option<&str>) -> String {
     fill(title, title, &content, &footer)
 }
 
+/// The page for a client that speaks plain HTTP to a TLS port, of request `id`; `link` is the same
+/// address with `https://`.
+#[cfg(feature = "tls")]
+pub fn plain_http(link: &str, id: &str) -> String {
+    let content = format!(
+        "<p>The address begins with http://, and has to begin with https://.</p>\n<p><a class=\"button\" rel=\"nofollow\" href=\"{}\">Go on with https://</a></p>",
+        escape(link)
+    );
+    let title = "This address needs https";
+    fill(title, title, &content, &format!("Error 400 · request {id}"))
+}
+
 fn fill(title: &str, heading: &str, content: &str, footer: &str) -> String {
     format!(
         include_str!("page.html"),
@@ -106,6 +118,9 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
                 without_panel: "To download the file here, ask whoever sent you the link for a new one.",
             },
         ),
+        Refusal::Token(TokenFault::Used(Used::Revoked)) => {
+            ("This link was revoked", "It was good, and was taken back.", NEW_LINK)
+        }
         Refusal::Token(TokenFault::Used(_)) => {
             ("This link was already used", "Each link is good for one download.", NEW_LINK)
         }
@@ -172,7 +187,7 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
 }
 
 /// A length in decimal units, as browsers' download lists and file managers show it.
-fn size_text(bytes: u64) -> String {
+pub fn size_text(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     match bytes {
         1 => return "1 byte".into(),

@@ -20,6 +20,8 @@ pub enum Refusal {
     ArchiveFormat,
     /// 401: the token does not open this download (RFC 6750 §3.1).
     Token(TokenFault),
+    /// 401: an order to the control listener without the node's token.
+    Unauthorized,
     /// 404: no such path.
     UnknownPath,
     /// 404, 413, 500 or 503: the file cannot be opened, or the directory not be packed.
@@ -32,6 +34,8 @@ pub enum Refusal {
     Precondition,
     /// 413: the request has a body.
     Body,
+    /// 413: the body is longer than the control listener takes, or does not say its length.
+    BodyTooLong,
     /// 414: the request line is longer than a head may be.
     TargetTooLong,
     /// 416: no requested byte exists in a file of `length` bytes.
@@ -62,6 +66,8 @@ pub enum Busy {
     LinkShare,
     /// The table of used tokens is full of live ones.
     Tracked,
+    /// As many revocations are in force as may be.
+    Revocations,
     /// The request was lost on its way to a worker.
     Handover,
 }
@@ -105,6 +111,7 @@ impl Refusal {
             Refusal::Malformed(what) => (400, what),
             Refusal::ArchiveFormat => (400, "archive_format is zip or tar; others are not offered"),
             Refusal::Token(fault) => (401, token_message(fault)),
+            Refusal::Unauthorized => (401, "Authorization: Bearer has to name the node's token"),
             Refusal::UnknownPath => (404, "there is nothing at this address"),
             Refusal::Open(OpenError::NotFound(Missing::Backup)) => {
                 (404, "this backup is not on this node; it may be stored in S3")
@@ -124,6 +131,7 @@ impl Refusal {
             Refusal::HeadTimeout => (408, "the request did not arrive in time"),
             Refusal::Precondition => (412, "the file has changed since the client saw it"),
             Refusal::Body => (413, "a download request has no body"),
+            Refusal::BodyTooLong => (413, "the body is too long, or has no Content-Length"),
             Refusal::TargetTooLong => (414, "the address is too long"),
             Refusal::Range { .. } => (416, "the file does not have the requested bytes"),
             Refusal::Expectation => (417, "this expectation cannot be met"),
@@ -131,6 +139,9 @@ impl Refusal {
             Refusal::NotImplemented => (501, "this method or transfer coding is not supported"),
             Refusal::Busy(Busy::LinkShare) => {
                 (503, "this link already has as many streams as it may have")
+            }
+            Refusal::Busy(Busy::Revocations) => {
+                (503, "too many revocations are in force; revoke a server, a user or all")
             }
             Refusal::Busy(Busy::ClientShare) => {
                 (503, "your address already has as many downloads as it may have")
@@ -161,6 +172,7 @@ impl Refusal {
                 Busy::ClientShare => "queue: max_connections_per_address reached",
                 Busy::LinkShare => "too many streams of this link",
                 Busy::Tracked => "max_tracked_tokens reached",
+                Busy::Revocations => "too many revocations are in force",
                 Busy::Handover => "lost on the way to a worker",
             }
             .into(),
@@ -177,6 +189,7 @@ fn token_message(fault: &TokenFault) -> &'static str {
         TokenFault::Used(Used::OtherAddress) => {
             "this link is in use from another address; it works where the download was begun"
         }
+        TokenFault::Used(Used::Revoked) => "this link was revoked",
         TokenFault::Used(
             Used::Spent | Used::OtherResource | Used::WindowOver | Used::BudgetSpent,
         ) => "this link was already used",

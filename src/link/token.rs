@@ -5,16 +5,16 @@
 //! claims that are `null`, and the payload would be decoded twice.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use jwt_simple::algorithms::{HS256Key, MACLike};
 use jwt_simple::reexports::ct_codecs::{self, Base64UrlSafeNoPadding, Decoder};
 use jwt_simple::token::Token;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
+use serde_json::Value;
 
 use crate::config::Config;
 use crate::link::Uuid;
+use crate::link::date::Date;
 
 /// Longest token in bytes; longer ones are refused unread.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -114,6 +114,10 @@ pub struct Claims {
     pub resource: Resource,
     /// What makes the token one-time; `None` if the token has none or an empty one.
     pub unique_id: Option<String>,
+    /// Whom it was made for: `user_uuid`, or the number that older Panels write.
+    pub user: Option<String>,
+    /// `iat`, in seconds since the epoch. It limits nothing but what a revocation is about.
+    pub issued: Option<u64>,
     /// `exp`, in seconds since the epoch.
     pub expires: u64,
     /// `exp` has passed: only a grant that was opened before it can still be used.
@@ -166,6 +170,8 @@ pub enum Used {
     WindowOver,
     /// It has paid for as many bytes as it may.
     BudgetSpent,
+    /// It was revoked.
+    Revoked,
 }
 
 impl TokenFault {
@@ -194,6 +200,7 @@ impl TokenFault {
                     "link already used: its unique_id belongs to another resource"
                 }
                 Used::WindowOver => "link already used: resume_window is over",
+                Used::Revoked => "link revoked",
                 Used::BudgetSpent => "link already used: it has paid for three times the file",
             }
             .into(),
@@ -245,6 +252,8 @@ impl Verifier {
         self.check_scope(payload.scope.as_deref(), endpoint)?;
         Ok(Claims {
             resource: payload.resource(endpoint)?,
+            user: payload.user(),
+            issued: payload.iat.as_ref().and_then(Value::as_f64).map(|date| date as u64),
             unique_id: payload.unique_id.filter(|id| !id.is_empty()).map(Cow::into_owned),
             expires,
             expired,
@@ -252,7 +261,7 @@ impl Verifier {
     }
 
     /// The decoded payload of a token with a valid signature.
-    fn payload(&self, token: &str) -> Result<Vec<u8>, TokenFault> {
+    pub(super) fn payload(&self, token: &str) -> Result<Vec<u8>, TokenFault> {
         if token.is_empty() {
             return Err(TokenFault::Missing);
         }
@@ -312,9 +321,22 @@ struct Payload<'a> {
     backup_uuid: Option<Cow<'a, str>>,
     #[serde(borrow)]
     unique_id: Option<Cow<'a, str>>,
+    /// Of any type: it may hold what it likes.
+    iat: Option<Value>,
+    user_uuid: Option<Value>,
+    user_id: Option<Value>,
 }
 
 impl Payload<'_> {
+    fn user(&self) -> Option<String> {
+        let text = |value: &Value| match value {
+            Value::String(text) if !text.is_empty() => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        [&self.user_uuid, &self.user_id].into_iter().flatten().find_map(text)
+    }
+
     fn resource(&mut self, endpoint: Endpoint) -> Result<Resource, TokenFault> {
         let uuid = |name, value: &Option<Cow<'_, str>>| {
             let text = value.as_deref().ok_or(TokenFault::NoClaim(name))?;
@@ -334,34 +356,6 @@ impl Payload<'_> {
             }
             Endpoint::File | Endpoint::Backup => Resource::File { server, path },
         })
-    }
-}
-
-/// A NumericDate (RFC 7519 §2): a JSON integer or float, in whole seconds since the epoch. Dates
-/// before the epoch count as the epoch.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Date(u64);
-
-impl<'de> Deserialize<'de> for Date {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Date, D::Error> {
-        struct DateVisitor;
-        impl Visitor<'_> for DateVisitor {
-            type Value = Date;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("seconds since the epoch")
-            }
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Date, E> {
-                Ok(Date(value))
-            }
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Date, E> {
-                Ok(Date(u64::try_from(value).unwrap_or(0)))
-            }
-            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Date, E> {
-                // JSON has no NaN; `as` saturates at both ends.
-                Ok(Date(value as u64))
-            }
-        }
-        deserializer.deserialize_any(DateVisitor)
     }
 }
 

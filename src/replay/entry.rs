@@ -84,6 +84,8 @@ pub(super) struct Entry {
     pub(super) resource: [u8; 16],
     pub(super) server: Key,
     pub(super) spent: bool,
+    /// It is among those that the table counts as spent.
+    pub(super) counted: bool,
     /// What there is to account for; of a spent link, until its last stream has ended.
     pub(super) grant: Option<Box<Grant>>,
     /// By how much the system's clock is ahead of the table's own, for all this entry knows, in
@@ -98,7 +100,7 @@ impl Entry {
         let spent = rules.reuse != Reuse::Resume;
         let grant = Grant { opened: now, client, ..Grant::default() };
         let grant = (!spent).then(|| Box::new(grant));
-        Entry { sequence: 0, expires, resource, server, spent, grant, skew }
+        Entry { sequence: 0, expires, resource, server, spent, counted: false, grant, skew }
     }
 
     /// When the entry can go, in seconds since the epoch.

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn status(head: &[u8]) -> Result<Box<Head>, u16> {
-    match screen(head, 0) {
+    match screen(head, 0, Place::Public) {
         Screened::Ready(head, _) => Ok(head),
         Screened::Refused(_, refusal) => Err(refusal.status()),
         Screened::Incomplete => Err(0),
@@ -219,7 +219,7 @@ fn forwarded_entries_come_nearest_first_whatever_their_bytes() {
 /// One byte at a time, a head must come to the same end as in one piece.
 fn drip(bytes: &[u8]) -> Screened {
     for end in 1..=bytes.len() {
-        match screen(&bytes[..end], end - 1) {
+        match screen(&bytes[..end], end - 1, Place::Public) {
             Screened::Incomplete => {}
             done => return done,
         }
@@ -230,7 +230,7 @@ fn drip(bytes: &[u8]) -> Screened {
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000), seen in 0usize..2000) {
-        let _ = screen(&bytes, seen.min(bytes.len()));
+        let _ = screen(&bytes, seen.min(bytes.len()), Place::Public);
     }
 
     #[test]
@@ -240,7 +240,7 @@ proptest! {
         fields in prop::collection::vec("(Host|Content-Length|Transfer-Encoding|Expect|Connection|X)[ ]?:[ -~]{0,12}(\r\n|\n|\r\n )", 0..6),
     ) {
         let bytes = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n{}\r\n", fields.concat());
-        if let Screened::Ready(head, length) = screen(bytes.as_bytes(), 0) {
+        if let Screened::Ready(head, length) = screen(bytes.as_bytes(), 0, Place::Public) {
             prop_assert!(length <= bytes.len());
             prop_assert!(head.query.bytes().all(|byte| (0x21..=0x7e).contains(&byte)));
         }
@@ -249,7 +249,7 @@ proptest! {
     #[test]
     fn slow_bytes_come_to_the_same_end(fields in prop::collection::vec("[A-Za-z]{1,5}: [ -~]{0,9}\r?\n", 0..4), lead in "(\r\n){0,2}") {
         let bytes = format!("{lead}GET /health HTTP/1.1\r\nHost: a\r\n{}\r\n", fields.concat());
-        match (screen(bytes.as_bytes(), 0), drip(bytes.as_bytes())) {
+        match (screen(bytes.as_bytes(), 0, Place::Public), drip(bytes.as_bytes())) {
             (Screened::Ready(_, a), Screened::Ready(_, b)) => prop_assert_eq!(a, b),
             (Screened::Refused(_, a), Screened::Refused(_, b)) => prop_assert_eq!(a.status(), b.status()),
             (Screened::Incomplete, Screened::Incomplete) => {}
