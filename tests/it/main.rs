@@ -29,6 +29,7 @@ mod documents;
 mod exhaustion;
 mod grants;
 mod journal;
+mod layers;
 mod limits;
 mod listening;
 #[cfg(feature = "tls")]
