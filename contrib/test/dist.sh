@@ -3,6 +3,7 @@
 # download as the README has it.
 # usage: contrib/test/dist.sh [BINARY]     as root; the root is a fresh debootstrap, or (with
 # WINGLET_TEST_OVERLAY=1, in a tenth of the time) an overlay over this host's own files
+# shellcheck disable=SC2016,SC2086 # fences of Markdown; $enter is words
 set -u
 # shellcheck source=SCRIPTDIR/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -73,7 +74,50 @@ cmp -s "$work/edited" "$root/etc/winglet/config.yml" || fail 'an edited configur
 within 'service winglet restart' || fail 'restarts'
 served || fail 'serves after an upgrade'
 ok 'installing again keeps the edited configuration, and a restart takes the new program'
-within 'service winglet stop && /tmp/winglet-*/install.sh uninstall' || fail 'is uninstalled'
+within 'service winglet stop' || fail 'stops'
+
+# A machine that only holds backups, by the README: its configuration, port 443, reached at an
+# address that is not the machine's own loopback.
+only_backups() {
+    readme=$contrib/../README.md
+    certificates=$root/etc/letsencrypt/live/backups.example.com
+    mkdir -p "$certificates"
+    sed -n '/^### A machine that only holds backups/,/^## /p' "$readme" | sed -n '/^```yaml/,/^```/p' |
+        grep -v '^```' >"$root/etc/winglet/config.yml"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=backups.example.com \
+        -addext subjectAltName=DNS:backups.example.com -keyout "$certificates/privkey.pem" \
+        -out "$certificates/fullchain.pem" >"$work/out" 2>&1 || fail 'a certificate is made'
+    grep -v '^BIND_LOW_PORT' "$root/etc/default/winglet" >"$work/default"
+    { cat "$work/default" && echo BIND_LOW_PORT=yes; } >"$root/etc/default/winglet"
+    within 'umask 077; head -c 32 /dev/urandom | base64 >/etc/winglet/token'
+    backup=3b9a6c1e-52d7-4e0f-8b64-a1d2f3c4e5b6
+    install -D -m 0600 "$volume/world.zip" "$root/srv/backups/$backup.tar.gz"
+    # What it needs of a machine that others reach is one more address.
+    unshare --net sleep 300 &
+    enter="nsenter --net=/proc/$!/ns/net"
+    until_true 5 $enter ip link set lo up || fail 'a network of its own'
+    $enter ip address add 192.0.2.7/32 dev lo
+    within "service winglet start && cd / && winglet sign backup --server $server --backup $backup --expires 2h" ||
+        fail 'a machine that only holds backups starts, on port 443'
+    grep -q warning "$work/out" && fail 'sign knows the address'
+    url=$(grep '^https://backups.example.com/download/backup' "$work/out") || fail 'the link is for others'
+    $enter curl -sf --cacert "$certificates/fullchain.pem" --resolve backups.example.com:443:192.0.2.7 -o "$work/got" "$url" ||
+        fail 'the backup is downloaded from outside'
+    cmp -s "$work/got" "$volume/world.zip" || fail 'the backup is whole'
+    within 'service winglet stop'
+    enter=
+}
+if ! unshare --net true 2>/dev/null || ! command -v ip >/dev/null || ! command -v openssl >/dev/null; then
+    skip 'a machine that only holds backups: no network of its own here, no ip or no openssl'
+elif "$binary" serve --listen tls:127.0.0.1:0 --config "$work/edited" 2>&1 | grep -q 'build does not have'; then
+    skip 'a machine that only holds backups: a build without TLS'
+else
+    only_backups
+    ok 'a machine that only holds backups serves on port 443 as the README has it'
+    cp "$work/edited" "$root/etc/winglet/config.yml"
+fi
+
+within '/tmp/winglet-*/install.sh uninstall' || fail 'is uninstalled'
 for file in usr/local/bin/winglet etc/init.d/winglet; do
     [ ! -e "$root/$file" ] || fail "uninstall removes $file"
 done

@@ -85,9 +85,9 @@ new_root() {
     chmod 0755 "$root/usr/sbin/policy-rc.d"
 }
 
-# within COMMANDS: in that root; what they say is in $work/out.
+# within COMMANDS: in that root; what they say is in $work/out. $enter goes before, if it is set.
 within() {
-    chroot "$root" env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C \
+    ${enter:-} chroot "$root" env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C \
         DEBIAN_FRONTEND=noninteractive sh -c "$1" >"$work/out" 2>&1
 }
 
