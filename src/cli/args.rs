@@ -43,8 +43,8 @@ pub enum Command {
 // Its group would have the name of the one of `sign files`.
 #[group(skip)]
 pub struct Files {
-    /// The configuration file; of several, a later one's keys win [default: config.yml here, else
-    /// /etc/winglet/config.yml]
+    /// The configuration file; of several, a later one's keys win [default: $WINGLET_CONFIG, else
+    /// config.yml here, else Wings' own if it is there and /etc/winglet/config.yml]
     #[arg(long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
 }
@@ -247,6 +247,10 @@ fn base_url(text: &str) -> Result<String, String> {
     }
     if text.contains(['?', '#']) {
         return Err(format!("the link's own query comes after it; {example}"));
+    }
+    let port = host.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.ends_with(']'));
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return Err(format!("its port is not a number up to 65535; {example}"));
     }
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(format!("an address has ASCII characters only, and no spaces; {example}"));

@@ -77,7 +77,7 @@ pub(super) fn sign(what: &Sign, out: &mut String) -> Result<ExitCode, CommandErr
         .map_err(|fault| CommandError(format!("the link would be refused: {}", fault.cause())))?;
     let packing = Packing { format, ..Packing::default() };
     if let Err(refusal) = Storage::new(config).open(&claims.resource, packing) {
-        say(&format_args!("warning: the link does not work yet: {}", refusal.cause()));
+        say(&format_args!("warning: the link would be refused now: {}", refusal.cause()));
     }
     let base = match &options.base_url {
         Some(base) => base.clone(),

@@ -103,9 +103,8 @@ impl AddressKeys<'_> {
                 let message = format!(
                     "{all} takes what arrives at {part} too, and the system refuses the second of them; name one"
                 );
-                match all.is_ipv4() == part.is_ipv4() {
+                match all.is_ipv4() == part.is_ipv4() || v6_takes_v4() {
                     true => notes.error(name, message),
-                    // Not so with net.ipv6.bindv6only set: this may be meant.
                     false => notes.warning(name, message),
                 }
                 listen.push(one);
@@ -140,6 +139,12 @@ impl AddressKeys<'_> {
         let key = file(key, "key", "private key");
         Some(TlsFiles { certificate: certificate?, key: key? })
     }
+}
+
+/// Whether the system gives a socket at `[::]` what arrives over IPv4, too. In the sandbox, after a
+/// start that went well, it does not tell.
+fn v6_takes_v4() -> bool {
+    std::fs::read("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.starts_with(b"0"))
 }
 
 #[cfg(test)]
@@ -189,27 +194,26 @@ mod tests {
     }
 
     #[test]
-    fn one_port_in_both_families_is_a_warning() {
+    fn one_port_in_both_families_is_what_the_system_makes_of_it() {
         let node = Node::new();
+        let severity = if super::v6_takes_v4() { "error" } else { "warning" };
         for (listen, told) in [
-            (
-                "'0.0.0.0:1', '[::]:1'",
-                "warning: winglet.listen[1]: [::]:1 takes what arrives at 0.0.0.0:1 too",
-            ),
-            (
-                "'[::]:1', '127.0.0.1:1'",
-                "warning: winglet.listen[1]: [::]:1 takes what arrives at 127.0.0.1:1 too",
-            ),
+            ("'0.0.0.0:1', '[::]:1'", "[::]:1 takes what arrives at 0.0.0.0:1 too"),
+            ("'[::]:1', '127.0.0.1:1'", "[::]:1 takes what arrives at 127.0.0.1:1 too"),
             ("'0.0.0.0:1', '[::1]:1'", ""),
             ("'0.0.0.0:1', '[::]:2'", ""),
             ("'0.0.0.0:0', '[::]:0'", ""),
         ] {
             let (config, findings) = node.load(&format!("winglet: {{listen: [{listen}]}}"));
-            assert_eq!(config.unwrap().listen.len(), 2);
+            let told = match told {
+                "" => String::new(),
+                _ => format!("{severity}: winglet.listen[1]: {told}"),
+            };
             assert!(
-                findings.starts_with(told) && findings.is_empty() == told.is_empty(),
+                findings.starts_with(&told) && findings.is_empty() == told.is_empty(),
                 "{findings}"
             );
+            assert_eq!(config.is_none(), findings.starts_with("error"));
         }
     }
 

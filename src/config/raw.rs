@@ -178,9 +178,11 @@ fn connections_per_address(w: &Section<'_>) -> usize {
 
 fn state_directory(w: &Section<'_>) -> Option<PathBuf> {
     let path = w.path("state_directory")?;
-    if path.metadata().is_ok_and(|metadata| !metadata.is_dir()) {
+    // Of one that serve has yet to make, the nearest that is there.
+    let there = path.ancestors().find(|path| path.exists());
+    if let Some(file) = there.filter(|path| !path.is_dir()) {
         let message =
-            format!("{} is not a directory; name one that the server may write", path.display());
+            format!("{} is not a directory; name one that the server may write", file.display());
         w.notes.error(w.name_of("state_directory"), message);
     }
     Some(path)

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_cert::certificate::Version;
 use x509_cert::der::Decode;
@@ -199,7 +199,14 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
         .map_err(|error| problem(&error))?
         .collect::<Result<_, _>>()
         .map_err(|error| problem(&error))?;
-    if chain.is_empty() { Err(problem(&"it holds no certificate")) } else { Ok(chain) }
+    match chain.is_empty() {
+        // As long as a certificate is, it begins with these (X.690 section 8.1.3).
+        true if fs::read(path).is_ok_and(|bytes| bytes.starts_with(&[0x30, 0x82])) => {
+            Err(problem(&"it is DER (openssl x509 -inform DER -in OLD -out NEW makes a PEM file)"))
+        }
+        true => Err(problem(&"it holds no certificate")),
+        false => Ok(chain),
+    }
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, StartError> {
@@ -208,6 +215,9 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, StartError> {
         let encrypted = fs::read_to_string(path).is_ok_and(|text| text.contains("ENCRYPTED"));
         let message = match encrypted {
             true => "it is encrypted, and there is nobody to ask for the passphrase; decrypt it with openssl pkey -in OLD -out NEW".to_owned(),
+            false if matches!(error, pem::Error::NoItemsFound) => {
+                "it holds no private key; give a PEM file with one".to_owned()
+            }
             false => format!("{error}; give a PEM file with the private key"),
         };
         StartError::new("api.ssl.key", format!("{}: {message}", path.display()))

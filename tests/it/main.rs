@@ -30,6 +30,7 @@ mod documents;
 mod exhaustion;
 mod grants;
 mod journal;
+mod layers;
 mod limits;
 mod listening;
 mod logs;
