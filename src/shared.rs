@@ -5,7 +5,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, WhenDown};
 use crate::delivery::pace::Pace;
 use crate::delivery::readers::Readers;
 use crate::delivery::record::Record;
@@ -41,6 +41,7 @@ impl Settings {
                 window: config.resume_window.as_secs(),
                 settle: config.settle_time.as_secs(),
                 bind: config.bind_address,
+                alone: config.shared_state_down == WhenDown::Serve,
             },
             pace: Pace::of(&config),
             config,

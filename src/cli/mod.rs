@@ -6,6 +6,8 @@
 pub mod args;
 mod check;
 mod explain;
+#[cfg(feature = "shared-state")]
+mod front_ends;
 mod preflight;
 mod serve;
 mod sign;

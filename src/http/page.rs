@@ -102,6 +102,11 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
                 without_panel: "To download the file here, ask whoever sent you the link for a new one.",
             },
         ),
+        Refusal::Elsewhere { .. } => (
+            "This link is in use elsewhere",
+            "Another server is sending this file already. The link works where the download was begun.",
+            NEW_LINK,
+        ),
         Refusal::Token(TokenFault::Used(_)) => {
             ("This link was already used", "Each link is good for one download.", NEW_LINK)
         }

@@ -18,6 +18,13 @@ pub enum Refusal {
     Malformed(&'static str),
     /// 401: the token does not open this download (RFC 6750 §3.1).
     Token(TokenFault),
+    /// 307 or 401: another front end has the link.
+    Elsewhere {
+        /// Its name.
+        owner: Box<str>,
+        /// The link there, if that is known.
+        location: Option<String>,
+    },
     /// 404: no such path.
     UnknownPath,
     /// 404, 500 or 503: the file cannot be opened.
@@ -60,6 +67,8 @@ pub enum Busy {
     LinkShare,
     /// The table of used tokens is full of live ones.
     Tracked,
+    /// Whether another front end has the link cannot be found out.
+    SharedState,
     /// The request was lost on its way to a worker.
     Handover,
 }
@@ -83,6 +92,8 @@ impl From<ClaimError> for Refusal {
             ClaimError::Expired => Refusal::Token(TokenFault::Expired),
             ClaimError::TooManyStreams => Refusal::Busy(Busy::LinkShare),
             ClaimError::TableFull | ClaimError::ServerShare => Refusal::Busy(Busy::Tracked),
+            ClaimError::Elsewhere(owner) => Refusal::Elsewhere { owner, location: None },
+            ClaimError::Away => Refusal::Busy(Busy::SharedState),
         }
     }
 }
@@ -102,6 +113,12 @@ impl Refusal {
         match self {
             Refusal::Malformed(what) => (400, what),
             Refusal::Token(fault) => (401, token_message(fault)),
+            Refusal::Elsewhere { location: Some(_), .. } => {
+                (307, "this link is in use at another server; follow the redirect")
+            }
+            Refusal::Elsewhere { location: None, .. } => {
+                (401, "this link is in use elsewhere; it works where the download was begun")
+            }
             Refusal::UnknownPath => (404, "there is nothing at this address"),
             Refusal::Open(OpenError::NotFound(Missing::Backup)) => {
                 (404, "this backup is not on this node; it may be stored in S3")
@@ -125,7 +142,7 @@ impl Refusal {
             Refusal::Busy(Busy::ClientShare) => {
                 (503, "your address already has as many downloads as it may have")
             }
-            Refusal::Busy(Busy::Workers | Busy::Tracked | Busy::Handover)
+            Refusal::Busy(Busy::Workers | Busy::Tracked | Busy::SharedState | Busy::Handover)
             | Refusal::Open(OpenError::NoDescriptors) => {
                 (503, "the server is busy; try again in a moment")
             }
@@ -146,11 +163,15 @@ impl Refusal {
         match self {
             Refusal::Token(fault) => fault.cause(),
             Refusal::Open(error) => error.cause(),
+            Refusal::Elsewhere { owner, .. } => {
+                format!("link in use at the front end {owner}")
+            }
             Refusal::Busy(busy) => match busy {
                 Busy::Workers => "queue: no worker became free in time",
                 Busy::ClientShare => "queue: max_connections_per_address reached",
                 Busy::LinkShare => "too many streams of this link",
                 Busy::Tracked => "max_tracked_tokens reached",
+                Busy::SharedState => "shared_state does not answer, or refuses",
                 Busy::Handover => "lost on the way to a worker",
             }
             .into(),

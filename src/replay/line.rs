@@ -59,7 +59,8 @@ pub(super) fn parse(line: &str) -> Option<(Key, Entry)> {
         _ => return None,
     };
     let spent = grant.is_none();
-    Some((key, Entry { sequence, expires, resource, server, spent, grant, skew: 0 }))
+    let owned = false;
+    Some((key, Entry { sequence, expires, resource, server, spent, owned, grant, skew: 0 }))
 }
 
 fn parse_grant<'a>(words: &mut impl Iterator<Item = &'a str>, old: bool) -> Option<Grant> {
@@ -122,6 +123,7 @@ mod tests {
             resource: [7; 16],
             server: [8; 16],
             spent: false,
+            owned: false,
             grant,
             skew: 0,
         }

@@ -8,6 +8,7 @@ mod entry;
 mod grant;
 mod journal;
 mod line;
+pub mod shared;
 pub mod spans;
 mod stream;
 
@@ -26,6 +27,7 @@ pub use entry::{ClaimError, ClaimRequest, LinkStatus, Rules};
 pub use grant::{EndedBy, FileVersion, MAX_STREAMS, STEP_BYTES, StreamEnd};
 use journal::Journal;
 pub use journal::make_directory;
+use shared::Agreement;
 pub use stream::{Finished, Progress, Stream};
 
 use crate::config::Reuse;
@@ -57,6 +59,8 @@ pub struct Replay {
     /// How many there may be.
     bound: usize,
     journal: Option<Journal>,
+    /// Who else may own a link; `None` if nobody.
+    agreement: Option<Arc<dyn Agreement>>,
     /// The system's clock when it was last looked at; 0 before the first look.
     clock: AtomicU64,
     /// The table's own: that clock without its leaps.
@@ -142,6 +146,7 @@ impl Replay {
         let admitted = entry.admits(request, rules, time).map(Some);
         if entry.spent != spent {
             self.write(self.line(entry));
+            self.tell_spent(request.key);
         }
         admitted
     }
@@ -151,7 +156,7 @@ impl Replay {
     ///
     /// # Errors
     /// [`ClaimError`] if the link is used up, bound to another client or expired, has too many
-    /// streams, or does not fit into the table.
+    /// streams, does not fit into the table, or is another front end's.
     pub fn claim(
         self: &Arc<Self>,
         request: &ClaimRequest,
@@ -163,7 +168,9 @@ impl Replay {
         if rules.reuse == Reuse::Unlimited {
             return self.check(request, rules, now).map(|_| None);
         }
+        self.own(request, rules, now)?;
         let mut entry = self.entry(request, rules, now)?;
+        entry.owned = true;
         let started = entry.grant.as_mut().map(|grant| {
             grant.hold(request.client, rules.bind);
             grant.start(file, span)
@@ -199,7 +206,8 @@ impl Replay {
     ) -> Result<(), ClaimError> {
         let share = (self.bound / SHARE).max(1);
         match servers.get(&request.server) {
-            _ if request.expired => Err(ClaimError::Expired),
+            // If it was used at another front end, it is good beyond its `exp`: `own` finds out.
+            _ if request.expired && self.agreement.is_none() => Err(ClaimError::Expired),
             _ if servers.values().sum::<usize>() >= self.bound => Err(ClaimError::TableFull),
             Some(links) if *links >= share => Err(ClaimError::ServerShare),
             _ => Ok(()),
