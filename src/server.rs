@@ -22,6 +22,8 @@ use crate::pool::private::PrivateSocket;
 use crate::process::descriptors;
 use crate::process::notify::Notifier;
 use crate::process::signals::Signals;
+#[cfg(feature = "shared-state")]
+use crate::replay::shared::{Membership, Redis};
 use crate::replay::{LinkStatus, Replay};
 use crate::shared::{Chore, Settings, Shared};
 use crate::sys;
@@ -45,10 +47,12 @@ pub struct Opened {
     listeners: Vec<Listener>,
     #[cfg(feature = "tls")]
     tls: Option<Arc<Certificates>>,
+    #[cfg(feature = "shared-state")]
+    redis: Option<Arc<Redis>>,
 }
 
 impl Opened {
-    /// Opens listeners and certificates.
+    /// Opens listeners and certificates, and finds the shared state.
     ///
     /// # Errors
     /// Which address or file, what is wrong with it, and what to do.
@@ -60,6 +64,8 @@ impl Opened {
             listeners: listener::open(config, environment)?,
             #[cfg(feature = "tls")]
             tls: config.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new),
+            #[cfg(feature = "shared-state")]
+            redis: Redis::of(config)?.map(Arc::new),
         })
     }
 }
@@ -89,6 +95,9 @@ pub struct Server {
     #[cfg(feature = "tls")]
     tls: Option<Arc<Certificates>>,
     sandboxed: bool,
+    /// Says goodbye to the other front ends when it is dropped.
+    #[cfg(feature = "shared-state")]
+    membership: Option<Membership>,
 }
 
 impl Server {
@@ -106,11 +115,18 @@ impl Server {
         let descriptor_room = raise_descriptors(&config);
         let settings = Settings::new(config);
         let config = &settings.config;
-        let replay = open_replay(&settings, clock.unix())?;
+        #[allow(unused_mut)] // without shared-state there is nothing to join
+        let mut replay = open_replay(&settings, clock.unix())?;
+        #[cfg(feature = "shared-state")]
+        if let Some(redis) = &opened.redis {
+            replay.share(Arc::clone(redis) as _);
+        }
         let (tiny, private) = open_private(config)?;
         let threads = config.threads;
         let (sender, chores) = sync_channel(CHORES);
         let shared = Arc::new(Shared::new(settings, replay, clock, sender)?);
+        #[cfg(feature = "shared-state")]
+        let membership = opened.redis.map(|redis| redis.join(&shared.replay, &shared.clock));
         let worker = Arc::clone(&shared);
         let handler = move |exchange| download::serve(&worker, exchange);
         let pool = Pool::start(threads, tiny, Arc::clone(&shared.handed), handler)?;
@@ -139,6 +155,8 @@ impl Server {
             #[cfg(feature = "tls")]
             tls: opened.tls,
             sandboxed,
+            #[cfg(feature = "shared-state")]
+            membership: membership.transpose()?,
         })
     }
 
@@ -191,6 +209,8 @@ impl Server {
         let result = self.acceptor.join();
         self.chores.try_iter().for_each(Chore::carry_out);
         self.shared.replay.tell();
+        #[cfg(feature = "shared-state")]
+        drop(self.membership);
         result.unwrap_or_else(|_| Err(io::Error::other("the acceptor panicked")))
     }
 
@@ -324,6 +344,7 @@ fn keep_fixed(config: &mut Config, before: &Config, sandboxed: bool) {
     keep("winglet.unix_mode", &mut config.unix_mode, &before.unix_mode);
     keep("winglet.state_directory", &mut config.state_directory, &before.state_directory);
     keep("winglet.max_tracked_tokens", &mut config.max_tracked_tokens, &before.max_tracked_tokens);
+    keep("winglet.shared_state", &mut config.shared_state, &before.shared_state);
     keep("winglet.sandbox", &mut config.sandbox, &before.sandbox);
     keep("winglet.priority", &mut config.priority, &before.priority);
     if sandboxed {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::archive::Shelf;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, WhenDown};
 use crate::control::counters::Counters;
 use crate::delivery::pace::Pace;
 use crate::delivery::record::Record;
@@ -45,6 +45,7 @@ impl Settings {
                 window: config.resume_window.as_secs(),
                 settle: config.settle_time.as_secs(),
                 bind: config.bind_address,
+                alone: config.shared_state_down == WhenDown::Serve,
             },
             pace: Pace::of(&config),
             config,

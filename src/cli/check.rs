@@ -24,6 +24,8 @@ pub(super) fn check(options: &Check, out: &mut String) -> ExitCode {
     if let Some(config) = &loaded.config {
         let certificate = preflight::look(config, &mut findings);
         facts = facts_of(config, certificate);
+        #[cfg(feature = "shared-state")]
+        facts.extend(super::front_ends::check(config, &mut findings));
     }
     let ok = loaded.config.is_some() && !findings.iter().any(Finding::is_error);
     let files = crate::config::files(&options.files.config);

@@ -26,7 +26,7 @@ use crate::server;
 use crate::shared::Settings;
 
 /// What is known about a link, as pairs of a name and a text.
-type Lines = Vec<(&'static str, String)>;
+pub(super) type Lines = Vec<(&'static str, String)>;
 
 /// Says what a link means, and what the server would answer now. It spends nothing. The status is 1
 /// if the link would be refused.
@@ -56,6 +56,8 @@ pub(super) fn explain(options: &Explain, out: &mut String) -> Result<ExitCode, C
             lines.push(("token", "correctly signed, for this endpoint".into()));
             let client = options.from.map(ClientKey::of);
             let link = judge_link(&settings, &claims, &token, client, now, &mut lines)?;
+            #[cfg(feature = "shared-state")]
+            let link = super::front_ends::judge(&settings.config, &claims, link, &mut lines);
             let file = judge_file(&settings, &claims, format, &mut lines);
             link.or(file)
         }

@@ -7,6 +7,8 @@ pub mod args;
 mod check;
 mod control;
 mod explain;
+#[cfg(feature = "shared-state")]
+mod front_ends;
 mod preflight;
 mod revoke;
 mod serve;

@@ -16,7 +16,8 @@ use super::file::reason;
 use super::findings::{Finding, Notes, Setting};
 use super::values::Section;
 use super::{
-    Config, Listen, LogFormat, PageCache, Priority, Reuse, Timeouts, defaults, file, keys, token,
+    Config, Listen, LogFormat, PageCache, Priority, Reuse, Timeouts, WhenDown, defaults, file,
+    keys, shared, token,
 };
 
 const REUSE: &[(&str, Reuse)] =
@@ -119,6 +120,9 @@ fn resolve(
         clock_skew: w.duration("clock_skew", defaults::CLOCK_SKEW, INSTANT..=HOUR),
         max_tracked_tokens: w.integer("max_tracked_tokens", defaults::MAX_TRACKED_TOKENS, 1..=10_000_000),
         state_directory: state_directory(w),
+        shared_state: shared::read(w),
+        shared_state_down: w.one_of("shared_state_down", WhenDown::Refuse, shared::WHEN_DOWN),
+        front_ends: shared::front_ends(w),
         rate_limit: rate(w, "rate_limit"),
         bandwidth: rate(w, "bandwidth"),
         bandwidth_per_address: rate(w, "bandwidth_per_address"),

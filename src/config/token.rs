@@ -13,9 +13,9 @@ use super::values::Section;
 use super::yaml::Value;
 use super::{Config, defaults};
 
-/// A key that signs and verifies tokens.
+/// A key that signs and verifies tokens, or a password.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(pub(super) String);
 
 impl Secret {
     /// The key itself.

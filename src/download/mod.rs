@@ -25,13 +25,13 @@ use crate::http::range::{Conditions, Selection, Validators, select};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
 use crate::link::folder::Packing;
-use crate::link::storage::{Found, OpenError, Source};
+use crate::link::storage::{EntityTag, Found, OpenError, Source};
 use crate::link::token::{Claims, Endpoint, Resource, TokenFault, Used};
 use crate::logging::access::{Entry, Outcome};
 use crate::logging::throttle::Kind;
 use crate::net::address::ClientKey;
 use crate::pool::exchange::{Exchange, Next, Request, Task, Work};
-use crate::replay::{self, ClaimRequest, EndedBy, FileVersion, LinkId, Stream};
+use crate::replay::{self, ClaimError, ClaimRequest, EndedBy, FileVersion, LinkId, Stream};
 use crate::shared::{Settings, Shared};
 
 /// Does what `exchange` asks for, and gives its connection back.
@@ -144,7 +144,7 @@ impl Serving<'_> {
         self.may_pass(&id)?;
         let claim = self.link(&claims, &id);
         let last_seen = match &claim {
-            Some(claim) => self.shared.replay.check(claim, &self.settings.rules, now)?,
+            Some(claim) => self.may_use(claim, now).map_err(|error| self.refusal_of(error))?,
             None if claims.expired => return Err(Refusal::Token(TokenFault::Expired)),
             None => None,
         };
@@ -175,6 +175,29 @@ impl Serving<'_> {
             expires: claims.expires,
             expired: claims.expired,
         })
+    }
+
+    /// Whether `claim` could be made, as far as that can be told without making it.
+    fn may_use(&self, claim: &ClaimRequest, now: u64) -> Result<Option<EntityTag>, ClaimError> {
+        let (replay, rules) = (&self.shared.replay, &self.settings.rules);
+        let last_seen = replay.check(claim, rules, now)?;
+        // What claims the link asks the other front ends anyway.
+        if self.request.head.method == Method::Head || self.request.head.wants_page() {
+            replay.look(claim, rules, now)?;
+        }
+        Ok(last_seen)
+    }
+
+    /// The refusal for `error`. A link of another front end is looked for there, once.
+    fn refusal_of(&self, error: ClaimError) -> Refusal {
+        let head = &self.request.head;
+        match error {
+            ClaimError::Elsewhere(owner) if !head.is_redirected() => {
+                let base = self.settings.config.front_end(&owner);
+                Refusal::Elsewhere { location: base.and_then(|base| head.at(base)), owner }
+            }
+            error => error.into(),
+        }
     }
 
     fn offers_ranges(&self) -> bool {
@@ -211,7 +234,10 @@ impl Serving<'_> {
         });
         match claimed {
             Ok(stream) => self.send(granted, span, stream, running),
-            Err(error) => self.refuse(&error.into()),
+            Err(error) => {
+                let refusal = self.refusal_of(error);
+                self.refuse(&refusal);
+            }
         }
     }
 

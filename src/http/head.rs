@@ -29,6 +29,8 @@ pub const MAX_BODY_BYTES: usize = 16 * 1024;
 /// `Allow` of whatever can be read.
 pub const ALLOW: &str = "GET, HEAD, OPTIONS";
 
+/// The parameter that marks a redirected link.
+const HOP: &str = "hop";
 /// Most empty lines that are skipped before a request line.
 const MAX_EMPTY_LINES: usize = 4;
 
@@ -199,6 +201,17 @@ impl Head {
     pub fn download_link(&self) -> String {
         let rest: Vec<&str> = parameters(&self.query).filter(|pair| !is_page(pair)).collect();
         format!("?{}", rest.join("&"))
+    }
+
+    /// The same link at the server `base`, marked as sent there by another one.
+    pub fn at(&self, base: &str) -> Option<String> {
+        Some(format!("{base}/download/{}?{}&{HOP}", self.endpoint()?.name(), self.query))
+    }
+
+    /// Whether another server has sent the client here. Anybody may say so, and gains nothing: it is
+    /// not sent on.
+    pub fn is_redirected(&self) -> bool {
+        parameters(&self.query).any(|parameter| parameter == HOP)
     }
 
     /// The field's value; `None` if it is absent, repeated or not UTF-8.

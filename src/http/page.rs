@@ -121,6 +121,11 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
         Refusal::Token(TokenFault::Used(Used::Revoked)) => {
             ("This link was revoked", "It was good, and was taken back.", NEW_LINK)
         }
+        Refusal::Elsewhere { .. } => (
+            "This link is in use elsewhere",
+            "Another server is sending this file already. The link works where the download was begun.",
+            NEW_LINK,
+        ),
         Refusal::Token(TokenFault::Used(_)) => {
             ("This link was already used", "Each link is good for one download.", NEW_LINK)
         }

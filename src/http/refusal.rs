@@ -22,6 +22,13 @@ pub enum Refusal {
     Token(TokenFault),
     /// 401: an order to the control listener without the node's token.
     Unauthorized,
+    /// 307 or 401: another front end has the link.
+    Elsewhere {
+        /// Its name.
+        owner: Box<str>,
+        /// The link there, if that is known.
+        location: Option<String>,
+    },
     /// 404: no such path.
     UnknownPath,
     /// 404, 413, 500 or 503: the file cannot be opened, or the directory not be packed.
@@ -68,6 +75,8 @@ pub enum Busy {
     Tracked,
     /// As many revocations are in force as may be.
     Revocations,
+    /// Whether another front end has the link cannot be found out.
+    SharedState,
     /// The request was lost on its way to a worker.
     Handover,
 }
@@ -91,6 +100,8 @@ impl From<ClaimError> for Refusal {
             ClaimError::Expired => Refusal::Token(TokenFault::Expired),
             ClaimError::TooManyStreams => Refusal::Busy(Busy::LinkShare),
             ClaimError::TableFull | ClaimError::ServerShare => Refusal::Busy(Busy::Tracked),
+            ClaimError::Elsewhere(owner) => Refusal::Elsewhere { owner, location: None },
+            ClaimError::Away => Refusal::Busy(Busy::SharedState),
         }
     }
 }
@@ -112,6 +123,12 @@ impl Refusal {
             Refusal::ArchiveFormat => (400, "archive_format is zip or tar; others are not offered"),
             Refusal::Token(fault) => (401, token_message(fault)),
             Refusal::Unauthorized => (401, "Authorization: Bearer has to name the node's token"),
+            Refusal::Elsewhere { location: Some(_), .. } => {
+                (307, "this link is in use at another server; follow the redirect")
+            }
+            Refusal::Elsewhere { location: None, .. } => {
+                (401, "this link is in use elsewhere; it works where the download was begun")
+            }
             Refusal::UnknownPath => (404, "there is nothing at this address"),
             Refusal::Open(OpenError::NotFound(Missing::Backup)) => {
                 (404, "this backup is not on this node; it may be stored in S3")
@@ -146,7 +163,7 @@ impl Refusal {
             Refusal::Busy(Busy::ClientShare) => {
                 (503, "your address already has as many downloads as it may have")
             }
-            Refusal::Busy(Busy::Workers | Busy::Tracked | Busy::Handover)
+            Refusal::Busy(Busy::Workers | Busy::Tracked | Busy::SharedState | Busy::Handover)
             | Refusal::Open(OpenError::NoDescriptors | OpenError::TooManyWalks) => {
                 (503, "the server is busy; try again in a moment")
             }
@@ -167,12 +184,16 @@ impl Refusal {
         match self {
             Refusal::Token(fault) => fault.cause(),
             Refusal::Open(error) => error.cause(),
+            Refusal::Elsewhere { owner, .. } => {
+                format!("link in use at the front end {owner}")
+            }
             Refusal::Busy(busy) => match busy {
                 Busy::Workers => "queue: no worker became free in time",
                 Busy::ClientShare => "queue: max_connections_per_address reached",
                 Busy::LinkShare => "too many streams of this link",
                 Busy::Tracked => "max_tracked_tokens reached",
                 Busy::Revocations => "too many revocations are in force",
+                Busy::SharedState => "shared_state does not answer, or refuses",
                 Busy::Handover => "lost on the way to a worker",
             }
             .into(),

@@ -170,9 +170,12 @@ pub fn refusal(context: &ResponseContext<'_>, refusal: &Refusal) -> Vec<u8> {
     match refusal {
         // RFC 6750 §3.1: no error code if the request carries no token at all.
         Refusal::Token(TokenFault::Missing) | Refusal::Unauthorized => {
-            head.push_str("WWW-Authenticate: Bearer\r\n")
+            head.push_str("WWW-Authenticate: Bearer\r\n");
         }
-        Refusal::Token(_) => {
+        Refusal::Elsewhere { location: Some(location), .. } => {
+            let _ = write!(head, "Location: {location}\r\n");
+        }
+        Refusal::Token(_) | Refusal::Elsewhere { location: None, .. } => {
             head.push_str("WWW-Authenticate: Bearer error=\"invalid_token\"\r\n");
         }
         Refusal::Method => {
@@ -244,6 +247,7 @@ fn reason(status: u16) -> &'static str {
         204 => "No Content",
         206 => "Partial Content",
         304 => "Not Modified",
+        307 => "Temporary Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
         404 => "Not Found",

@@ -68,9 +68,10 @@ pub(super) fn parse(line: &str) -> Option<(Key, Entry)> {
         _ => return None,
     };
     let spent = grant.is_none();
+    let owned = false;
     Some((
         key,
-        Entry { sequence, expires, resource, server, spent, counted: false, grant, skew: 0 },
+        Entry { sequence, expires, resource, server, spent, counted: false, owned, grant, skew: 0 },
     ))
 }
 
@@ -135,6 +136,7 @@ mod tests {
             server: [8; 16],
             spent: false,
             counted: false,
+            owned: false,
             grant,
             skew: 0,
         }

@@ -9,6 +9,7 @@ mod grant;
 mod journal;
 mod line;
 mod revoked;
+pub mod shared;
 pub mod spans;
 mod stream;
 
@@ -29,6 +30,7 @@ use journal::{Journal, Remembered};
 pub use journal::{JournalState, make_directory};
 use revoked::Revocations;
 pub use revoked::{LinkId, MAX_REVOCATIONS, Revocation, Target, TooMany, user_key};
+use shared::Agreement;
 pub use stream::{Finished, Progress, Stream};
 
 use crate::config::Reuse;
@@ -63,6 +65,8 @@ pub struct Replay {
     spent: AtomicUsize,
     revocations: Revocations,
     journal: Option<Journal>,
+    /// Who else may own a link; `None` if nobody.
+    agreement: Option<Arc<dyn Agreement>>,
     /// The system's clock when it was last looked at; 0 before the first look.
     clock: AtomicU64,
     /// The table's own: that clock without its leaps.
@@ -151,6 +155,7 @@ impl Replay {
         let admitted = entry.admits(request, rules, time).map(Some);
         if entry.spent != spent {
             self.write(self.line(entry));
+            self.tell_spent(request.key);
         }
         admitted
     }
@@ -160,7 +165,7 @@ impl Replay {
     ///
     /// # Errors
     /// [`ClaimError`] if the link is used up, bound to another client or expired, has too many
-    /// streams, or does not fit into the table.
+    /// streams, does not fit into the table, or is another front end's.
     pub fn claim(
         self: &Arc<Self>,
         request: &ClaimRequest,
@@ -172,7 +177,9 @@ impl Replay {
         if rules.reuse == Reuse::Unlimited {
             return self.check(request, rules, now).map(|_| None);
         }
+        self.own(request, rules, now)?;
         let mut entry = self.entry(request, rules, now)?;
+        entry.owned = true;
         let started = entry.grant.as_mut().map(|grant| {
             grant.hold(request.client, rules.bind);
             grant.start(file, span)
@@ -208,7 +215,8 @@ impl Replay {
     ) -> Result<(), ClaimError> {
         let share = (self.bound / SHARE).max(1);
         match servers.get(&request.server) {
-            _ if request.expired => Err(ClaimError::Expired),
+            // If it was used at another front end, it is good beyond its `exp`: `own` finds out.
+            _ if request.expired && self.agreement.is_none() => Err(ClaimError::Expired),
             _ if servers.values().sum::<usize>() >= self.bound => Err(ClaimError::TableFull),
             Some(links) if *links >= share => Err(ClaimError::ServerShare),
             _ => Ok(()),

@@ -73,6 +73,7 @@ impl Stream {
     fn end(&self, end: &StreamEnd, now: u64) -> Finished {
         let mut finished =
             Finished { replay: Arc::clone(&self.replay), line: None, progress: None };
+        let mut newly_spent = false;
         if let Some(mut entry) = self.replay.entries.get_mut(&self.key)
             && let time = self.replay.time(&entry, now)
             && let Some(grant) = &mut entry.grant
@@ -80,10 +81,14 @@ impl Stream {
             let whole = grant.finish(&self.flow, end, time);
             let (delivered, length) = (grant.delivered(), grant.file.length);
             if whole {
+                newly_spent = !entry.spent;
                 entry.close();
             }
             finished.progress = Some(Progress { delivered, length, spent: entry.spent });
             finished.line = self.replay.line(entry);
+        }
+        if newly_spent {
+            self.replay.tell_spent(self.key);
         }
         finished
     }

@@ -15,7 +15,7 @@ const LENGTH: u64 = 1000;
 const SUBJECT: FileVersion = FileVersion { tag: 7, length: LENGTH };
 const SETTLE: u64 = 600;
 pub(super) const RULES: Rules =
-    Rules { reuse: Reuse::Resume, window: 86_400, settle: SETTLE, bind: true };
+    Rules { reuse: Reuse::Resume, window: 86_400, settle: SETTLE, bind: true, alone: false };
 const ALL: StreamEnd = end(LENGTH, EndedBy::Client);
 
 /// A stream of which everything that was sent was acknowledged.

@@ -28,6 +28,8 @@ mod delivery;
 mod disks;
 mod documents;
 mod exhaustion;
+#[cfg(feature = "shared-state")]
+mod fleet;
 mod grants;
 mod journal;
 mod layers;

@@ -1,0 +1,434 @@
+//! Several front ends over one directory: with a real Redis, which is killed, frozen, filled and
+//! emptied.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::client::{Answer, Client, get};
+use crate::harness::{Node, PATIENCE, Scratch, Server, have, pattern};
+use crate::mint::Token;
+
+/// Silence after which a front end counts as gone: the shortest.
+const SILENCE: &str = "take_over_after: 1s";
+
+/// A Redis of one test.
+struct Redis {
+    scratch: Scratch,
+    port: u16,
+    options: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Redis {
+    /// Starts one; `None` is a skip.
+    fn start(options: &[&str]) -> Option<Redis> {
+        if !have("redis-server") {
+            return None;
+        }
+        let options = options.iter().map(ToString::to_string).collect();
+        let mut redis = Redis { scratch: Scratch::new(), port: free_port(), options, child: None };
+        redis.run();
+        Some(redis)
+    }
+
+    /// Starts it, empty, where it was.
+    fn run(&mut self) {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", ""]);
+        command.args(&self.options).current_dir(self.scratch.path());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let child = self.child.insert(child);
+        let pid = child.id().to_string();
+        // Not another one's that has taken the port meanwhile.
+        until("our Redis answers", || self.info("process_id").is_some_and(|found| found == pid));
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    /// The first line of the answer to an inline command.
+    fn try_ask(&self, command: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.address()).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("{command}\r\n").as_bytes()).ok()?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).ok()?;
+        (!line.is_empty()).then(|| line.trim().to_owned())
+    }
+
+    /// One of the facts of `INFO`.
+    fn info(&self, name: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.address()).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"INFO server\r\nQUIT\r\n").ok()?;
+        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+        lines.find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.to_owned()))
+    }
+
+    fn ask(&self, command: &str) -> String {
+        self.try_ask(command).unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// What it is asked from here on, line by line.
+    fn monitor(&self) -> BufReader<TcpStream> {
+        let mut stream = TcpStream::connect(self.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"MONITOR\r\n").unwrap();
+        let mut reader = BufReader::new(stream);
+        assert_eq!(next_line(&mut reader), "+OK");
+        reader
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn next_line(reader: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+/// A port that no connection and no other test's port 0 takes while Redis is down: one below those.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let own = u16::try_from(std::process::id() % 10_000).unwrap();
+    let next = || 20_000 + (own + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
+    let mut ports = std::iter::repeat_with(next).take(10_000);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never came: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Front ends over the volumes of the first.
+struct Fleet {
+    nodes: Vec<Node>,
+    servers: Vec<Server>,
+}
+
+impl Fleet {
+    /// `count` front ends with more lines of configuration, ready for links.
+    fn start(redis: &Redis, count: usize, lines: &str) -> Fleet {
+        let mut fleet = Fleet { nodes: Vec::new(), servers: Vec::new() };
+        for number in 0..count {
+            let mut node = Node::new().with_state().winglet(SILENCE).winglet(lines);
+            node = node.winglet(&format!("shared_state: {}", redis.url()));
+            node = node.winglet(&format!("node: n{number}"));
+            if let Some(first) = fleet.nodes.first() {
+                let system = format!(
+                    "system:\n  data: {}\n  backup_directory: {}",
+                    first.path().join("volumes").display(),
+                    first.backups().display()
+                );
+                node = node.top_level(&system);
+            }
+            fleet.servers.push(node.start());
+            fleet.nodes.push(node);
+        }
+        for server in &fleet.servers {
+            server.wait_for_log("answers; this front end is");
+        }
+        fleet
+    }
+
+    /// Tells every front end where all are.
+    fn introduce(&self) {
+        let all = self.servers.iter().enumerate();
+        let all: Vec<_> = all.map(|(n, server)| format!("n{n}: \"{}\"", server.base())).collect();
+        for (node, server) in self.nodes.iter().zip(&self.servers) {
+            let config = fs::read_to_string(node.config()).unwrap();
+            fs::write(node.config(), format!("{config}  front_ends: {{{}}}\n", all.join(", ")))
+                .unwrap();
+            server.signal("HUP");
+            server.wait_for_log("reload: done");
+        }
+    }
+
+    fn address(&self, number: usize) -> SocketAddr {
+        self.servers[number].address()
+    }
+
+    /// Asks for `target` at all at the same moment, front end `n` from the address 127.0.0.1 or
+    /// 127.0.1.n.
+    fn all_at_once(&self, target: &str, one_address: bool) -> Vec<Answer> {
+        let barrier = std::sync::Barrier::new(self.servers.len());
+        thread::scope(|scope| {
+            let ask = |number: usize| {
+                let barrier = &barrier;
+                let source = format!("127.0.1.{}", if one_address { 1 } else { number + 1 });
+                let address = self.address(number);
+                scope.spawn(move || {
+                    let mut client = Client::connect_from(&source, address);
+                    barrier.wait();
+                    client.get(target)
+                })
+            };
+            let runs: Vec<_> = (0..self.servers.len()).map(ask).collect();
+            runs.into_iter().map(|run| run.join().unwrap()).collect()
+        })
+    }
+}
+
+/// Follows a redirect: the address and the target that it leads to.
+fn location(answer: &Answer) -> (SocketAddr, String) {
+    assert_eq!(answer.status, 307, "{}", answer.raw);
+    let (_, rest) = answer.field("Location").unwrap().split_once("://").unwrap();
+    let (address, target) = rest.split_once('/').unwrap();
+    (address.parse().unwrap(), format!("/{target}"))
+}
+
+#[test]
+fn of_three_front_ends_one_delivers() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let fleet = Fleet::start(&redis, 3, "max_connections_per_address: 1000");
+    fleet.introduce();
+    fleet.nodes[0].file("f", b"content");
+    for round in 0..60 {
+        let target = Token::file("/f").target();
+        let answers = fleet.all_at_once(&target, round % 2 == 0);
+        let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+        statuses.sort_unstable();
+        // Whoever comes after the file was delivered is told that it was used.
+        assert_eq!(statuses[0], 200, "{statuses:?}");
+        assert!(statuses[1..].iter().all(|status| matches!(status, 307 | 401)), "{statuses:?}");
+        let owner = answers.iter().position(|answer| answer.status == 200).unwrap();
+        for answer in answers.iter().filter(|answer| answer.status == 307) {
+            let (address, marked) = location(answer);
+            assert_eq!(address, fleet.address(owner));
+            assert_eq!(marked, format!("{target}&hop"));
+        }
+    }
+}
+
+#[test]
+fn ranges_through_the_redirect_complete_and_spend_the_link() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let fleet = Fleet::start(&redis, 3, "");
+    fleet.introduce();
+    let content = pattern(300_000);
+    fleet.nodes[0].file("f", &content);
+    let target = Token::file("/f").target();
+    let mut monitor = redis.monitor();
+    let mut whole = Vec::new();
+    for part in 0..6 {
+        let range = format!("Range: bytes={}-{}\r\n", part * 50_000, part * 50_000 + 49_999);
+        let mut answer = Client::connect(fleet.address(part % 3)).get_with(&target, &range);
+        if part % 3 != 0 {
+            let (address, target) = location(&answer);
+            answer = Client::connect(address).get_with(&target, &range);
+        }
+        assert_eq!(answer.status, 206, "{}", answer.raw);
+        whole.extend(answer.body);
+    }
+    assert!(whole == content);
+    until("spent", || get(fleet.address(0), &target).status == 401);
+    until("spent for all", || get(fleet.address(1), &target).status == 401);
+    assert_eq!(Client::connect(fleet.address(2)).get(&target).status, 401);
+    // From the owner: one claim, and one word that it is spent. Of the others, a question each time.
+    redis.ask("SET done 1");
+    let mut questions = Vec::new();
+    loop {
+        let line = next_line(&mut monitor);
+        if line.contains("\"done\"") {
+            break;
+        }
+        if line.contains("winglet:") && !line.contains("lua]") && !line.contains("winglet:node:n") {
+            questions.push(line);
+        }
+    }
+    let of_owner = |line: &&String| line.contains("\"n0\"") || line.contains("\"spent\" \"XX\"");
+    assert_eq!(questions.iter().filter(of_owner).count(), 2, "{questions:#?}");
+}
+
+#[test]
+fn whoever_sends_a_redirect_back_is_answered() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let fleet = Fleet::start(&redis, 2, "");
+    fleet.introduce();
+    fleet.nodes[0].sparse("f", 8 << 20);
+    let target = Token::file("/f").target();
+    let part = "Range: bytes=0-9\r\n";
+    assert_eq!(Client::connect(fleet.address(0)).get_with(&target, part).status, 206);
+    let answer = get(fleet.address(1), &format!("{target}&hop"));
+    assert_eq!(answer.status, 401, "{}", answer.raw);
+    assert!(answer.text().contains("in use elsewhere"), "{}", answer.text());
+    // A HEAD, and the page, are looked for at the owner's as well, and claim nothing.
+    let mut client = Client::connect(fleet.address(1));
+    client.request("HEAD", &target, "");
+    assert_eq!(client.bodiless_answer().status, 307);
+    let fresh = Token::file("/f").target();
+    client.request("HEAD", &fresh, "");
+    assert_eq!(client.bodiless_answer().status, 200);
+    assert_eq!(Client::connect(fleet.address(0)).get_with(&fresh, part).status, 206);
+    let explained = fleet.nodes[1].run(&["explain", "--config", "config.yml", &target]);
+    let text = String::from_utf8_lossy(&explained.stdout).into_owned();
+    assert!(text.contains("owned by     the front end n0, at http://127.0.0.1"), "{text}");
+    assert!(!explained.status.success() && text.contains("refused with 307"), "{text}");
+}
+
+#[test]
+fn a_dead_owners_links_are_taken_over() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let mut fleet = Fleet::start(&redis, 2, "");
+    fleet.nodes[0].sparse("f", 64 << 20);
+    fleet.nodes[0].file("small", b"content");
+    let (target, small) = (Token::file("/f").target(), Token::file("/small").target());
+    assert_eq!(get(fleet.address(0), &small).status, 200);
+    until("spent for all", || {
+        redis.ask("KEYS winglet:*").len() > 1 && {
+            get(fleet.address(1), &small).text().contains("already used")
+        }
+    });
+    let mut client = Client::connect(fleet.address(0));
+    client.get_part(&target, "", 100_000);
+    assert_eq!(get(fleet.address(1), &target).status, 401);
+    fleet.servers[0].kill();
+    let resume = "Range: bytes=100000-100099\r\n";
+    until("taken over", || {
+        Client::connect(fleet.address(1)).get_with(&target, resume).status == 206
+    });
+    assert_eq!(get(fleet.address(1), &small).status, 401, "spent stays spent");
+    // The one that comes back has lost the link, whatever its journal says.
+    let back = fleet.nodes[0].start();
+    back.wait_for_log("answers; this front end is");
+    let answer = get(back.address(), &target);
+    assert!(answer.status == 401 && answer.text().contains("elsewhere"), "{}", answer.raw);
+}
+
+#[test]
+fn one_that_stops_gives_its_links_up_at_once() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let mut fleet = Fleet::start(&redis, 2, "timeouts: {drain: 0s}");
+    fleet.nodes[0].sparse("f", 64 << 20);
+    let target = Token::file("/f").target();
+    let part = "Range: bytes=0-9\r\n";
+    assert_eq!(Client::connect(fleet.address(0)).get_with(&target, part).status, 206);
+    fleet.servers[0].stop();
+    assert_eq!(redis.ask("EXISTS winglet:node:n0"), ":0");
+    assert_eq!(Client::connect(fleet.address(1)).get_with(&target, part).status, 206);
+}
+
+/// Owned links go on, and new ones are refused, until `mend`, and then nothing is forgotten.
+fn goes_on_without(redis: &mut Redis, harm: impl Fn(&mut Redis), mend: impl Fn(&mut Redis)) {
+    let mut fleet = Fleet::start(redis, 2, "");
+    fleet.nodes[0].sparse("f", 64 << 20);
+    let owned = Token::file("/f").target();
+    let part = "Range: bytes=0-9\r\n";
+    assert_eq!(Client::connect(fleet.address(0)).get_with(&owned, part).status, 206);
+    fleet.servers.iter_mut().for_each(Server::may_log_errors);
+    harm(redis);
+    let fresh = Token::file("/f").target();
+    let began = Instant::now();
+    let refused = Client::connect(fleet.address(0)).get_with(&fresh, part);
+    assert_eq!(refused.status, 503, "{}", refused.raw);
+    assert!(refused.field("Retry-After").is_some());
+    assert!(began.elapsed() < PATIENCE / 2, "a worker waited for {:?}", began.elapsed());
+    fleet.servers[0].wait_for_log("ERROR");
+    for _ in 0..20 {
+        assert_eq!(Client::connect(fleet.address(0)).get_with(&owned, part).status, 206);
+    }
+    mend(redis);
+    until("service resumes", || {
+        Client::connect(fleet.address(0)).get_with(&fresh, part).status == 206
+    });
+    // The other one waits until it can be sure whose the link is.
+    until("the other knows", || get(fleet.address(1), &owned).status == 401);
+    assert_eq!(get(fleet.address(1), &fresh).status, 401);
+}
+
+#[test]
+fn redis_is_killed_and_comes_back_empty() {
+    let Some(mut redis) = Redis::start(&[]) else { return };
+    goes_on_without(&mut redis, Redis::kill, Redis::run);
+}
+
+#[test]
+fn redis_is_frozen() {
+    let Some(mut redis) = Redis::start(&[]) else { return };
+    let harm = |redis: &mut Redis| redis.signal(Signal::STOP);
+    goes_on_without(&mut redis, harm, |redis| redis.signal(Signal::CONT));
+}
+
+#[test]
+fn redis_is_full() {
+    let Some(mut redis) = Redis::start(&["--maxmemory-policy", "noeviction"]) else { return };
+    let harm = |redis: &mut Redis| assert_eq!(redis.ask("CONFIG SET maxmemory 1"), "+OK");
+    let mend = |redis: &mut Redis| assert_eq!(redis.ask("CONFIG SET maxmemory 0"), "+OK");
+    goes_on_without(&mut redis, harm, mend);
+}
+
+#[test]
+fn with_serve_new_links_go_through_and_are_claimed_later() {
+    let Some(mut redis) = Redis::start(&[]) else { return };
+    let mut fleet = Fleet::start(&redis, 2, "shared_state_down: serve");
+    fleet.nodes[0].sparse("f", 64 << 20);
+    fleet.servers.iter_mut().for_each(Server::may_log_errors);
+    redis.kill();
+    let target = Token::file("/f").target();
+    let part = "Range: bytes=0-9\r\n";
+    assert_eq!(Client::connect(fleet.address(0)).get_with(&target, part).status, 206);
+    redis.run();
+    fleet.servers.iter().for_each(|server| {
+        server.wait_for_logs(2, "answers; this front end is");
+    });
+    assert_eq!(Client::connect(fleet.address(1)).get_with(&target, part).status, 401);
+}
+
+#[test]
+fn check_says_what_is_wrong() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    assert_eq!(redis.ask("CONFIG SET requirepass right"), "+OK");
+    let check = |url: &str, expected: &str, ok: bool| {
+        let node = Node::new().winglet(&format!("shared_state: {url}\nnode: a"));
+        node.write_config();
+        let output = node.run(&["check", "--config", "config.yml", "--print"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(expected), "{url}: {text}");
+        assert_eq!(output.status.success(), ok, "{url}: {text}");
+        assert!(!text.contains("right") && !text.contains("wrong"), "{text}");
+    };
+    let place = format!("127.0.0.1:{}", redis.port);
+    check(&format!("redis://:right@{place}"), "this front end is a", true);
+    check(&format!("redis://{place}"), "wants a password", false);
+    check(&format!("redis://:wrong@{place}"), "does not take this user and password", false);
+    check("redis://127.0.0.1:1", "connection refused", true);
+    #[cfg(not(feature = "shared-state-tls"))]
+    check(&format!("rediss://:right@{place}"), "which this binary lacks", false);
+    #[cfg(feature = "shared-state-tls")]
+    check(&format!("rediss://:right@{place}"), "TLS", false);
+    redis.signal(Signal::STOP);
+    check(&format!("redis://:right@{place}"), "does not answer within a second", true);
+    redis.signal(Signal::CONT);
+}
