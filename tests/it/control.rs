@@ -7,11 +7,11 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::client::{Client, get};
-use crate::harness::{BACKUP, KEY, Node, OTHER_SERVER, PATIENCE, SERVER, Server, have, skip};
-use crate::mint::{Token, now};
+use crate::harness::{BACKUP, KEY, Node, PATIENCE, SERVER, Server, have, skip};
+use crate::mint::Token;
 
 /// More than is ever sent.
 pub const LENGTH: u64 = 8 << 30;
@@ -126,7 +126,7 @@ fn three_downloads_at_three_paces_are_told_apart() {
     }
     let output = node.run(&["status", "--config", "config.yml"]);
     let table = String::from_utf8(output.stdout).unwrap();
-    assert!(table.contains("127.0.0.3        large.zip"), "{table}");
+    assert!(table.contains("127.0.0.3  large.zip"), "{table}");
     assert!(
         table.lines().any(|line| line.contains("world.zip") && line.contains("MB/s")),
         "{table}"
@@ -344,7 +344,7 @@ fn commands_say_why_the_server_cannot_be_asked() {
                 let text = String::from_utf8(output.stderr).unwrap();
                 assert!(!output.status.success() && text.contains("ermission denied"), "{text}");
             }
-            Err(error) => skip(&format!("the binary as another user: {error}")),
+            Err(error) => skip(format!("the binary as another user: {error}")),
         }
     }
     drop(server);
