@@ -361,3 +361,26 @@ fn usr1_writes_the_state_to_the_log() {
     assert!(line.contains("world.zip bytes="), "{line}");
     assert!(server.is_alive());
 }
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_end_of_the_certificate_is_told_and_follows_a_new_one() {
+    use crate::certs::{Kind, tls_node};
+
+    if !have("openssl") {
+        return;
+    }
+    let (node, authority) = tls_node(Kind::Ec);
+    let node = node.winglet("control: unix:control.sock");
+    let server = node.start();
+    let days = |status: &Value| {
+        let end = status["certificate_expires"].as_u64().unwrap_or_default();
+        end.saturating_sub(crate::mint::now()) / 86_400
+    };
+    assert!((29..=30).contains(&days(&status(&node))));
+    assert!(ask(&node, "/metrics").contains("winglet_certificate_expiry_timestamp_seconds 1"));
+    authority.leaf("other", Kind::Ec, "90");
+    authority.replace("leaf", "other");
+    wait_for(&node, "the new certificate", |status| days(status) >= 89);
+    drop(server);
+}
