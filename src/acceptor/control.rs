@@ -115,7 +115,7 @@ impl Acceptor {
                 .revoke(target, known, now)
                 .map_err(|_| Refusal::Busy(Busy::Revocations))?;
             let count = shared.downloads.revoke(&target, &known);
-            log::info!("revoked: {what}; {count} downloads end");
+            log::info!("revoked: {what}; running downloads that end: {count}");
             ended += count;
         }
         self.end_revoked();

@@ -18,10 +18,15 @@ use crate::http::page::size_text;
 const EVERY: Duration = Duration::from_secs(1);
 /// Columns of a terminal that does not say how wide it is.
 const WIDTH: usize = 100;
-/// Columns of the table besides what is downloaded.
-const OTHERS: usize = 92;
-/// Characters of a progress bar.
-const BAR: u64 = 14;
+/// Characters of the table's numbers and states, with what stands between.
+const NUMBERS: usize = 2 + 2 + 4 + 2 + 8 + 2 + 10 + 2 + 7 + 2 + 9;
+/// Characters of a link, with what stands before it.
+const LINK: usize = 2 + 8;
+/// Characters of a progress bar, less its brackets and what stands after them.
+const BAR: usize = 20;
+/// Characters of what is downloaded.
+const SHORTEST: usize = 12;
+const LONGEST: usize = 60;
 
 /// Prints the state of the running server.
 ///
@@ -52,8 +57,13 @@ fn watch(config: &Config, json: bool) -> Result<ExitCode, CommandError> {
             text += &answer;
         } else if screen {
             // Over what was there, line by line: nothing flickers.
-            let table = table(&status, width, height.saturating_sub(1));
-            text += &format!("\x1b[H{}\x1b[J", table.replace('\n', "\x1b[K\n"));
+            text += "\x1b[H";
+            for line in table(&status, width, height.saturating_sub(1)).lines() {
+                // One that is broken in two would push the last ones out.
+                text.extend(line.chars().take(width));
+                text += "\x1b[K\n";
+            }
+            text += "\x1b[J";
         } else {
             text += &format!("{}\n", table(&status, width, usize::MAX));
         }
@@ -86,10 +96,75 @@ fn size() -> (usize, usize) {
     }
 }
 
-/// The state as text of at most `height` lines of `width` characters, if they suffice for its head.
+/// What the table has room for.
+struct Columns {
+    client: usize,
+    name: usize,
+    bar: bool,
+    link: bool,
+}
+
+impl Columns {
+    /// What `width` characters have room for. The progress bar goes first, then the link.
+    fn new(status: &Status, width: usize) -> Columns {
+        let lengths = status.downloads.iter().filter_map(|row| Some(row.client.as_ref()?.len()));
+        let client = lengths.max().unwrap_or(0).clamp(9, 39);
+        let left = width.saturating_sub(client + NUMBERS);
+        let link = left >= SHORTEST + LINK;
+        let left = left.saturating_sub(if link { LINK } else { 0 });
+        let bar = left >= SHORTEST + BAR + 4;
+        let left = left.saturating_sub(if bar { BAR + 4 } else { 0 });
+        Columns { client, name: left.clamp(SHORTEST, LONGEST), bar, link }
+    }
+
+    fn heading(&self) -> String {
+        let Columns { client, name, .. } = self;
+        let bar = if self.bar {
+            format!("{:<width$}", "PROGRESS", width = BAR + 4)
+        } else {
+            String::new()
+        };
+        let link = if self.link { "  LINK" } else { "" };
+        format!(
+            "{:<client$}  {:<name$}  {bar}SENT  {:>8}  {:>10}  {:>7}  {:<9}{link}",
+            "CLIENT", "WHAT", "OF", "RATE", "LEFT", "STATE"
+        )
+    }
+
+    fn line(&self, row: &Row) -> String {
+        let Columns { client, name, .. } = self;
+        // An empty file is there as soon as it is begun.
+        let done = (row.sent * 100).checked_div(row.length).unwrap_or(100);
+        let filled = usize::try_from(done).unwrap_or(BAR) * BAR / 100;
+        let bar = match self.bar {
+            true => format!("[{:-<BAR$}]  ", "#".repeat(filled.min(BAR))),
+            false => String::new(),
+        };
+        let left = row.length.saturating_sub(row.sent);
+        let left = match left.checked_div(row.rate) {
+            _ if left == 0 => time(0),
+            Some(seconds) => time(seconds),
+            None => "-".to_owned(),
+        };
+        let link = match self.link {
+            true => format!("  {}", row.link.get(..8).unwrap_or(&row.link)),
+            false => String::new(),
+        };
+        format!(
+            "{:<client$}  {:<name$}  {bar}{done:>3}%  {:>8}  {:>8}/s  {left:>7}  {:<9}{link}",
+            row.client.as_deref().unwrap_or("-"),
+            end_of(&row.what(), *name),
+            size_text(row.length),
+            size_text(row.rate),
+            row.state,
+        )
+    }
+}
+
+/// The state as text of at most `height` lines, if they suffice for its head.
 fn table(status: &Status, width: usize, height: usize) -> String {
     let mut text = head(status);
-    let room = height.saturating_sub(text.lines().count() + 3);
+    let room = height.saturating_sub(text.lines().count() + 2);
     let shown = match status.downloads.len() {
         count if count <= room => count,
         _ => room.saturating_sub(1),
@@ -99,14 +174,10 @@ fn table(status: &Status, width: usize, height: usize) -> String {
         text += "no downloads are running\n";
         return text;
     }
-    let name = width.saturating_sub(OTHERS).clamp(12, 60);
-    let _ = writeln!(
-        text,
-        "{:<15}  {:<name$}  {:^16}  {:>4}  {:>9}  {:>11}  {:>9}  {:<9}  LINK",
-        "CLIENT", "WHAT", "PROGRESS", "", "OF", "RATE", "LEFT", "STATE"
-    );
+    let columns = Columns::new(status, width);
+    let _ = writeln!(text, "{}", columns.heading());
     for row in status.downloads.iter().take(shown) {
-        let _ = writeln!(text, "{}", line(row, name));
+        let _ = writeln!(text, "{}", columns.line(row).trim_end());
     }
     if shown < status.downloads.len() {
         let _ = writeln!(text, "and {} more", status.downloads.len() - shown);
@@ -137,7 +208,7 @@ fn head(status: &Status) -> String {
     );
     let _ = writeln!(
         text,
-        "links        {} tracked, {} spent, of {}; {} revocations",
+        "links        {} tracked, {} spent, of {}; revocations: {}",
         links.tracked, links.spent, links.limit, links.revocations
     );
     let journal = match &status.journal {
@@ -160,28 +231,6 @@ fn head(status: &Status) -> String {
     text
 }
 
-fn line(row: &Row, name: usize) -> String {
-    // An empty file is there as soon as it is begun.
-    let done = (row.sent * 100).checked_div(row.length).unwrap_or(100);
-    let filled = (done * BAR / 100).min(BAR) as usize;
-    let bar = format!("[{}{}]", "#".repeat(filled), "-".repeat(BAR as usize - filled));
-    let left = row.length.saturating_sub(row.sent);
-    let left = match left.checked_div(row.rate) {
-        _ if left == 0 => time(0),
-        Some(seconds) => time(seconds),
-        None => "-".to_owned(),
-    };
-    format!(
-        "{:<15}  {:<name$}  {bar}  {done:>3}%  {:>9}  {:>9}/s  {left:>9}  {:<9}  {}",
-        row.client.as_deref().unwrap_or("-"),
-        end_of(&row.what(), name),
-        size_text(row.length),
-        size_text(row.rate),
-        row.state,
-        row.link.get(..8).unwrap_or(&row.link),
-    )
-}
-
 /// The last `length` characters of `text`: of a path, its name.
 fn end_of(text: &str, length: usize) -> String {
     let count = text.chars().count();
@@ -200,5 +249,54 @@ fn time(seconds: u64) -> String {
         3600..86_400 => format!("{}h {:02}m", seconds / 3600, seconds / 60 % 60),
         86_400..31_536_000 => format!("{}d {:02}h", seconds / 86_400, seconds / 3600 % 24),
         _ => "years".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(rows: usize) -> Status {
+        let row = serde_json::json!({
+            "id": "a", "client": "2001:db8::1", "server": "s", "file": "world/region/r.0.0.mca\n\u{1b}[2J",
+            "start": 0, "length": 3_000_000_000u64, "sent": 1_500_000_000u64, "rate": 2_500_000,
+            "seconds": 600, "state": "limited", "link": "0123456789abcdef",
+        });
+        serde_json::from_value(serde_json::json!({
+            "version": "1", "started": 0, "uptime": 90_000, "draining": false,
+            "connections": {"limit": 4096, "heads": 0, "idle": 0, "queued": 0, "working": 0,
+                "downloads": 1, "finishing": 0, "control": 1},
+            "workers": {"total": 8, "busy": 0, "waiting": 0, "stuck": false},
+            "links": {"tracked": 1, "spent": 0, "limit": 9, "revocations": 0},
+            "journal": null, "certificate_expires": null,
+            "bandwidth": {"rate": 1, "limit": 0, "sent": 1},
+            "phases": {"sending": 0, "limited": 1, "parked": 0, "finishing": 0},
+            "ended": {"delivered": 0, "parts": 0, "interrupted": 0},
+            "downloads": vec![row; rows],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_table_fits_the_terminal() {
+        for width in [80, 100, 120, 160] {
+            let table = table(&status(3), width, 60);
+            let row = table.lines().find(|line| line.starts_with("2001:db8::1")).unwrap();
+            assert!(row.chars().count() <= width, "{width}: {row}");
+            assert!(row.contains("50%    3.0 GB    2.5 MB/s  10m 00s  limited"), "{row}");
+            assert_eq!(
+                (row.contains("[####"), row.contains("01234567")),
+                (width > 110, width > 80)
+            );
+            assert!(!table.contains('\u{1b}'), "{table}");
+        }
+        let table = table(&status(500), 100, 24);
+        assert!(table.lines().count() <= 24 && table.ends_with("more\n"), "{table}");
+    }
+
+    #[test]
+    fn times_have_two_units() {
+        let told = [0, 59, 61, 3_600, 90_000, u64::MAX].map(time);
+        assert_eq!(told, ["0s", "59s", "1m 01s", "1h 00m", "1d 01h", "years"]);
     }
 }

@@ -69,7 +69,10 @@ impl Entry {
             Outcome::Refused(_) => Kind::Refused,
             _ => Kind::Answered,
         };
-        if throttle.allows(kind, self.client.map(ClientKey::of), Instant::now()) {
+        // What is not written is not left out either.
+        if logging::access().is_some()
+            && throttle.allows(kind, self.client.map(ClientKey::of), Instant::now())
+        {
             self.log(&Bytes::default(), outcome);
         }
     }

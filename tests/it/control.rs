@@ -7,11 +7,11 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::client::{Client, get};
-use crate::harness::{BACKUP, KEY, Node, OTHER_SERVER, PATIENCE, SERVER, Server, have, skip};
-use crate::mint::{Token, now};
+use crate::harness::{BACKUP, KEY, Node, PATIENCE, SERVER, Server, have, skip};
+use crate::mint::Token;
 
 /// More than is ever sent.
 pub const LENGTH: u64 = 8 << 30;
@@ -126,7 +126,7 @@ fn three_downloads_at_three_paces_are_told_apart() {
     }
     let output = node.run(&["status", "--config", "config.yml"]);
     let table = String::from_utf8(output.stdout).unwrap();
-    assert!(table.contains("127.0.0.3        large.zip"), "{table}");
+    assert!(table.contains("127.0.0.3  large.zip"), "{table}");
     assert!(
         table.lines().any(|line| line.contains("world.zip") && line.contains("MB/s")),
         "{table}"
@@ -344,7 +344,7 @@ fn commands_say_why_the_server_cannot_be_asked() {
                 let text = String::from_utf8(output.stderr).unwrap();
                 assert!(!output.status.success() && text.contains("ermission denied"), "{text}");
             }
-            Err(error) => skip(&format!("the binary as another user: {error}")),
+            Err(error) => skip(format!("the binary as another user: {error}")),
         }
     }
     drop(server);
@@ -360,4 +360,27 @@ fn usr1_writes_the_state_to_the_log() {
     let line = server.wait_for_log("status: 127.0.0.2 ");
     assert!(line.contains("world.zip bytes="), "{line}");
     assert!(server.is_alive());
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_end_of_the_certificate_is_told_and_follows_a_new_one() {
+    use crate::certs::{Kind, tls_node};
+
+    if !have("openssl") {
+        return;
+    }
+    let (node, authority) = tls_node(Kind::Ec);
+    let node = node.winglet("control: unix:control.sock");
+    let server = node.start();
+    let days = |status: &Value| {
+        let end = status["certificate_expires"].as_u64().unwrap_or_default();
+        end.saturating_sub(crate::mint::now()) / 86_400
+    };
+    assert!((29..=30).contains(&days(&status(&node))));
+    assert!(ask(&node, "/metrics").contains("winglet_certificate_expiry_timestamp_seconds 1"));
+    authority.leaf("other", Kind::Ec, "90");
+    authority.replace("leaf", "other");
+    wait_for(&node, "the new certificate", |status| days(status) >= 89);
+    drop(server);
 }

@@ -257,3 +257,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn each_place_knows_its_own_paths_and_control_alone_has_bodies() {
+    let route = |head: &str, place| match screen(head.as_bytes(), 0, place) {
+        Screened::Ready(head, length) => Ok((head.route, head.body, length)),
+        Screened::Refused(_, refusal) => Err(refusal),
+        Screened::Incomplete => panic!("{head:?}"),
+    };
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: n\r\n\r\n");
+    for path in ["/status", "/metrics", "/revoke", "/api/deauthorize-user", "/%73tatus"] {
+        let (found, ..) = route(&get(path), Place::Control).unwrap();
+        assert!(matches!(found, Route::Control(_)), "{path}");
+        assert_eq!(route(&get(path), Place::Public).unwrap().0, Route::Unknown, "{path}");
+    }
+    for path in ["/download/file?token=a", "/download/backup", "/health", "/status/", "/"] {
+        assert_eq!(route(&get(path), Place::Control).unwrap().0, Route::Unknown, "{path}");
+    }
+    let post = |path: &str, length: &str| {
+        format!("POST {path} HTTP/1.1\r\nHost: n\r\nContent-Length: {length}\r\n\r\n")
+    };
+    let head = post("/revoke", "5");
+    let expected = (Route::Control(Control::Revoke), 5, head.len());
+    assert_eq!(route(&head, Place::Control), Ok(expected));
+    assert_eq!(route(&head, Place::Public), Err(Refusal::UnknownPath));
+    for length in ["16385", "99999999999999999999"] {
+        assert_eq!(route(&post("/revoke", length), Place::Control), Err(Refusal::BodyTooLong));
+    }
+    assert_eq!(route(&post("/nothing", "1"), Place::Control), Err(Refusal::UnknownPath));
+    let secret = "GET /status HTTP/1.1\r\nHost: n\r\nAuthorization: Bearer x\r\n\r\n";
+    for (place, kept) in [(Place::Public, None), (Place::Control, Some("Bearer x"))] {
+        let Screened::Ready(head, _) = screen(secret.as_bytes(), 0, place) else { panic!() };
+        assert_eq!(head.field(Field::Authorization), kept);
+    }
+}
