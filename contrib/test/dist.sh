@@ -43,7 +43,11 @@ new_root
 cp "$work"/winglet-*.tar.gz "$root/tmp/"
 
 within 'cd /tmp && tar xf winglet-*.tar.gz' || fail 'the tarball is unpacked'
-within 'INIT=sysv /tmp/winglet-*/install.sh' || fail "installs in $kind"
+# A fresh root has the init scripts of System V only; whatever this host has is in the other one.
+init=
+case $kind in *overlay*) init=INIT=sysv ;; esac
+within "$init /tmp/winglet-*/install.sh" || fail "installs in $kind"
+grep -q 'service files of: sysv' "$work/out" || fail 'finds out what starts services here'
 grep -q 'update-rc.d winglet defaults && service winglet start' "$work/out" || fail 'says how to start it'
 grep -q "token into /etc/winglet/config.yml" "$work/out" || fail 'says what to fill in'
 # shellcheck disable=SC2016 # for the shell within
@@ -123,3 +127,17 @@ for file in usr/local/bin/winglet etc/init.d/winglet; do
 done
 cmp -s "$work/edited" "$root/etc/winglet/config.yml" || fail 'uninstall keeps an edited configuration'
 ok 'uninstall keeps the edited configuration'
+
+for row in systemd:systemd/system openrc:openrc runit:runit; do
+    running=$root/run/${row#*:}
+    mkdir -p "$running"
+    within '/tmp/winglet-*/install.sh' || fail "installs beside ${row%:*}"
+    grep -q "service files of: ${row%:*}\$" "$work/out" || fail "finds out that ${row%:*} runs"
+    within '/tmp/winglet-*/install.sh uninstall' || fail "is uninstalled beside ${row%:*}"
+    rm -r "$running"
+done
+# The settings were edited above.
+find "$root/etc" "$root/usr/local" -name '*winglet*' ! -path '*/etc/winglet' ! -path '*/default/*' \
+    ! -path '*/rc?.d/*' >"$work/out"
+[ ! -s "$work/out" ] || fail 'uninstall leaves no file of a service'
+ok 'finds out what runs: systemd, OpenRC or runit'
