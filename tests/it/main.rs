@@ -34,6 +34,7 @@ mod limits;
 mod listening;
 #[cfg(feature = "tls")]
 mod matrix;
+mod mistakes;
 mod neighbour;
 mod operating;
 mod pages;
