@@ -32,17 +32,19 @@ complain() {
     exit 1
 }
 
-# What runs as the first process, as far as it shows.
+# What runs here; in a root where nothing does, what is installed.
 init_here() {
     if [ -d /run/systemd/system ]; then
         echo systemd
-    elif [ -d /run/openrc ] || command -v openrc-run >/dev/null; then
+    elif [ -d /run/openrc ]; then
         echo openrc
     elif [ -d /run/runit ] || [ "$(cat /proc/1/comm 2>/dev/null)" = runit ]; then
         echo runit
-    elif [ -d /etc/init.d ] && command -v update-rc.d >/dev/null && command -v start-stop-daemon >/dev/null; then
+    elif command -v openrc-run >/dev/null; then
+        echo openrc
+    elif command -v update-rc.d >/dev/null && command -v start-stop-daemon >/dev/null; then
         echo sysv
-    elif [ -d /etc/runit ] || [ -d /etc/service ]; then
+    elif command -v runsvdir >/dev/null; then
         echo runit
     else
         echo none

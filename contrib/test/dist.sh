@@ -43,7 +43,11 @@ new_root
 cp "$work"/winglet-*.tar.gz "$root/tmp/"
 
 within 'cd /tmp && tar xf winglet-*.tar.gz' || fail 'the tarball is unpacked'
-within 'INIT=sysv /tmp/winglet-*/install.sh' || fail "installs in $kind"
+# A fresh root has the init scripts of System V only; whatever this host has is in the other one.
+init=
+case $kind in *overlay*) init=INIT=sysv ;; esac
+within "$init /tmp/winglet-*/install.sh" || fail "installs in $kind"
+grep -q 'service files of: sysv' "$work/out" || fail 'finds out what starts services here'
 grep -q 'update-rc.d winglet defaults && service winglet start' "$work/out" || fail 'says how to start it'
 grep -q "token into /etc/winglet/config.yml" "$work/out" || fail 'says what to fill in'
 # shellcheck disable=SC2016 # for the shell within
@@ -76,6 +80,11 @@ served || fail 'serves after an upgrade'
 ok 'installing again keeps the edited configuration, and a restart takes the new program'
 within 'service winglet stop' || fail 'stops'
 
+# elsewhere PID: it has left our network. Until then, what is done in its name is done to ours.
+elsewhere() {
+    [ "$(readlink "/proc/$1/ns/net")" != "$(readlink /proc/self/ns/net)" ]
+}
+
 # A machine that only holds backups, by the README: its configuration, port 443, reached at an
 # address that is not the machine's own loopback.
 only_backups() {
@@ -95,7 +104,8 @@ only_backups() {
     # What it needs of a machine that others reach is one more address.
     unshare --net sleep 300 &
     enter="nsenter --net=/proc/$!/ns/net"
-    until_true 5 $enter ip link set lo up || fail 'a network of its own'
+    until_true 5 elsewhere $! || fail 'a network of its own'
+    $enter ip link set lo up
     $enter ip address add 192.0.2.7/32 dev lo
     within "service winglet start && cd / && winglet sign backup --server $server --backup $backup --expires 2h" ||
         fail 'a machine that only holds backups starts, on port 443'
@@ -123,3 +133,74 @@ for file in usr/local/bin/winglet etc/init.d/winglet; do
 done
 cmp -s "$work/edited" "$root/etc/winglet/config.yml" || fail 'uninstall keeps an edited configuration'
 ok 'uninstall keeps the edited configuration'
+
+for row in systemd:systemd/system openrc:openrc runit:runit; do
+    running=$root/run/${row#*:}
+    mkdir -p "$running"
+    within '/tmp/winglet-*/install.sh' || fail "installs beside ${row%:*}"
+    grep -q "service files of: ${row%:*}\$" "$work/out" || fail "finds out that ${row%:*} runs"
+    within '/tmp/winglet-*/install.sh uninstall' || fail "is uninstalled beside ${row%:*}"
+    rm -r "$running"
+done
+# The settings were edited above.
+find "$root/etc" "$root/usr/local" -name '*winglet*' ! -path '*/etc/winglet' ! -path '*/default/*' \
+    ! -path '*/rc?.d/*' >"$work/out"
+[ ! -s "$work/out" ] || fail 'uninstall leaves no file of a service'
+ok 'finds out what runs: systemd, OpenRC or runit'
+
+# The same with the others, as a new machine has them.
+case $kind in
+*debootstrap*) within 'apt-get install -y --no-install-recommends openrc runit' ;;
+esac
+configured() {
+    sed -i -e "s/^token: \"\"/token: \"$token\"/" -e 's/127.0.0.1:8081/127.0.0.1:0/' "$root/etc/winglet/config.yml"
+}
+for file in etc/winglet etc/default/winglet etc/conf.d/winglet var/log/winglet; do
+    rm -rf "${root:?}/$file"
+done
+
+openrc() {
+    # What OpenRC notes at boot.
+    for state in daemons exclusive failed hotplugged inactive options scheduled started starting stopping tmp wasinactive; do
+        mkdir -p "$root/run/openrc/$state"
+    done
+    touch "$root/run/openrc/softlevel"
+    within '/tmp/winglet-*/install.sh' || fail 'installs with OpenRC'
+    configured
+    # There is no network service to depend on.
+    echo 'rc_need="!net"' >>"$root/etc/conf.d/winglet"
+    within "$(tail -n 1 "$work/out")" || fail 'the command that install.sh says starts it'
+    served || fail 'serves with OpenRC'
+    within 'rc-service winglet stop' || fail 'stops with OpenRC'
+    within '/tmp/winglet-*/install.sh uninstall' || fail 'is uninstalled'
+    rm -rf "$root/run/openrc" "${root:?}/etc/winglet" "$root/var/log/winglet"
+}
+
+runit() {
+    mkdir -p "$root/run/runit" "$root/etc/service"
+    within '/tmp/winglet-*/install.sh' || fail 'installs with runit'
+    configured
+    command=$(tail -n 1 "$work/out")
+    mkdir -p "$work/services"
+    mount --bind "$work/services" "$root/etc/service"
+    chroot "$root" runsvdir -P /etc/service >/dev/null 2>&1 &
+    within "$command" || fail 'the command that install.sh says'
+    log=var/log/winglet/runit/current
+    until_true 20 grep -q 'listening on' "$root/$log" || fail 'the command starts it'
+    mkdir -p "$root/var/log/winglet" && cp "$root/$log" "$root/var/log/winglet/winglet.log"
+    served || fail 'serves with runit'
+    within 'sv -w 20 stop winglet' || fail 'stops with runit'
+}
+
+if [ -x "$root/sbin/openrc-run" ]; then
+    openrc
+    ok 'from the tarball to the first download with OpenRC'
+else
+    skip 'from the tarball with OpenRC: it is not installed'
+fi
+if [ -x "$root/usr/bin/runsvdir" ]; then
+    runit
+    ok 'from the tarball to the first download with runit'
+else
+    skip 'from the tarball with runit: it is not installed'
+fi

@@ -38,6 +38,7 @@ mod listening;
 mod logs;
 #[cfg(feature = "tls")]
 mod matrix;
+mod mistakes;
 mod neighbour;
 mod operating;
 mod pages;
