@@ -113,7 +113,7 @@ fn no_swap_during_walk_or_send_leads_outside() {
             let format = if round % 2 == 0 { "zip" } else { "tar" };
             let target = format!("{}&archive_format={format}", Token::directory("world").target());
             let mut client = Client::connect(server.address());
-            client.request("GET", &target, "");
+            client.request("GET", &target, "Connection: close\r\n");
             // Cut off if a member is gone when it is due.
             let bytes = client.read_to_end();
             assert!(!holds(&bytes, SECRET) && !holds(&bytes, b"root:x:"), "round {round}");
@@ -143,7 +143,8 @@ fn interrupted(node: &Node, server: &Server, harm: impl FnOnce(&Path)) {
 fn a_member_that_shrinks_or_vanishes_ends_the_connection() {
     let node = node();
     let server = node.start();
-    let harms: [(&str, fn(&Path)); 3] = [
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm); 3] = [
         ("a", |world| {
             File::options().write(true).open(world.join("a")).unwrap().set_len(9).unwrap()
         }),
