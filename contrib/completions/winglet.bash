@@ -10,7 +10,11 @@ _winglet() {
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
         ;;
-    --listen | --server | --user | --path | --backup | --expires | --base-url | --from)
+    --format)
+        mapfile -t COMPREPLY < <(compgen -W 'zip tar' -- "$current")
+        return
+        ;;
+    --listen | --server | --user | --path | --file | --backup | --expires | --base-url | --from)
         return
         ;;
     esac
@@ -26,11 +30,13 @@ _winglet() {
         explain) options='--from --json --config --help' ;;
         sign)
             if [ "$COMP_CWORD" -eq 2 ]; then
-                options='file backup --help'
+                options='file backup directory files --help'
             else
                 case ${COMP_WORDS[2]} in
                 file) options='--server --path --expires --no-unique-id --page --base-url --json --config --help' ;;
                 backup) options='--server --backup --expires --no-unique-id --page --base-url --json --config --help' ;;
+                directory) options='--server --path --format --expires --no-unique-id --page --base-url --json --config --help' ;;
+                files) options='--server --path --file --format --expires --no-unique-id --page --base-url --json --config --help' ;;
                 *) return ;;
                 esac
             fi

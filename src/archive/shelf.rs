@@ -127,6 +127,11 @@ impl Shelf {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn holds(&self, link: &Link) -> bool {
+        self.lock().iter().any(|kept| kept.link == *link)
+    }
+
     /// Bytes of memory that all listings take.
     pub fn memory(&self) -> usize {
         memory(&self.lock())

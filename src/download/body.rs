@@ -78,7 +78,7 @@ pub fn send_piece(
         (_, Some(broken)) => Err(broken),
         // What is only read, and not sent, does not come by where these are looked at.
         (Ok(_), None) if !current => Err(Broken::LinkGone),
-        (Ok(_), None) if !paid => Err(Broken::Budget),
+        (Ok(_), None) if !paid && sent < began + length => Err(Broken::Budget),
         (Ok(_), None) if sent < began + length => Ok(Piece::TurnOver),
         (Ok(_), None) => Ok(if flushed { Piece::Sent } else { Piece::Full }),
         (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => Ok(Piece::Full),

@@ -2,7 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::archive::shelf::MAX_KEPT;
+use crate::archive::shelf::{MAX_KEPT, WALKS};
+use crate::archive::walk::MAX_OPEN;
 use crate::config::Config;
 
 /// What the process needs besides connections and workers: standard streams, the log, listeners,
@@ -10,8 +11,8 @@ use crate::config::Config;
 const OWN: u64 = 32;
 /// A worker's own: the server's directory, the file, and one to spare.
 const PER_WORKER: u64 = 3;
-/// Directories of archives that are kept open, while they are downloaded.
-const ARCHIVES: u64 = MAX_KEPT as u64;
+/// Directories of archives that are downloaded, and of trees that are walked.
+const ARCHIVES: u64 = (MAX_KEPT + WALKS * MAX_OPEN) as u64;
 /// A parked transfer's: its socket and its file.
 const PER_TRANSFER: u64 = 2;
 

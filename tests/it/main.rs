@@ -17,6 +17,7 @@ mod kin;
 mod mint;
 mod proxy;
 
+mod archives;
 mod backups;
 mod bodies;
 mod browsers;
@@ -61,3 +62,4 @@ mod tls;
 #[cfg(feature = "tls")]
 mod tls_deliveries;
 mod tokens;
+mod trees;
