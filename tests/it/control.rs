@@ -59,7 +59,8 @@ fn ask(node: &Node, path: &str) -> String {
     body.to_owned()
 }
 
-fn status(node: &Node) -> Value {
+/// What the server says of itself.
+pub fn status(node: &Node) -> Value {
     serde_json::from_str(&ask(node, "/status")).unwrap()
 }
 
