@@ -8,7 +8,8 @@ set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 binary=$(realpath "$1")
-out=${3:-$root/target}
+mkdir -p "${3:-$root/target}"
+out=$(realpath "${3:-$root/target}")
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
 name=winglet-$version-${2%%-*}-linux
 # The date of the last change.
@@ -17,7 +18,7 @@ name=winglet-$version-${2%%-*}-linux
 umask 022
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
-mkdir -p "$tree/$name/contrib/deb" "$tree/$name/contrib/bench" "$out"
+mkdir -p "$tree/$name/contrib/deb" "$tree/$name/contrib/bench"
 cd "$tree/$name"
 install -m 0755 "$binary" winglet
 install -m 0755 "$root/contrib/install.sh" install.sh

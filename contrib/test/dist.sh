@@ -20,7 +20,7 @@ if [ -z "$work" ]; then
     trap 'exit 1' INT TERM
     target=$(rustc -vV | sed -n 's/^host: //p')
     for copy in first second; do
-        "$contrib/dist.sh" "$binary" "$target" "$work/$copy" >"$work/out" 2>&1 || fail 'the tarball is packed'
+        (cd "$work" && "$contrib/dist.sh" "$binary" "$target" "$copy") >"$work/out" 2>&1 || fail 'the tarball is packed'
     done
     tarball=$(echo "$work"/first/*.tar.gz)
     cmp -s "$tarball" "$work/second/${tarball##*/}" || fail 'packing again makes the same bytes'
