@@ -15,8 +15,8 @@ use crate::client::{Answer, Client, get};
 use crate::harness::{Node, PATIENCE, Scratch, Server, have, pattern};
 use crate::mint::Token;
 
-/// Silence after which a front end counts as gone: the shortest.
-const SILENCE: &str = "take_over_after: 1s";
+/// Silence after which a front end counts as gone.
+const SILENCE: &str = "take_over_after: 2s";
 
 /// A Redis of one test.
 struct Redis {
@@ -390,6 +390,23 @@ fn redis_is_full() {
 }
 
 #[test]
+fn an_emptied_redis_gives_nobodys_link_away() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let fleet = Fleet::start(&redis, 2, "");
+    fleet.nodes[0].sparse("f", 64 << 20);
+    let owned = Token::file("/f").target();
+    let part = "Range: bytes=0-9\r\n";
+    assert_eq!(Client::connect(fleet.address(0)).get_with(&owned, part).status, 206);
+    assert_eq!(redis.ask("FLUSHALL"), "+OK");
+    until("the other knows", || {
+        let status = Client::connect(fleet.address(1)).get_with(&owned, part).status;
+        assert!(matches!(status, 503 | 401), "{status}");
+        status == 401
+    });
+    assert_eq!(Client::connect(fleet.address(0)).get_with(&owned, part).status, 206);
+}
+
+#[test]
 fn with_serve_new_links_go_through_and_are_claimed_later() {
     let Some(mut redis) = Redis::start(&[]) else { return };
     let mut fleet = Fleet::start(&redis, 2, "shared_state_down: serve");
@@ -427,8 +444,54 @@ fn check_says_what_is_wrong() {
     #[cfg(not(feature = "shared-state-tls"))]
     check(&format!("rediss://:right@{place}"), "which this binary lacks", false);
     #[cfg(feature = "shared-state-tls")]
-    check(&format!("rediss://:right@{place}"), "TLS", false);
+    check(&format!("rediss://:right@{place}"), "it may not speak TLS", true);
     redis.signal(Signal::STOP);
     check(&format!("redis://:right@{place}"), "does not answer within a second", true);
     redis.signal(Signal::CONT);
+}
+
+#[cfg(feature = "shared-state-tls")]
+#[test]
+fn redis_may_speak_tls() {
+    if !have("openssl") {
+        return;
+    }
+    let Some(mut redis) = Redis::start(&[]) else { return };
+    redis.kill();
+    let certificate = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+        .args(["-days", "2", "-subj", "/CN=redis", "-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(redis.scratch.path())
+        .output()
+        .unwrap();
+    assert!(certificate.status.success());
+    let port = redis.port.to_string();
+    let mut command = Command::new("redis-server");
+    command.args(["--port", "0", "--tls-port", &port, "--bind", "127.0.0.1", "--save", ""]);
+    command.args(["--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"]);
+    command.args(["--tls-ca-cert-file", "cert.pem", "--tls-auth-clients", "no"]);
+    command.args(["--requirepass", "secret"]).current_dir(redis.scratch.path());
+    redis.child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
+    until("it listens", || TcpStream::connect(redis.address()).is_ok());
+    let password = redis.scratch.path().join("password");
+    fs::write(&password, "secret\n").unwrap();
+    let url = format!("shared_state: rediss://127.0.0.1:{port}/2");
+    let node = Node::new().winglet(SILENCE).winglet(&url);
+    let node = node.winglet(&format!("shared_state_password_file: {}", password.display()));
+    node.write_config();
+    let check = |node: &Node| {
+        String::from_utf8(node.run(&["check", "--config", "config.yml"]).stdout).unwrap()
+    };
+    let text = check(&node);
+    assert!(text.contains("name the authority of its certificate in shared_state_ca"), "{text}");
+    let authority = redis.scratch.path().join("cert.pem");
+    let node = node.winglet(&format!("shared_state_ca: {}", authority.display()));
+    node.file("f", b"content");
+    let server = node.start();
+    server.wait_for_log("answers; this front end is");
+    assert_eq!(get(server.address(), &Token::file("/f").target()).status, 200);
+    let text = check(&node);
+    assert!(text.contains("shared state") && text.contains(": ok"), "{text}");
 }
