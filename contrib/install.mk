@@ -34,7 +34,7 @@ install: ## install to PREFIX (/usr/local), below DESTDIR
 	sed 's#/usr/bin/winglet#$(PREFIX)/bin/winglet#' contrib/systemd/winglet.service >$(unitdir)/winglet.service
 	chmod 0644 $(unitdir)/winglet.service
 	$(INSTALL) -m 0644 contrib/systemd/winglet.socket $(unitdir)/
-	$(INSTALL) -m 0644 contrib/proxy/nginx.conf contrib/proxy/Caddyfile contrib/proxy/haproxy.cfg $(docdir)/proxy/
+	$(INSTALL) -m 0644 contrib/proxy/nginx.conf contrib/proxy/Caddyfile contrib/proxy/haproxy.cfg contrib/proxy/haproxy-front-ends.cfg $(docdir)/proxy/
 	cp -R contrib/sysv contrib/openrc contrib/runit contrib/default contrib/logrotate $(docdir)/service/
 	@if [ ! -e $(confdir)/config.yml ]; then \
 		$(INSTALL) -m 0640 $(SAMPLE) $(confdir)/config.yml; \
