@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -120,7 +121,7 @@ impl Membership {
         table: Arc<Replay>,
         clock: Clock,
     ) -> io::Result<Membership> {
-        let mut keeper = Keeper {
+        let keeper = Keeper {
             redis: Arc::clone(&redis),
             table,
             clock,
@@ -131,8 +132,11 @@ impl Membership {
             behind: true,
             open_at: Instant::now(),
         };
-        keeper.look(&[]);
-        let keeper = thread::Builder::new().name("shared".into()).spawn(move || keeper.run())?;
+        let (looked, first_look) = sync_channel(1);
+        let run = move || keeper.run(&looked);
+        let keeper = thread::Builder::new().name("shared".into()).spawn(run)?;
+        // Usually it is done by now; if not, new links wait for it, and nothing else.
+        let _ = first_look.recv_timeout(PATIENCE + PATIENCE);
         Ok(Membership { redis, keeper: Some(keeper) })
     }
 }
@@ -146,7 +150,10 @@ impl Drop for Membership {
 }
 
 impl Keeper {
-    fn run(mut self) {
+    fn run(mut self, looked: &SyncSender<()>) {
+        self.look(&[]);
+        // Whoever waited for it may have given up.
+        let _ = looked.try_send(());
         loop {
             let up = self.redis.up.load(Ordering::Acquire);
             let tasks = self.redis.tasks.wait(match up {

@@ -134,8 +134,8 @@ impl Redis {
         })
     }
 
-    /// Joins the other front ends with the links of `table`. When this returns, they have been asked
-    /// once, for a second at most.
+    /// Joins the other front ends with the links of `table`. When this returns, the shared state has
+    /// been asked once, if it answered within two seconds.
     ///
     /// # Errors
     /// If there is no thread for what keeps up the membership.
