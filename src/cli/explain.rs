@@ -28,6 +28,9 @@ use crate::shared::Settings;
 /// What is known about a link, as pairs of a name and a text.
 pub(super) type Lines = Vec<(&'static str, String)>;
 
+/// How the line about a link begins that is in use.
+pub(super) const IN_PROGRESS: &str = "in progress";
+
 /// Says what a link means, and what the server would answer now. It spends nothing. The status is 1
 /// if the link would be refused.
 ///
@@ -200,7 +203,7 @@ fn lines_of_link(status: &LinkStatus, config: &Config, now: u64) -> Lines {
     let (bytes, length) = delivered;
     let end = opened.saturating_add(config.resume_window.as_secs());
     let mut lines = vec![
-        ("link", format!("in progress: {bytes} of {length} bytes delivered, {sure} for certain")),
+        ("link", format!("{IN_PROGRESS}: {bytes} of {length} bytes delivered, {sure} for certain")),
         ("bound to", client.map_or("no address".into(), |client| client.to_string())),
         ("resumable", format!("until {}", distance(end, now))),
     ];

@@ -2,7 +2,7 @@
 
 use redis::RedisError;
 
-use super::explain::Lines;
+use super::explain::{IN_PROGRESS, Lines};
 use crate::config::{Config, Finding, Reuse, WhenDown};
 use crate::http::refusal::{Busy, Refusal};
 use crate::link::token::{Claims, TokenFault, Used};
@@ -72,18 +72,20 @@ fn problem(error: &RedisError, config: &Config) -> Finding {
         None => {}
     }
     let text = error.to_string();
+    let tls = config.shared_state.as_ref().is_some_and(|shared| shared.tls);
     if error.is_timeout() {
-        return Finding::warning(KEY, format!("does not answer within a second; {new_links}"));
+        let remedy = if tls { " (it may not speak TLS: then write redis://)" } else { "" };
+        let message = format!("does not answer within a second{remedy}; {new_links}");
+        return Finding::warning(KEY, message);
     }
     if error.is_connection_refusal() {
         return Finding::warning(KEY, format!("connection refused; {new_links}"));
     }
-    let tls = config.shared_state.as_ref().is_some_and(|shared| shared.tls);
     let remedy = match tls {
         true if text.contains("certificate") => {
             "; TLS: name the authority of its certificate in shared_state_ca"
         }
-        true => "; TLS: it may speak plain Redis, redis://",
+        true => "; it may not speak TLS: then write redis://",
         false => "; it may be no Redis, or one that wants TLS, rediss://",
     };
     Finding::error(KEY, format!("cannot be used: {text}{remedy}"))
@@ -107,7 +109,9 @@ pub(super) fn judge(
     });
     let (text, refusal) = match owner {
         Err(error) => {
-            let down = config.shared_state_down == WhenDown::Refuse;
+            // A link in use goes on at the front end that has it.
+            let new = !lines.iter().any(|(_, text)| text.starts_with(IN_PROGRESS));
+            let down = new && config.shared_state_down == WhenDown::Refuse;
             let away = Refusal::Busy(Busy::SharedState);
             (format!("cannot be found out: {error}"), refusal.or(down.then_some(away)))
         }

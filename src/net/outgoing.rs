@@ -149,8 +149,11 @@ struct Timed {
 impl Timed {
     fn connect(addresses: &[SocketAddr], deadline: Instant) -> io::Result<Timed> {
         let mut result = Err(io::ErrorKind::AddrNotAvailable.into());
-        for address in addresses {
-            result = left(deadline).and_then(|left| TcpStream::connect_timeout(address, left));
+        for (number, address) in addresses.iter().enumerate() {
+            // One that swallows everything leaves time for the others.
+            let others = u32::try_from(addresses.len() - number).unwrap_or(1);
+            let connect = |left| TcpStream::connect_timeout(address, left / others);
+            result = left(deadline).and_then(connect);
             if result.is_ok() {
                 break;
             }

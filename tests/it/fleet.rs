@@ -1,213 +1,17 @@
-//! Several front ends over one directory: with a real Redis, which is killed, frozen, filled and
-//! emptied.
+//! Several front ends: a link is one link on all of them, whatever becomes of one, or of the Redis
+//! that they share: killed, frozen, filled and emptied.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use crate::client::{Answer, Client, get};
-use crate::harness::{Node, PATIENCE, Scratch, Server, have, pattern};
+use crate::client::{Client, get};
+use crate::front_ends::{Fleet, Redis, free_port, location, next_line, until};
+use crate::harness::{Node, PATIENCE, Server, have, pattern};
 use crate::mint::Token;
-
-/// Silence after which a front end counts as gone: the shortest.
-const SILENCE: &str = "take_over_after: 1s";
-
-/// A Redis of one test.
-struct Redis {
-    scratch: Scratch,
-    port: u16,
-    options: Vec<String>,
-    child: Option<Child>,
-}
-
-impl Redis {
-    /// Starts one; `None` is a skip.
-    fn start(options: &[&str]) -> Option<Redis> {
-        if !have("redis-server") {
-            return None;
-        }
-        let options = options.iter().map(ToString::to_string).collect();
-        let mut redis = Redis { scratch: Scratch::new(), port: free_port(), options, child: None };
-        redis.run();
-        Some(redis)
-    }
-
-    /// Starts it, empty, where it was.
-    fn run(&mut self) {
-        let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", ""]);
-        command.args(&self.options).current_dir(self.scratch.path());
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        let child = self.child.insert(child);
-        let pid = child.id().to_string();
-        // Not another one's that has taken the port meanwhile.
-        until("our Redis answers", || self.info("process_id").is_some_and(|found| found == pid));
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/0", self.port)
-    }
-
-    fn address(&self) -> SocketAddr {
-        ([127, 0, 0, 1], self.port).into()
-    }
-
-    /// The first line of the answer to an inline command.
-    fn try_ask(&self, command: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(self.address()).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(format!("{command}\r\n").as_bytes()).ok()?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).ok()?;
-        (!line.is_empty()).then(|| line.trim().to_owned())
-    }
-
-    /// One of the facts of `INFO`.
-    fn info(&self, name: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(self.address()).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(b"INFO server\r\nQUIT\r\n").ok()?;
-        let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-        lines.find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.to_owned()))
-    }
-
-    fn ask(&self, command: &str) -> String {
-        self.try_ask(command).unwrap()
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-
-    /// What it is asked from here on, line by line.
-    fn monitor(&self) -> BufReader<TcpStream> {
-        let mut stream = TcpStream::connect(self.address()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(b"MONITOR\r\n").unwrap();
-        let mut reader = BufReader::new(stream);
-        assert_eq!(next_line(&mut reader), "+OK");
-        reader
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn next_line(reader: &mut impl BufRead) -> String {
-    let mut line = String::new();
-    reader.read_line(&mut line).unwrap();
-    line.trim_end().to_owned()
-}
-
-/// A port that no connection and no other test's port 0 takes while Redis is down: one below those.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let own = u16::try_from(std::process::id() % 10_000).unwrap();
-    let next = || 20_000 + (own + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000;
-    let mut ports = std::iter::repeat_with(next).take(10_000);
-    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "never came: {what}");
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// Front ends over the volumes of the first.
-struct Fleet {
-    nodes: Vec<Node>,
-    servers: Vec<Server>,
-}
-
-impl Fleet {
-    /// `count` front ends with more lines of configuration, ready for links.
-    fn start(redis: &Redis, count: usize, lines: &str) -> Fleet {
-        let mut fleet = Fleet { nodes: Vec::new(), servers: Vec::new() };
-        for number in 0..count {
-            let mut node = Node::new().with_state().winglet(SILENCE).winglet(lines);
-            node = node.winglet(&format!("shared_state: {}", redis.url()));
-            node = node.winglet(&format!("node: n{number}"));
-            if let Some(first) = fleet.nodes.first() {
-                let system = format!(
-                    "system:\n  data: {}\n  backup_directory: {}",
-                    first.path().join("volumes").display(),
-                    first.backups().display()
-                );
-                node = node.top_level(&system);
-            }
-            fleet.servers.push(node.start());
-            fleet.nodes.push(node);
-        }
-        for server in &fleet.servers {
-            server.wait_for_log("answers; this front end is");
-        }
-        fleet
-    }
-
-    /// Tells every front end where all are.
-    fn introduce(&self) {
-        let all = self.servers.iter().enumerate();
-        let all: Vec<_> = all.map(|(n, server)| format!("n{n}: \"{}\"", server.base())).collect();
-        for (node, server) in self.nodes.iter().zip(&self.servers) {
-            let config = fs::read_to_string(node.config()).unwrap();
-            fs::write(node.config(), format!("{config}  front_ends: {{{}}}\n", all.join(", ")))
-                .unwrap();
-            server.signal("HUP");
-            server.wait_for_log("reload: done");
-        }
-    }
-
-    fn address(&self, number: usize) -> SocketAddr {
-        self.servers[number].address()
-    }
-
-    /// Asks for `target` at all at the same moment, front end `n` from the address 127.0.0.1 or
-    /// 127.0.1.n.
-    fn all_at_once(&self, target: &str, one_address: bool) -> Vec<Answer> {
-        let barrier = std::sync::Barrier::new(self.servers.len());
-        thread::scope(|scope| {
-            let ask = |number: usize| {
-                let barrier = &barrier;
-                let source = format!("127.0.1.{}", if one_address { 1 } else { number + 1 });
-                let address = self.address(number);
-                scope.spawn(move || {
-                    let mut client = Client::connect_from(&source, address);
-                    barrier.wait();
-                    client.get(target)
-                })
-            };
-            let runs: Vec<_> = (0..self.servers.len()).map(ask).collect();
-            runs.into_iter().map(|run| run.join().unwrap()).collect()
-        })
-    }
-}
-
-/// Follows a redirect: the address and the target that it leads to.
-fn location(answer: &Answer) -> (SocketAddr, String) {
-    assert_eq!(answer.status, 307, "{}", answer.raw);
-    let (_, rest) = answer.field("Location").unwrap().split_once("://").unwrap();
-    let (address, target) = rest.split_once('/').unwrap();
-    (address.parse().unwrap(), format!("/{target}"))
-}
 
 #[test]
 fn of_three_front_ends_one_delivers() {
@@ -390,6 +194,23 @@ fn redis_is_full() {
 }
 
 #[test]
+fn an_emptied_redis_gives_nobodys_link_away() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let fleet = Fleet::start(&redis, 2, "");
+    fleet.nodes[0].sparse("f", 64 << 20);
+    let owned = Token::file("/f").target();
+    let part = "Range: bytes=0-9\r\n";
+    assert_eq!(Client::connect(fleet.address(0)).get_with(&owned, part).status, 206);
+    assert_eq!(redis.ask("FLUSHALL"), "+OK");
+    until("the other knows", || {
+        let status = Client::connect(fleet.address(1)).get_with(&owned, part).status;
+        assert!(matches!(status, 503 | 401), "{status}");
+        status == 401
+    });
+    assert_eq!(Client::connect(fleet.address(0)).get_with(&owned, part).status, 206);
+}
+
+#[test]
 fn with_serve_new_links_go_through_and_are_claimed_later() {
     let Some(mut redis) = Redis::start(&[]) else { return };
     let mut fleet = Fleet::start(&redis, 2, "shared_state_down: serve");
@@ -427,8 +248,96 @@ fn check_says_what_is_wrong() {
     #[cfg(not(feature = "shared-state-tls"))]
     check(&format!("rediss://:right@{place}"), "which this binary lacks", false);
     #[cfg(feature = "shared-state-tls")]
-    check(&format!("rediss://:right@{place}"), "TLS", false);
+    check(&format!("rediss://:right@{place}"), "it may not speak TLS", true);
     redis.signal(Signal::STOP);
     check(&format!("redis://:right@{place}"), "does not answer within a second", true);
     redis.signal(Signal::CONT);
+}
+
+#[test]
+fn behind_the_shipped_haproxy_a_client_keeps_its_front_end_until_that_dies() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    if !have("haproxy") {
+        return;
+    }
+    let mut fleet = Fleet::start(&redis, 2, "").trusting();
+    let content = pattern(100_000);
+    fleet.nodes[0].file("f", &content);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/proxy/haproxy-front-ends.cfg");
+    let front: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+    let certificate = " ssl crt /etc/haproxy/certs/node.example.com.pem alpn h2,http/1.1";
+    let config = fs::read_to_string(path).unwrap().replace(certificate, "");
+    let config = config
+        .replace("bind :443", &format!("bind {front}"))
+        .replace("192.0.2.11:8081", &fleet.address(0).to_string())
+        .replace("192.0.2.12:8081", &fleet.address(1).to_string());
+    let file = redis.scratch.path().join("haproxy.cfg");
+    fs::write(&file, config).unwrap();
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut proxy = command.spawn().unwrap();
+    until("it listens", || TcpStream::connect(front).is_ok());
+    let target = Token::file("/f").target();
+    let ask = |start: usize| {
+        let range = format!("Range: bytes={start}-{}\r\n", start + 9_999);
+        Client::connect_from("127.0.0.2", front).get_with(&target, &range)
+    };
+    for part in 0..5 {
+        let answer = ask(part * 10_000);
+        assert_eq!(answer.status, 206, "{}", answer.raw);
+        assert!(answer.body == content[part * 10_000..][..10_000]);
+    }
+    let owner = || fleet.servers.iter().position(|server| server.log().contains("GET file 206"));
+    until("the owner says so", || owner().is_some());
+    let owner = owner().unwrap();
+    fleet.servers[owner].kill();
+    until("the other serves", || ask(50_000).status == 206);
+    let _ = proxy.kill();
+    let _ = proxy.wait();
+}
+
+#[cfg(feature = "shared-state-tls")]
+#[test]
+fn redis_may_speak_tls() {
+    if !have("openssl") {
+        return;
+    }
+    let Some(mut redis) = Redis::start(&[]) else { return };
+    redis.kill();
+    let certificate = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
+        .args(["-days", "2", "-subj", "/CN=redis", "-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(redis.scratch.path())
+        .output()
+        .unwrap();
+    assert!(certificate.status.success());
+    let port = redis.port.to_string();
+    let mut command = Command::new("redis-server");
+    command.args(["--port", "0", "--tls-port", &port, "--bind", "127.0.0.1", "--save", ""]);
+    command.args(["--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"]);
+    command.args(["--tls-ca-cert-file", "cert.pem", "--tls-auth-clients", "no"]);
+    command.args(["--requirepass", "secret"]).current_dir(redis.scratch.path());
+    redis.child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
+    until("it listens", || TcpStream::connect(redis.address()).is_ok());
+    let password = redis.scratch.path().join("password");
+    fs::write(&password, "secret\n").unwrap();
+    let url = format!("shared_state: rediss://127.0.0.1:{port}/2");
+    let node = Node::new().winglet(crate::front_ends::SILENCE).winglet(&url);
+    let node = node.winglet(&format!("shared_state_password_file: {}", password.display()));
+    node.write_config();
+    let check = |node: &Node| {
+        String::from_utf8(node.run(&["check", "--config", "config.yml"]).stdout).unwrap()
+    };
+    let text = check(&node);
+    assert!(text.contains("name the authority of its certificate in shared_state_ca"), "{text}");
+    let authority = redis.scratch.path().join("cert.pem");
+    let node = node.winglet(&format!("shared_state_ca: {}", authority.display()));
+    node.file("f", b"content");
+    let server = node.start();
+    server.wait_for_log("answers; this front end is");
+    assert_eq!(get(server.address(), &Token::file("/f").target()).status, 200);
+    let text = check(&node);
+    assert!(text.contains("shared state") && text.contains(": ok"), "{text}");
 }

@@ -9,6 +9,8 @@
 mod certs;
 mod client;
 mod crowd;
+#[cfg(feature = "shared-state")]
+mod front_ends;
 #[cfg(feature = "tls")]
 mod fronts;
 mod harness;

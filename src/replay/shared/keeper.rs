@@ -5,11 +5,12 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use redis::{FromRedisValue, Pipeline, RedisResult, Value};
+use redis::{FromRedisValue, Pipeline, RedisResult};
 
 use super::SPENT;
 use super::connection::{Connection, is_broken};
@@ -23,8 +24,13 @@ const MAX_SPENT: usize = 1024;
 const BATCH: usize = 128;
 /// While it does not answer, it is asked this often.
 const RETRY: Duration = Duration::from_secs(1);
-/// Remembers that the shared state was not emptied since the first front end came.
-const SINCE: &str = "winglet:since";
+/// One key remembers that the shared state was not emptied since the first front end came, another
+/// one for how many milliseconds (ARGV) everybody waits if it was. Answers with what is left of them.
+const ENTER: &str = "\
+if redis.call('SET', 'winglet:since', 1, 'NX') then
+  redis.call('SET', 'winglet:wait', 1, 'PX', ARGV[1])
+end
+return redis.call('PTTL', 'winglet:wait')";
 
 /// What the keeper has to do.
 #[derive(Debug, Default)]
@@ -115,7 +121,7 @@ impl Membership {
         table: Arc<Replay>,
         clock: Clock,
     ) -> io::Result<Membership> {
-        let mut keeper = Keeper {
+        let keeper = Keeper {
             redis: Arc::clone(&redis),
             table,
             clock,
@@ -126,8 +132,11 @@ impl Membership {
             behind: true,
             open_at: Instant::now(),
         };
-        keeper.look(&[]);
-        let keeper = thread::Builder::new().name("shared".into()).spawn(move || keeper.run())?;
+        let (looked, first_look) = sync_channel(1);
+        let run = move || keeper.run(&looked);
+        let keeper = thread::Builder::new().name("shared".into()).spawn(run)?;
+        // Usually it is done by now; if not, new links wait for it, and nothing else.
+        let _ = first_look.recv_timeout(PATIENCE + PATIENCE);
         Ok(Membership { redis, keeper: Some(keeper) })
     }
 }
@@ -141,7 +150,10 @@ impl Drop for Membership {
 }
 
 impl Keeper {
-    fn run(mut self) {
+    fn run(mut self, looked: &SyncSender<()>) {
+        self.look(&[]);
+        // Whoever waited for it may have given up.
+        let _ = looked.try_send(());
         loop {
             let up = self.redis.up.load(Ordering::Acquire);
             let tasks = self.redis.tasks.wait(match up {
@@ -215,18 +227,19 @@ impl Keeper {
     }
 
     /// If the shared state has lost everything, the others notice within a third of the silence, and
-    /// assert their links; until then, any link may be theirs.
+    /// assert their links; until then, any link may be theirs, and nobody claims a new one.
     fn wait_if_empty(&mut self) -> RedisResult<()> {
+        let whole = u64::try_from(self.redis.silence.as_millis()).unwrap_or(u64::MAX);
         let mut ask = redis::pipe();
-        ask.cmd("SET").arg(SINCE).arg(self.clock.unix()).arg("NX");
-        let (empty,): (Value,) = self.ask(&ask)?;
-        if empty != Value::Nil {
-            let wait = self.redis.silence / 2;
+        ask.cmd("EVAL").arg(ENTER).arg(0).arg(whole / 3 * 2);
+        let (wait,): (i64,) = self.ask(&ask)?;
+        if let Ok(wait @ 1..) = u64::try_from(wait) {
+            let wait = Duration::from_millis(wait);
             self.open_at = Instant::now() + wait;
             log::warn!(
-                "shared_state: {} was empty; for {} new links wait, so that others can assert theirs",
+                "shared_state: {} was empty; for {} s new links wait, so that every front end can assert its own",
                 self.redis.target,
-                humantime::format_duration(wait)
+                wait.as_secs_f32().ceil()
             );
         }
         Ok(())

@@ -32,10 +32,12 @@ const SPARED: usize = 2;
 const NAME_FILE: &str = "node";
 
 /// KEYS: the link. ARGV: our name; what to write; for how many seconds; whether the token has
-/// expired. Answers with 1 (ours), 2 (taken over), or 0, and what stands there now. The owner is
+/// expired. Answers with 1 (ours), 2 (taken over), 0 (not ours) or 3 (nothing is claimed by a front
+/// end that has not entered: everything may have been lost), and what stands there now. The owner is
 /// looked at first: a full Redis refuses the first write, and those who only ask need none.
 const CLAIM: &str = "\
 local owner = redis.call('GET', KEYS[1])
+if redis.call('EXISTS', 'winglet:node:' .. ARGV[1]) == 0 then return {3, owner or ''} end
 if not owner then
   if ARGV[4] == '1' then return {0, ''} end
   redis.call('SET', KEYS[1], ARGV[2], 'NX', 'EX', ARGV[3])
@@ -132,8 +134,8 @@ impl Redis {
         })
     }
 
-    /// Joins the other front ends with the links of `table`. When this returns, they have been asked
-    /// once, for a second at most.
+    /// Joins the other front ends with the links of `table`. When this returns, the shared state has
+    /// been asked once, if it answered within two seconds.
     ///
     /// # Errors
     /// If there is no thread for what keeps up the membership.
@@ -159,8 +161,7 @@ impl Redis {
         }
         if result.as_ref().is_err_and(is_broken) {
             connection = None;
-            self.up.store(false, Ordering::Release);
-            self.tasks.wake();
+            self.mistrust();
         }
         let mut turn = self.turn();
         (turn.connection, turn.busy) = (connection, false);
@@ -170,6 +171,12 @@ impl Redis {
             self.complain(&error);
             ClaimError::Away
         })
+    }
+
+    /// Nobody asks until the keeper has.
+    fn mistrust(&self) {
+        self.up.store(false, Ordering::Release);
+        self.tasks.wake();
     }
 
     fn query<T: FromRedisValue>(
@@ -282,8 +289,15 @@ impl Agreement for Redis {
         command.arg(CLAIM).arg(1).arg(link(&wish.key)).arg(&self.node).arg(value);
         command.arg(wish.seconds.max(1)).arg(u8::from(wish.expired));
         let (outcome, owner): (u8, String) = self.ask(&command)?;
-        if outcome == 2 {
-            self.take_overs.fetch_add(1, Ordering::Relaxed);
+        match outcome {
+            2 => {
+                self.take_overs.fetch_add(1, Ordering::Relaxed);
+            }
+            3 => {
+                self.mistrust();
+                return Err(ClaimError::Away);
+            }
+            _ => {}
         }
         match owner.as_str() {
             "" => Err(ClaimError::Expired),
