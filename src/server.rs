@@ -22,7 +22,7 @@ use crate::pool::private::PrivateSocket;
 use crate::process::descriptors;
 use crate::process::notify::Notifier;
 use crate::process::signals::Signals;
-use crate::replay::{LinkStatus, Replay};
+use crate::replay::Replay;
 use crate::shared::{Chore, Settings, Shared};
 use crate::sys;
 
@@ -200,12 +200,8 @@ impl Server {
         let _ = reload;
         self.shared.throttle.report(Instant::now());
         let settings = self.shared.settings();
-        let now = self.shared.clock.unix();
-        self.shared.replay.maintain(&settings.rules, now);
-        self.shared.shelf.sweep(Instant::now(), |link| {
-            let status = self.shared.replay.status(link, &settings.rules, now);
-            matches!(status, LinkStatus::Open { .. })
-        });
+        self.shared.replay.maintain(&settings.rules, self.shared.clock.unix());
+        self.shared.shelf.sweep(Instant::now(), |link| self.shared.replay.is_open(link));
         #[cfg(feature = "tls")]
         if let (Some(certificates), Some(files)) = (&self.tls, &settings.config.tls) {
             match certificates.refresh(files, reload) {
