@@ -22,9 +22,9 @@ use crate::pool::private::PrivateSocket;
 use crate::process::descriptors;
 use crate::process::notify::Notifier;
 use crate::process::signals::Signals;
+use crate::replay::Replay;
 #[cfg(feature = "shared-state")]
 use crate::replay::shared::{Membership, Redis};
-use crate::replay::{LinkStatus, Replay};
 use crate::shared::{Chore, Settings, Shared};
 use crate::sys;
 
@@ -241,12 +241,8 @@ impl Server {
         self.shared.throttle.report(Instant::now());
         self.shared.downloads.sample(Instant::now());
         let settings = self.shared.settings();
-        let now = self.shared.clock.unix();
-        self.shared.replay.maintain(&settings.rules, now);
-        self.shared.shelf.sweep(Instant::now(), |link| {
-            let status = self.shared.replay.status(link, &settings.rules, now);
-            matches!(status, LinkStatus::Open { .. })
-        });
+        self.shared.replay.maintain(&settings.rules, self.shared.clock.unix());
+        self.shared.shelf.sweep(Instant::now(), |link| self.shared.replay.is_open(link));
         #[cfg(feature = "tls")]
         if let (Some(certificates), Some(files)) = (&self.tls, &settings.config.tls) {
             match certificates.refresh(files, reload) {

@@ -134,7 +134,7 @@ def markdown(bench, load):
     for key, title, columns, compare in sections:
         if key in results:
             parts.append(f"## {title}\n\n{table(results[key], columns, compare)}\n")
-    parts += [growth(results), claims(results), shared(results)]
+    parts += [archives(bench), growth(results), claims(results), shared(results)]
     return "\n".join(part for part in parts if part)
 
 
@@ -180,6 +180,31 @@ def neighbour(bench):
         rate = spread(values["rate"]) if "rate" in values else ""
         lines.append(f"| {name} | {late} | {rate} |")
     return "\n".join(lines) + "\n"
+
+
+def archives(bench):
+    """Folders, by what sends them."""
+    results, part = bench.results, 10 if bench.quick else 1
+    titles = [
+        ("small-files", f"A folder of {100_000 // part:,} files of 4 KiB"),
+        ("world", f"A folder of {64 // part} files of 8 MiB"),
+    ]
+    parts = []
+    for folder, title in titles:
+        rows = results.get(f"archive {folder}")
+        if not rows:
+            continue
+        parts += [
+            f"## {title} as an archive\n",
+            "| made by | first byte, ms | from a cold cache, ms | MiB/s | CPU s per GiB | memory, MiB | larger than the files, % |",
+            "| --- |" + " ---: |" * 6,
+        ]
+        for name, values in rows.items():
+            keys = ("first", "cold", "rate", "cpu", "memory", "overhead")
+            cells = [spread(values[key]) if key in values else "" for key in keys]
+            parts.append(f"| {name} | " + " | ".join(cells) + " |")
+        parts.append("")
+    return "\n".join(parts)
 
 
 def claims(results):

@@ -77,9 +77,12 @@ pub fn send_piece(
     match (result, state.fault.take()) {
         (_, Some(broken)) => Err(broken),
         // What is only read, and not sent, does not come by where these are looked at.
-        (Ok(_), None) if !current => Err(Broken::LinkGone),
-        (Ok(_), None) if !paid && sent < began + length => Err(Broken::Budget),
-        (Ok(_), None) if sent < began + length => Ok(Piece::TurnOver),
+        (Ok(_), None) if sent < began + length => match (current, paid) {
+            (false, _) => Err(Broken::LinkGone),
+            (_, false) => Err(Broken::Budget),
+            _ if extra > 0 && socket.died() => Err(Broken::Client("connection reset".into())),
+            _ => Ok(Piece::TurnOver),
+        },
         (Ok(_), None) => Ok(if flushed { Piece::Sent } else { Piece::Full }),
         (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => Ok(Piece::Full),
         (Err(error), None) => Err(Broken::Client(error.kind().to_string())),

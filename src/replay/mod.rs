@@ -232,6 +232,11 @@ impl Replay {
         })
     }
 
+    /// Whether a link was begun and is not spent yet. Settles nothing.
+    pub fn is_open(&self, key: &Key) -> bool {
+        self.entries.get(key).is_some_and(|entry| !entry.spent)
+    }
+
     /// Looks at the clock, removes what has expired, and rewrites the journal if that is due.
     /// Called about once a second.
     pub fn maintain(&self, rules: &Rules, now: u64) {

@@ -21,6 +21,8 @@ fn valid_heads_in_every_form_of_target() {
     let table: &[(&str, Route, &str)] = &[
         ("/download/file?token=a", Route::Download(Endpoint::File), "token=a"),
         ("/download/backup", Route::Download(Endpoint::Backup), ""),
+        ("/download/directory?a", Route::Download(Endpoint::Directory), "a"),
+        ("/download/files", Route::Download(Endpoint::Files), ""),
         ("/download/%66ile?token=a?b", Route::Download(Endpoint::File), "token=a?b"),
         ("http://h/download/file?a=b", Route::Download(Endpoint::File), "a=b"),
         ("HTTPS://h:1/health", Route::Health, ""),
