@@ -23,8 +23,8 @@ lint: ## check format, clippy and documentation
 demo: build ## take a tour of the sample node
 	contrib/demo.sh $(BINARY)
 
-bench: build ## measure speed and memory
-	contrib/bench/run.sh $(BINARY)
+bench: build ## measure speed and memory (ONLY=shared: one part)
+	contrib/bench/run.sh $(BINARY) $(if $(ONLY),--only $(ONLY))
 
 fuzz: ## fuzz what parses strangers' bytes
 	contrib/fuzz.sh

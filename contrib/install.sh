@@ -161,7 +161,7 @@ do_install() {
     put 0644 "$contrib/completions/winglet.bash" "$share/bash-completion/completions/winglet"
     put 0644 "$contrib/completions/_winglet" "$share/zsh/site-functions/_winglet"
     put 0644 "$contrib/completions/winglet.fish" "$share/fish/vendor_completions.d/winglet.fish"
-    for file in nginx.conf Caddyfile haproxy.cfg; do
+    for file in nginx.conf Caddyfile haproxy.cfg haproxy-front-ends.cfg; do
         put 0644 "$contrib/proxy/$file" "$doc/proxy/$file"
     done
     keep 0640 "$contrib/deb/config.yml" "$conf/config.yml"

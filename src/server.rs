@@ -22,7 +22,9 @@ use crate::pool::private::PrivateSocket;
 use crate::process::descriptors;
 use crate::process::notify::Notifier;
 use crate::process::signals::Signals;
-use crate::replay::Replay;
+#[cfg(feature = "shared-state")]
+use crate::replay::shared::{Membership, Redis};
+use crate::replay::{LinkStatus, Replay};
 use crate::shared::{Chore, Settings, Shared};
 use crate::sys;
 
@@ -45,10 +47,12 @@ pub struct Opened {
     listeners: Vec<Listener>,
     #[cfg(feature = "tls")]
     tls: Option<Arc<Certificates>>,
+    #[cfg(feature = "shared-state")]
+    redis: Option<Arc<Redis>>,
 }
 
 impl Opened {
-    /// Opens listeners and certificates.
+    /// Opens listeners and certificates, and finds the shared state.
     ///
     /// # Errors
     /// Which address or file, what is wrong with it, and what to do.
@@ -60,6 +64,8 @@ impl Opened {
             listeners: listener::open(config, environment)?,
             #[cfg(feature = "tls")]
             tls: config.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new),
+            #[cfg(feature = "shared-state")]
+            redis: Redis::of(config)?.map(Arc::new),
         })
     }
 }
@@ -84,10 +90,14 @@ pub struct Server {
     acceptor: JoinHandle<io::Result<()>>,
     chores: Receiver<Chore>,
     addresses: Vec<String>,
+    control: Option<String>,
     reload: Arc<AtomicBool>,
     #[cfg(feature = "tls")]
     tls: Option<Arc<Certificates>>,
     sandboxed: bool,
+    /// Says goodbye to the other front ends when it is dropped.
+    #[cfg(feature = "shared-state")]
+    membership: Option<Membership>,
 }
 
 impl Server {
@@ -105,16 +115,26 @@ impl Server {
         let descriptor_room = raise_descriptors(&config);
         let settings = Settings::new(config);
         let config = &settings.config;
-        let replay = open_replay(&settings, clock.unix())?;
+        #[allow(unused_mut)] // without shared-state there is nothing to join
+        let mut replay = open_replay(&settings, clock.unix())?;
+        #[cfg(feature = "shared-state")]
+        if let Some(redis) = &opened.redis {
+            replay.share(Arc::clone(redis) as _);
+        }
         let (tiny, private) = open_private(config)?;
         let threads = config.threads;
         let (sender, chores) = sync_channel(CHORES);
         let shared = Arc::new(Shared::new(settings, replay, clock, sender)?);
+        #[cfg(feature = "shared-state")]
+        let membership = opened.redis.map(|redis| redis.join(&shared.replay, &shared.clock));
         let worker = Arc::clone(&shared);
         let handler = move |exchange| download::serve(&worker, exchange);
         let pool = Pool::start(threads, tiny, Arc::clone(&shared.handed), handler)?;
         let reload = signals.reload_flag();
-        let addresses = opened.listeners.iter().map(ToString::to_string).collect();
+        let (control, public): (Vec<_>, Vec<_>) =
+            opened.listeners.iter().partition(|listener| listener.is_control());
+        let control = control.first().map(ToString::to_string);
+        let addresses = public.iter().map(ToString::to_string).collect();
         let acceptor = Acceptor::new(Parts {
             shared: Arc::clone(&shared),
             listeners: opened.listeners,
@@ -130,16 +150,24 @@ impl Server {
             shared,
             chores,
             addresses,
+            control,
             reload,
             #[cfg(feature = "tls")]
             tls: opened.tls,
             sandboxed,
+            #[cfg(feature = "shared-state")]
+            membership: membership.transpose()?,
         })
     }
 
     /// Where it listens, as URLs.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    /// Where it answers about itself, if anywhere.
+    pub fn control(&self) -> Option<&str> {
+        self.control.as_deref()
     }
 
     /// Does what the other threads must not wait for, until the server has stopped: records ended
@@ -158,10 +186,12 @@ impl Server {
         let mut told = false;
         while !self.acceptor.is_finished() {
             self.do_chores(HOUSEKEEPING);
+            self.tell_journal();
             if self.reload.swap(false, Ordering::AcqRel) {
                 notifier.reloading();
                 let before = self.shared.settings();
-                self.reload(read(&before.config.listen));
+                let known = before.config.listen.iter().chain(&before.config.control);
+                self.reload(read(&known.cloned().collect::<Vec<_>>()));
                 notifier.ready();
             }
             if self.shared.is_stopping() && !std::mem::replace(&mut told, true) {
@@ -178,6 +208,9 @@ impl Server {
         }
         let result = self.acceptor.join();
         self.chores.try_iter().for_each(Chore::carry_out);
+        self.shared.replay.tell();
+        #[cfg(feature = "shared-state")]
+        drop(self.membership);
         result.unwrap_or_else(|_| Err(io::Error::other("the acceptor panicked")))
     }
 
@@ -194,13 +227,26 @@ impl Server {
         self.chores.try_iter().take(CHORES).for_each(Chore::carry_out);
     }
 
+    /// Writes down what was revoked, for which the acceptor waits.
+    fn tell_journal(&self) {
+        if self.shared.replay.tell() {
+            self.shared.returns.wake();
+        }
+    }
+
     /// `reload`: an operator has asked for it, and is told again of what is wrong.
     fn look_after(&self, reload: bool) {
         #[cfg(not(feature = "tls"))]
         let _ = reload;
         self.shared.throttle.report(Instant::now());
+        self.shared.downloads.sample(Instant::now());
         let settings = self.shared.settings();
-        self.shared.replay.maintain(&settings.rules, self.shared.clock.unix());
+        let now = self.shared.clock.unix();
+        self.shared.replay.maintain(&settings.rules, now);
+        self.shared.shelf.sweep(Instant::now(), |link| {
+            let status = self.shared.replay.status(link, &settings.rules, now);
+            matches!(status, LinkStatus::Open { .. })
+        });
         #[cfg(feature = "tls")]
         if let (Some(certificates), Some(files)) = (&self.tls, &settings.config.tls) {
             match certificates.refresh(files, reload) {
@@ -227,7 +273,7 @@ impl Server {
         };
         let before = self.shared.settings();
         keep_fixed(&mut config, &before.config, self.sandboxed);
-        logging::set_debug(config.debug);
+        logging::configure(&config);
         self.shared.replace(Settings::new(config));
         self.look_after(true);
         log::info!("reload: done");
@@ -294,9 +340,11 @@ fn keep_fixed(config: &mut Config, before: &Config, sandboxed: bool) {
     if config.tls.is_none() {
         config.tls.clone_from(&before.tls);
     }
+    keep("winglet.control", &mut config.control, &before.control);
     keep("winglet.unix_mode", &mut config.unix_mode, &before.unix_mode);
     keep("winglet.state_directory", &mut config.state_directory, &before.state_directory);
     keep("winglet.max_tracked_tokens", &mut config.max_tracked_tokens, &before.max_tracked_tokens);
+    keep("winglet.shared_state", &mut config.shared_state, &before.shared_state);
     keep("winglet.sandbox", &mut config.sandbox, &before.sandbox);
     keep("winglet.priority", &mut config.priority, &before.priority);
     if sandboxed {

@@ -14,6 +14,7 @@ import time
 
 import neighbour
 import report
+import shared
 from servers import CORES, SERVER, Caddy, Lighttpd, Nginx, Tokens, Winglet
 
 LIMIT = 750
@@ -260,6 +261,7 @@ class Bench:
             ("kept TLS", lambda: self.small_files("kept TLS", False, True, 3)),
             ("claims", self.growth_by_tokens),
             ("growth", self.growth_by_connections),
+            ("shared", lambda: shared.measure(self)),
         ]
         for name, step in steps:
             if self.only and name not in self.only:

@@ -134,7 +134,7 @@ def markdown(bench, load):
     for key, title, columns, compare in sections:
         if key in results:
             parts.append(f"## {title}\n\n{table(results[key], columns, compare)}\n")
-    parts += [growth(results), claims(results)]
+    parts += [growth(results), claims(results), shared(results)]
     return "\n".join(part for part in parts if part)
 
 
@@ -193,6 +193,20 @@ def claims(results):
     for tracked, values in results["claims"].items():
         cells = [spread(values[key]) for key in ("rate", "cpu", "p99", "rss")]
         lines.append(f"| {int(tracked):,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def shared(results):
+    if "shared" not in results:
+        return ""
+    lines = [
+        "## Files of 4 KiB, kept-alive connections, one of several front ends\n",
+        "| | requests/s | CPU µs a request | p50, ms | p99, ms |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, values in results["shared"].items():
+        cells = [spread(values[key]) for key in ("rate", "cpu", "p50", "p99")]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -24,6 +24,8 @@ pub(super) fn check(options: &Check, out: &mut String) -> ExitCode {
     if let Some(config) = &loaded.config {
         let certificate = preflight::look(config, &mut findings);
         facts = facts_of(config, certificate);
+        #[cfg(feature = "shared-state")]
+        facts.extend(super::front_ends::check(config, &mut findings));
     }
     let ok = loaded.config.is_some() && !findings.iter().any(Finding::is_error);
     let files = crate::config::files(&options.files.config);
@@ -49,6 +51,7 @@ pub(super) fn check(options: &Check, out: &mut String) -> ExitCode {
 fn facts_of(config: &Config, certificate: Option<String>) -> Facts {
     let mut facts = Facts::new();
     facts.extend(config.listen.iter().map(|listen| ("listens on", listen.to_string())));
+    facts.extend(config.control.iter().map(|control| ("control", control.to_string())));
     facts.extend(certificate.map(|text| ("certificate", text)));
     facts.push(("volumes", config.data.display().to_string()));
     facts.push(("backups", config.backup_directory.display().to_string()));

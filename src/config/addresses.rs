@@ -56,6 +56,32 @@ impl AddressKeys<'_> {
         (listen, tls)
     }
 
+    /// Where the server answers about itself. What it says and does is for this machine only.
+    pub(super) fn control(&self, listen: &[Listen]) -> Option<Listen> {
+        const KEY: &str = "winglet.control";
+        let (notes, text) = (self.winglet.notes, self.winglet.string("control")?);
+        let node = self.winglet.node("control");
+        let base = node.map_or(self.base.to_owned(), |node| notes.base(node.file));
+        let control = Listen::parse(&text, self.before).and_then(|one| one.beneath(&base));
+        let control = control.map_err(|message| notes.error(KEY, message)).ok()?;
+        if control.is_tls() || !control.is_local() {
+            let message = format!(
+                "{control} is no address of this machine alone; write unix:PATH, such as unix:/run/winglet/control.sock, or 127.0.0.1:PORT"
+            );
+            notes.error(KEY, message);
+        }
+        let taken = |other: &&Listen| {
+            other.is_at(&control) || other.covers(&control) || control.covers(other)
+        };
+        if let Some(other) = listen.iter().find(taken) {
+            let message = format!(
+                "{control} is taken by {other}, where downloads are served; name another one"
+            );
+            notes.error(KEY, message);
+        }
+        Some(control)
+    }
+
     fn parse(&self, texts: Vec<(String, String)>, base: &Path) -> Vec<Listen> {
         let notes = self.winglet.notes;
         let mut listen: Vec<Listen> = Vec::new();

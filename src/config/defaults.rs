@@ -34,6 +34,8 @@ pub const MAX_TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// `winglet.max_tracked_tokens`.
 pub const MAX_TRACKED_TOKENS: usize = 65_536;
+/// `winglet.take_over_after`.
+pub const TAKE_OVER_AFTER: Duration = Duration::from_secs(15);
 /// `winglet.min_rate`, in bytes per second.
 pub const MIN_RATE: u64 = 1024;
 /// `winglet.unix_mode`.

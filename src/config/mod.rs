@@ -11,6 +11,7 @@ mod findings;
 mod keys;
 mod listen;
 mod raw;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -27,6 +28,7 @@ pub use file::files;
 pub use findings::{Finding, Origin, Setting, Severity};
 pub use listen::Listen;
 pub use raw::{Loaded, load, load_after};
+pub use shared::{SharedState, WhenDown, is_node_name};
 pub use token::Secret;
 
 /// How often one link may be used.
@@ -56,6 +58,15 @@ pub enum Priority {
     Low,
     /// As the process was started.
     Normal,
+}
+
+/// What a line of the log looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object.
+    Json,
 }
 
 /// Deadlines of the phases of a connection.
@@ -97,6 +108,10 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Log at debug level.
     pub debug: bool,
+    /// Log a line per request.
+    pub access_log: bool,
+    /// What a line of the log looks like.
+    pub log_format: LogFormat,
     /// Directory of the servers' volumes, absolute.
     pub data: PathBuf,
     /// Directory of the backups, absolute.
@@ -107,6 +122,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Certificate and key: present if any of `listen` is TLS.
     pub tls: Option<TlsFiles>,
+    /// Where the server answers about itself, if anywhere: on this machine only, without TLS.
+    pub control: Option<Listen>,
     /// Permissions of a listening Unix socket.
     pub unix_mode: u32,
     /// Size of the pool.
@@ -133,6 +150,12 @@ pub struct Config {
     pub max_tracked_tokens: usize,
     /// Where the journal lives; memory only if there is none.
     pub state_directory: Option<PathBuf>,
+    /// Where several front ends agree on who owns a link; `None` if there is only this one.
+    pub shared_state: Option<SharedState>,
+    /// What becomes of new links while that cannot be asked.
+    pub shared_state_down: WhenDown,
+    /// The front ends that clients can be sent to, as pairs of a name and a URL without a path.
+    pub front_ends: Vec<(String, String)>,
     /// Bytes per second of one link; 0 is no limit.
     pub rate_limit: u64,
     /// Bytes per second of the whole server; 0 is no limit.
@@ -154,10 +177,18 @@ pub struct Config {
 }
 
 impl Config {
-    /// Token, certificate and key: files besides the configuration that a reload reads again.
+    /// Token, certificate, key and password: files besides the configuration that a reload reads
+    /// again.
     pub fn secret_files(&self) -> Vec<PathBuf> {
         let tls = self.tls.iter().flat_map(|tls| [&tls.certificate, &tls.key]);
-        tls.chain(&self.token_file).cloned().collect()
+        let shared = self.shared_state.iter().flat_map(|shared| &shared.password_file);
+        tls.chain(&self.token_file).chain(shared).cloned().collect()
+    }
+
+    /// Where a client is sent that asks for a link of the front end `name`.
+    pub fn front_end(&self, name: &str) -> Option<&str> {
+        let found = self.front_ends.iter().find(|(known, _)| known == name);
+        found.map(|(_, url)| url.as_str())
     }
 
     /// Whether `address` is a proxy whose `X-Forwarded-For` is believed.

@@ -15,12 +15,16 @@ use super::addresses::AddressKeys;
 use super::file::reason;
 use super::findings::{Finding, Notes, Setting};
 use super::values::Section;
-use super::{Config, Listen, PageCache, Priority, Reuse, Timeouts, defaults, file, keys, token};
+use super::{
+    Config, Listen, LogFormat, PageCache, Priority, Reuse, Timeouts, WhenDown, defaults, file,
+    keys, shared, token,
+};
 
 const REUSE: &[(&str, Reuse)] =
     &[("once", Reuse::Once), ("resume", Reuse::Resume), ("unlimited", Reuse::Unlimited)];
 const PAGE_CACHE: &[(&str, PageCache)] = &[("spare", PageCache::Spare), ("keep", PageCache::Keep)];
 const PRIORITY: &[(&str, Priority)] = &[("low", Priority::Low), ("normal", Priority::Normal)];
+const LOG_FORMAT: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 const MIB: f64 = 1024.0 * 1024.0;
 const INSTANT: Duration = Duration::ZERO;
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -92,14 +96,16 @@ fn resolve(
     let (data, backup_directory) = directories(root);
     let trusted_proxies = trusted_proxies(&api);
     let w = &root.section("winglet");
-    let (listen, tls) =
-        AddressKeys { api: &api, winglet: w, given: listen, base, before }.resolve();
+    let addresses = AddressKeys { api: &api, winglet: w, given: listen, base, before };
+    let (listen, tls) = addresses.resolve();
+    let control = addresses.control(&listen);
     // A table, one setting per line: rustfmt would take five for each of the longer ones.
     #[rustfmt::skip]
     let config = Config {
         files: root.notes.files.clone(),
         token, token_file, remote, allowed_origins, debug, data, backup_directory, trusted_proxies,
-        listen, tls,
+        listen, tls, control,
+        access_log: w.bool("access_log", true), log_format: w.one_of("log_format", LogFormat::Text, LOG_FORMAT),
         unix_mode: w.octal("unix_mode", defaults::UNIX_MODE),
         threads: w.integer("threads", defaults::THREADS, 1..=1024),
         max_connections: w.integer("max_connections", defaults::MAX_CONNECTIONS, 1..=1_000_000),
@@ -113,6 +119,9 @@ fn resolve(
         clock_skew: w.duration("clock_skew", defaults::CLOCK_SKEW, INSTANT..=HOUR),
         max_tracked_tokens: w.integer("max_tracked_tokens", defaults::MAX_TRACKED_TOKENS, 1..=10_000_000),
         state_directory: state_directory(w),
+        shared_state: shared::read(w),
+        shared_state_down: w.one_of("shared_state_down", WhenDown::Refuse, shared::WHEN_DOWN),
+        front_ends: shared::front_ends(w),
         rate_limit: rate(w, "rate_limit"),
         bandwidth: rate(w, "bandwidth"),
         bandwidth_per_address: rate(w, "bandwidth_per_address"),

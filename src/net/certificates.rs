@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -26,6 +27,8 @@ const DAY: u64 = 24 * 3600;
 pub struct Certificates {
     current: RwLock<Arc<ServerConfig>>,
     loaded: Mutex<Loaded>,
+    /// When the leaf's validity ends; 0 if that is unreadable.
+    expires: AtomicU64,
 }
 
 /// What was loaded last, to see whether the files have changed since.
@@ -74,7 +77,9 @@ impl Certificates {
         let seen = seen(files);
         let (config, report) = server_config(files)?;
         let loaded = Loaded { seen, failed: false, report, warned: 0 };
-        Ok(Certificates { current: RwLock::new(Arc::new(config)), loaded: Mutex::new(loaded) })
+        let expires = AtomicU64::new(report.expires.unwrap_or(0));
+        let (current, loaded) = (RwLock::new(Arc::new(config)), Mutex::new(loaded));
+        Ok(Certificates { current, loaded, expires })
     }
 
     /// The configuration for a new connection.
@@ -97,6 +102,7 @@ impl Certificates {
         (loaded.seen, loaded.failed) = (now, true);
         let (config, report) = server_config(files)?;
         (loaded.failed, loaded.report, loaded.warned) = (false, report, 0);
+        self.expires.store(report.expires.unwrap_or(0), Ordering::Relaxed);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         Ok(true)
     }
@@ -104,6 +110,11 @@ impl Certificates {
     /// A warning that the certificate has expired by `now` or will soon, once per day.
     pub fn daily_warning(&self, now: u64) -> Option<String> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).daily_warning(now)
+    }
+
+    /// When the leaf's validity ends, in seconds since the epoch. Takes no lock.
+    pub fn expires(&self) -> Option<u64> {
+        Some(self.expires.load(Ordering::Relaxed)).filter(|expires| *expires > 0)
     }
 
     /// What the chain in force says about itself.

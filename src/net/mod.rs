@@ -4,6 +4,8 @@ pub mod address;
 #[cfg(feature = "tls")]
 pub mod certificates;
 pub mod listener;
+#[cfg(feature = "shared-state")]
+pub mod outgoing;
 pub mod socket;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
-    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath,
+    PathFd, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
 use crate::config::Config;
@@ -46,6 +46,8 @@ pub struct Allowed {
     remove: Vec<PathBuf>,
     /// Where the private socket may be bound.
     bind: Vec<PathBuf>,
+    /// The one port that is connected to.
+    connect: Option<u16>,
 }
 
 impl Allowed {
@@ -66,10 +68,13 @@ impl Allowed {
         if config.state_directory.as_deref() != Some(base) {
             allowed.bind.push(base.to_owned());
         }
+        allowed.connect = config.shared_state.as_ref().map(|shared| shared.port);
         allowed.remove.extend(pid_file.and_then(parent));
-        allowed.remove.extend(config.listen.iter().filter_map(|listen| match listen {
-            crate::config::Listen::Unix { path } => parent(path),
-            crate::config::Listen::Tcp { .. } => None,
+        allowed.remove.extend(config.listen.iter().chain(&config.control).filter_map(|listen| {
+            match listen {
+                crate::config::Listen::Unix { path } => parent(path),
+                crate::config::Listen::Tcp { .. } => None,
+            }
         }));
         allowed
     }
@@ -87,7 +92,7 @@ pub fn enter(allowed: &Allowed) -> Result<Sandbox, landlock::RulesetError> {
     let ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
-        // No rule allows any: listeners are bound by now, and nothing is ever connected to.
+        // Listeners are bound by now, and nothing is connected to but the shared state.
         .handle_access(AccessNet::from_all(NEWEST))?
         // Signals to others and their abstract sockets. That of a service manager is connected by now.
         .scope(Scope::from_all(NEWEST))?
@@ -97,7 +102,10 @@ pub fn enter(allowed: &Allowed) -> Result<Sandbox, landlock::RulesetError> {
     let ruleset = allow(ruleset, &allowed.read, read)?;
     let ruleset = allow(ruleset, &allowed.write, AccessFs::from_all(NEWEST) & !AccessFs::Execute)?;
     let ruleset = allow(ruleset, &allowed.remove, AccessFs::RemoveFile.into())?;
-    let ruleset = allow(ruleset, &allowed.bind, bind)?;
+    let mut ruleset = allow(ruleset, &allowed.bind, bind)?;
+    if let Some(port) = allowed.connect {
+        ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+    }
     let status = ruleset.restrict_self()?;
     Ok(match status.ruleset {
         RulesetStatus::FullyEnforced => Sandbox::Full,

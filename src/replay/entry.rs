@@ -18,6 +18,8 @@ pub struct Rules {
     pub settle: u64,
     /// Bind a link to the client that used it first.
     pub bind: bool,
+    /// Claim links alone while the shared state cannot be asked.
+    pub alone: bool,
 }
 
 /// Somebody wants to use a link.
@@ -38,7 +40,7 @@ pub struct ClaimRequest {
 }
 
 /// Why a link cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimError {
     /// It was used before, in this way.
     Used(Used),
@@ -50,6 +52,10 @@ pub enum ClaimError {
     TableFull,
     /// The table holds as many links of this server as it may.
     ServerShare,
+    /// The front end of this name has it.
+    Elsewhere(Box<str>),
+    /// Whether another front end has it cannot be found out now.
+    Away,
 }
 
 /// What is known about a link, for `explain`.
@@ -84,6 +90,10 @@ pub(super) struct Entry {
     pub(super) resource: [u8; 16],
     pub(super) server: Key,
     pub(super) spent: bool,
+    /// It is among those that the table counts as spent.
+    pub(super) counted: bool,
+    /// The other front ends know that it is this one's. Not so after a restart, until they are asked.
+    pub(super) owned: bool,
     /// What there is to account for; of a spent link, until its last stream has ended.
     pub(super) grant: Option<Box<Grant>>,
     /// By how much the system's clock is ahead of the table's own, for all this entry knows, in
@@ -98,7 +108,17 @@ impl Entry {
         let spent = rules.reuse != Reuse::Resume;
         let grant = Grant { opened: now, client, ..Grant::default() };
         let grant = (!spent).then(|| Box::new(grant));
-        Entry { sequence: 0, expires, resource, server, spent, grant, skew }
+        Entry {
+            sequence: 0,
+            expires,
+            resource,
+            server,
+            spent,
+            counted: false,
+            owned: true,
+            grant,
+            skew,
+        }
     }
 
     /// When the entry can go, in seconds since the epoch.

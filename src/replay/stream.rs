@@ -40,6 +40,14 @@ impl Stream {
         self.is_current().then(|| self.flow.reserved())
     }
 
+    /// Pays for `bytes` that were read and are not sent. Whether the budget had so many left.
+    pub fn pay(&self, bytes: u64) -> bool {
+        let Some(mut entry) = self.replay.entries.get_mut(&self.key) else { return false };
+        let paid = entry.grant.as_mut().is_some_and(|grant| grant.pay(bytes));
+        self.replay.write(self.replay.line(entry));
+        paid
+    }
+
     /// Reports how many content bytes were handed to the kernel and how many of them the client has
     /// acknowledged. Takes no lock. Until the first report, the stream counts as sending; a sender
     /// that holds bytes back for its turn reports them as handed over, or another client could take
@@ -65,6 +73,7 @@ impl Stream {
     fn end(&self, end: &StreamEnd, now: u64) -> Finished {
         let mut finished =
             Finished { replay: Arc::clone(&self.replay), line: None, progress: None };
+        let mut newly_spent = false;
         if let Some(mut entry) = self.replay.entries.get_mut(&self.key)
             && let time = self.replay.time(&entry, now)
             && let Some(grant) = &mut entry.grant
@@ -72,10 +81,14 @@ impl Stream {
             let whole = grant.finish(&self.flow, end, time);
             let (delivered, length) = (grant.delivered(), grant.file.length);
             if whole {
+                newly_spent = !entry.spent;
                 entry.close();
             }
             finished.progress = Some(Progress { delivered, length, spent: entry.spent });
             finished.line = self.replay.line(entry);
+        }
+        if newly_spent {
+            self.replay.tell_spent(self.key);
         }
         finished
     }

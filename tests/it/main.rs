@@ -9,6 +9,8 @@
 mod certs;
 mod client;
 mod crowd;
+#[cfg(feature = "shared-state")]
+mod front_ends;
 #[cfg(feature = "tls")]
 mod fronts;
 mod harness;
@@ -17,21 +19,26 @@ mod kin;
 mod mint;
 mod proxy;
 
+mod archives;
 mod backups;
 mod bodies;
 mod browsers;
 mod clients;
 mod commands;
 mod confinement;
+mod control;
 mod delivery;
 mod disks;
 mod documents;
 mod exhaustion;
+#[cfg(feature = "shared-state")]
+mod fleet;
 mod grants;
 mod journal;
 mod layers;
 mod limits;
 mod listening;
+mod logs;
 #[cfg(feature = "tls")]
 mod matrix;
 mod mistakes;
@@ -45,6 +52,7 @@ mod previews;
 mod ranges;
 mod reload;
 mod restarts;
+mod revoking;
 mod screening;
 mod service;
 mod slow;
@@ -56,3 +64,4 @@ mod tls;
 #[cfg(feature = "tls")]
 mod tls_deliveries;
 mod tokens;
+mod trees;
