@@ -1,6 +1,6 @@
 #!/bin/sh
-# Packs a built winglet with all that it takes to install it. The same sources, compiler and place
-# make the same bytes.
+# Packs a built winglet with all that it takes to install it. The same sources and compiler make
+# the same bytes.
 # usage: contrib/dist.sh BINARY TARGET [DIRECTORY]
 #   TARGET      what the binary was built for, such as x86_64-unknown-linux-gnu
 #   DIRECTORY   where the tarball goes; target/ if none is given
