@@ -54,7 +54,7 @@ pub(super) fn serve(options: &Serve) -> Result<ExitCode, CommandError> {
         log::info!("listening on {address}");
     }
     // Whoever waits for the pid file or the notification reads the address in the log then.
-    log::logger().flush();
+    log.flush();
     if let Some(Err(error)) = pid_file.as_mut().map(PidFile::fill) {
         log::error!("--pid-file: {error}");
     }

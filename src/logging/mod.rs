@@ -159,12 +159,19 @@ fn write_out(messages: &Receiver<Message>, lost: &AtomicU64) {
     }
 }
 
-impl Drop for Log {
-    fn drop(&mut self) {
+impl Log {
+    /// Waits until all lines up to here are written, but not for long.
+    pub fn flush(&self) {
         let (done, written) = sync_channel(1);
         // A reader that stands still does not take this either.
         if self.messages.try_send(Message::Flush(done)).is_ok() {
             let _ = written.recv_timeout(FAREWELL);
         }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
