@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Acceptor;
 use super::connections::{Held, State};
 use crate::control::status::{
-    Bandwidth, Connections, Journal, Links, Phases, Row, Status, Workers,
+    Archives, Bandwidth, Connections, Journal, Links, Phases, Row, Status, Workers,
 };
 use crate::http::head::Place;
 
@@ -41,6 +41,10 @@ impl Acceptor {
                 .replay
                 .journal()
                 .map(|state| Journal { bytes: state.bytes, behind: state.behind }),
+            archives: {
+                let (kept, bytes) = shared.shelf.usage();
+                Archives { kept, bytes }
+            },
             certificate_expires: self.certificate_expires(),
             bandwidth: Bandwidth {
                 rate: shared.downloads.rate(),

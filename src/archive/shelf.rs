@@ -132,9 +132,10 @@ impl Shelf {
         self.lock().iter().any(|kept| kept.link == *link)
     }
 
-    /// Bytes of memory that all listings take.
-    pub fn memory(&self) -> usize {
-        memory(&self.lock())
+    /// How many are kept, and the bytes of memory that their listings take.
+    pub fn usage(&self) -> (usize, usize) {
+        let kept = self.lock();
+        (kept.len(), memory(&kept))
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Kept>> {

@@ -219,6 +219,10 @@ fn head(status: &Status) -> String {
         Some(journal) => size_text(journal.bytes),
     };
     let _ = writeln!(text, "journal      {journal}");
+    if status.archives.kept > 0 {
+        let memory = size_text(status.archives.bytes as u64);
+        let _ = writeln!(text, "archives     {} listed, {memory} of memory", status.archives.kept);
+    }
     let limit = match status.bandwidth.limit {
         0 => String::new(),
         limit => format!(" of {}/s", size_text(limit)),

@@ -30,6 +30,9 @@ pub struct Status {
     pub links: Links,
     /// Where they are remembered; `None` for memory only.
     pub journal: Option<Journal>,
+    /// Folders that are sent as archives.
+    #[serde(default)]
+    pub archives: Archives,
     /// When the certificate's validity ends, since the epoch.
     pub certificate_expires: Option<u64>,
     /// What is sent.
@@ -96,6 +99,15 @@ pub struct Journal {
     pub bytes: u64,
     /// Something is not written yet, because the disk took nothing.
     pub behind: bool,
+}
+
+/// What is kept of the folders that are sent as archives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archives {
+    /// Listings.
+    pub kept: usize,
+    /// Their memory.
+    pub bytes: usize,
 }
 
 /// What is sent.

@@ -353,6 +353,26 @@ fn sign_and_explain_know_archives() {
     assert!(warning.contains("no such directory"), "{warning}");
 }
 
+#[test]
+fn status_lists_an_archive_and_what_its_listing_takes() {
+    let node = Node::new();
+    let node_control = format!("control: unix:{}/control.sock", node.path().display());
+    let node = node.winglet(&node_control);
+    fs::create_dir(node.volume().join("world")).unwrap();
+    node.sparse("world/large", 64 << 20);
+    let server = node.start();
+    let mut client = Client::connect(server.address());
+    client.get_part(&Token::directory("world").target(), "", MIB);
+    let output = node.run(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(status["archives"]["kept"], 1, "{status:#}");
+    assert!(status["archives"]["bytes"].as_u64().unwrap() > 0, "{status:#}");
+    assert_eq!(status["downloads"][0]["length"].as_u64().unwrap() >> 20, 64, "{status:#}");
+    server.wait_until("the listing is told", |_| {
+        String::from_utf8_lossy(&node.run(&["status"]).stdout).contains("archives     1 listed")
+    });
+}
+
 /// A slow client's transfer parks many times within one member, whose CRC is made of what was sent.
 #[test]
 fn a_slow_client_gets_a_sound_archive() {

@@ -68,7 +68,7 @@ fn a_shelf_keeps_crcs_for_all_links_of_a_tree_and_forgets_idle_ones() {
     let other = put(2, Format::Zip);
     assert!(Arc::ptr_eq(&first.archive, &again.archive));
     assert!(Arc::ptr_eq(&first.archive, &other.archive));
-    assert_eq!(shelf.memory(), first.archive.memory());
+    assert_eq!(shelf.usage().1, first.archive.memory());
     let tar = put(1, Format::Tar);
     scratch.file("file", &noise(10_001));
     let changed = put(1, Format::Zip);
@@ -85,7 +85,7 @@ fn a_shelf_keeps_crcs_for_all_links_of_a_tree_and_forgets_idle_ones() {
     assert!(shelf.get(&[1; 16], first.archive.tag()).is_none());
     assert!(shelf.get(&[2; 16], first.archive.tag()).is_some());
     shelf.sweep(later + Duration::from_secs(1), |_| false);
-    assert_eq!(shelf.memory(), 0);
+    assert_eq!(shelf.usage().1, 0);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_shelf_is_bounded_and_the_oldest_goes() {
     for number in 0..20_000 {
         scratch.link(format!("{number:0>255}"), "x");
     }
-    let memory = |shelf: &Shelf| shelf.memory();
+    let memory = |shelf: &Shelf| shelf.usage().1;
     let mut most = 0;
     for link in 100..116_u8 {
         scratch.file("file", &[0; 200][..usize::from(link)]);
