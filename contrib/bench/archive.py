@@ -112,12 +112,18 @@ def warm(folder):
 
 
 def measure(bench):
+    if bench.left() < 150:
+        bench.skipped.append("archive (time was up)")
+        return
     sizes = plant(bench, bench.quick)
     kinds = [Packed(bench.winglet, "zip"), Packed(bench.winglet, "tar")]
     kinds += [Piped(bench.directory, "tar", "tar -c"), Piped(bench.directory, "tar, gzip -1", "tar -c | gzip -1")]
     for number in range(1 if bench.quick else 2):
         for kind in kinds[number:] + kinds[:number]:
             for folder, size in sizes.items():
+                if bench.left() < 90:
+                    bench.skipped.append(f"{kind.name} of {folder} (time was up)")
+                    continue
                 with kind.start() as running:
                     cold = fetch(bench, kind, running, folder, whole=False)[0] if forget() else None
                 warm(bench.path("volumes", SERVER, folder))
