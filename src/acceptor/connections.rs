@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::control::Confirm;
 use super::queue::Lane;
 use super::shares::Shares;
 use crate::delivery::record::Record;
@@ -58,6 +57,16 @@ pub(super) enum Rank {
     Watched,
     /// A download.
     Transfer,
+}
+
+/// An order that is carried out, and not in the journal yet.
+#[derive(Debug)]
+pub(super) struct Confirm {
+    pub(super) head: Box<Head>,
+    /// What the table's count of revocations has to reach.
+    pub(super) number: u64,
+    /// Downloads that it has ended.
+    pub(super) ended: usize,
 }
 
 /// A connection and what it waits for.

@@ -6,7 +6,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::Acceptor;
-use super::connections::{Held, State};
+use super::connections::{Confirm, Held, State};
 use crate::control::{metrics, orders};
 use crate::delivery::pace::Broken;
 use crate::http::head::{Control, Field, Head, Method, Route};
@@ -17,16 +17,6 @@ use crate::pool::exchange::Connection;
 
 /// How long an answer waits for the journal; the housekeeper may stand at a disk.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// An order that is carried out, and not in the journal yet.
-#[derive(Debug)]
-pub(super) struct Confirm {
-    head: Box<Head>,
-    /// What the table's count of revocations has to reach.
-    number: u64,
-    /// Downloads that it has ended.
-    ended: usize,
-}
 
 impl Acceptor {
     /// Answers a request of the control listener once its body is complete.

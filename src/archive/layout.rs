@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use super::format::Format;
 use super::listing::{Entry, Kind, Listing, Member, NO_PARENT, Notes};
 use super::names::{one_line, zip_path};
 use super::sums::Sums;
@@ -17,29 +18,6 @@ use super::{tar, zip};
 
 /// The name of the member that lists what was left out.
 pub const SKIPPED: &str = ".winglet-skipped.txt";
-
-/// How members are put together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// DEFLATE in stored blocks, ZIP64 if sizes or counts need it, no links.
-    #[default]
-    Zip,
-    /// ustar with pax records.
-    Tar,
-}
-
-impl Format {
-    /// Both, in the order in which they are offered.
-    pub const ALL: [Format; 2] = [Format::Zip, Format::Tar];
-
-    /// Its name in a link, and the end of a file's name without the dot.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Format::Zip => "zip",
-            Format::Tar => "tar",
-        }
-    }
-}
 
 /// A piece of the archive that has one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 use hmac_sha256::Hash;
 use rustix::fs::FileType;
 
-use super::layout::Format;
+use super::format::Format;
 use super::names::one_line;
 
 /// Most entries that a listing has, what was left out included.

@@ -5,6 +5,7 @@
 //! when it gets there. Nothing is compressed and nothing is written to disk.
 
 mod chosen;
+mod format;
 pub mod layout;
 pub mod listing;
 mod names;
@@ -19,7 +20,8 @@ mod zip;
 #[cfg(test)]
 mod tests;
 
-pub use layout::{Archive, Format};
+pub use format::Format;
+pub use layout::Archive;
 pub use listing::{Kind, Listing};
 pub use reader::{ArchiveReader, Memory, is_pause, pause};
 pub use shelf::{Packed, Shelf};

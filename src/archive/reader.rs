@@ -12,7 +12,8 @@ use std::{error, fmt, mem};
 
 use cap_std::fs::Dir;
 
-use super::layout::{Archive, Format, Part};
+use super::format::Format;
+use super::layout::{Archive, Part};
 use super::names::one_line;
 use super::open;
 use super::sums::Running;
