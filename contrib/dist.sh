@@ -26,7 +26,7 @@ for file in README.md CHANGELOG.md SECURITY.md LICENSE config.yml; do
     install -m 0644 "$root/$file" "$file"
 done
 "$root/contrib/notices.sh" --target "$2" >NOTICES
-for directory in completions default logrotate man openrc proxy runit systemd sysv; do
+for directory in completions default logrotate man metrics openrc proxy runit systemd sysv; do
     cp -R "$root/contrib/$directory" contrib/
 done
 install -m 0644 "$root/contrib/deb/config.yml" contrib/deb/

@@ -164,6 +164,9 @@ do_install() {
     for file in nginx.conf Caddyfile haproxy.cfg haproxy-front-ends.cfg; do
         put 0644 "$contrib/proxy/$file" "$doc/proxy/$file"
     done
+    for file in alerts.yml dashboard.json; do
+        put 0644 "$contrib/metrics/$file" "$doc/metrics/$file"
+    done
     keep 0640 "$contrib/deb/config.yml" "$conf/config.yml"
     for file in LICENSE NOTICES; do
         [ ! -f "$root/$file" ] || put 0644 "$root/$file" "$doc/$file"

@@ -179,6 +179,7 @@ fn sign_refuses_what_would_not_work() {
         (sign_file(&["--base-url", "https://n/?a=b"]), 2, "the link's own query"),
         (sign_file(&["--base-url", "https://n/#a"]), 2, "the link's own query"),
         (sign_file(&["--base-url", "https://n/a b"]), 2, "no spaces"),
+        (sign_file(&["--base-url", "https://[::1]:99999"]), 2, "port is not a number up to 65535"),
         (vec!["sign", "file", "--server", "../x", "--path", "a"], 2, "--server <UUID>"),
         (vec!["sign", "backup", "--server", SERVER], 2, "--backup <UUID>"),
         (vec!["sign"], 2, "Usage: winglet sign"),
