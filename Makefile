@@ -29,7 +29,7 @@ bench: build ## measure speed and memory (ONLY=shared: one part)
 fuzz: ## fuzz what parses strangers' bytes
 	contrib/fuzz.sh
 
-# install, uninstall, deb
+# install, uninstall, static, dist, deb
 -include contrib/install.mk
 
 .PHONY: help build test lint demo bench fuzz

@@ -90,6 +90,7 @@ pub struct Server {
     acceptor: JoinHandle<io::Result<()>>,
     chores: Receiver<Chore>,
     addresses: Vec<String>,
+    control: Option<String>,
     reload: Arc<AtomicBool>,
     #[cfg(feature = "tls")]
     tls: Option<Arc<Certificates>>,
@@ -130,7 +131,10 @@ impl Server {
         let handler = move |exchange| download::serve(&worker, exchange);
         let pool = Pool::start(threads, tiny, Arc::clone(&shared.handed), handler)?;
         let reload = signals.reload_flag();
-        let addresses = opened.listeners.iter().map(ToString::to_string).collect();
+        let (control, public): (Vec<_>, Vec<_>) =
+            opened.listeners.iter().partition(|listener| listener.is_control());
+        let control = control.first().map(ToString::to_string);
+        let addresses = public.iter().map(ToString::to_string).collect();
         let acceptor = Acceptor::new(Parts {
             shared: Arc::clone(&shared),
             listeners: opened.listeners,
@@ -146,6 +150,7 @@ impl Server {
             shared,
             chores,
             addresses,
+            control,
             reload,
             #[cfg(feature = "tls")]
             tls: opened.tls,
@@ -158,6 +163,11 @@ impl Server {
     /// Where it listens, as URLs.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    /// Where it answers about itself, if anywhere.
+    pub fn control(&self) -> Option<&str> {
+        self.control.as_deref()
     }
 
     /// Does what the other threads must not wait for, until the server has stopped: records ended
@@ -176,10 +186,12 @@ impl Server {
         let mut told = false;
         while !self.acceptor.is_finished() {
             self.do_chores(HOUSEKEEPING);
+            self.tell_journal();
             if self.reload.swap(false, Ordering::AcqRel) {
                 notifier.reloading();
                 let before = self.shared.settings();
-                self.reload(read(&before.config.listen));
+                let known = before.config.listen.iter().chain(&before.config.control);
+                self.reload(read(&known.cloned().collect::<Vec<_>>()));
                 notifier.ready();
             }
             if self.shared.is_stopping() && !std::mem::replace(&mut told, true) {
@@ -196,6 +208,7 @@ impl Server {
         }
         let result = self.acceptor.join();
         self.chores.try_iter().for_each(Chore::carry_out);
+        self.shared.replay.tell();
         #[cfg(feature = "shared-state")]
         drop(self.membership);
         result.unwrap_or_else(|_| Err(io::Error::other("the acceptor panicked")))
@@ -214,13 +227,22 @@ impl Server {
         self.chores.try_iter().take(CHORES).for_each(Chore::carry_out);
     }
 
+    /// Writes down what was revoked, for which the acceptor waits.
+    fn tell_journal(&self) {
+        if self.shared.replay.tell() {
+            self.shared.returns.wake();
+        }
+    }
+
     /// `reload`: an operator has asked for it, and is told again of what is wrong.
     fn look_after(&self, reload: bool) {
         #[cfg(not(feature = "tls"))]
         let _ = reload;
         self.shared.throttle.report(Instant::now());
+        self.shared.downloads.sample(Instant::now());
         let settings = self.shared.settings();
         self.shared.replay.maintain(&settings.rules, self.shared.clock.unix());
+        self.shared.shelf.sweep(Instant::now(), |link| self.shared.replay.is_open(link));
         #[cfg(feature = "tls")]
         if let (Some(certificates), Some(files)) = (&self.tls, &settings.config.tls) {
             match certificates.refresh(files, reload) {
@@ -247,7 +269,7 @@ impl Server {
         };
         let before = self.shared.settings();
         keep_fixed(&mut config, &before.config, self.sandboxed);
-        logging::set_debug(config.debug);
+        logging::configure(&config);
         self.shared.replace(Settings::new(config));
         self.look_after(true);
         log::info!("reload: done");
@@ -314,6 +336,7 @@ fn keep_fixed(config: &mut Config, before: &Config, sandboxed: bool) {
     if config.tls.is_none() {
         config.tls.clone_from(&before.tls);
     }
+    keep("winglet.control", &mut config.control, &before.control);
     keep("winglet.unix_mode", &mut config.unix_mode, &before.unix_mode);
     keep("winglet.state_directory", &mut config.state_directory, &before.state_directory);
     keep("winglet.max_tracked_tokens", &mut config.max_tracked_tokens, &before.max_tracked_tokens);

@@ -3,12 +3,16 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
+use crate::archive::Shelf;
 use crate::clock::Clock;
 use crate::config::{Config, WhenDown};
+use crate::control::counters::Counters;
 use crate::delivery::pace::Pace;
-use crate::delivery::readers::Readers;
 use crate::delivery::record::Record;
+use crate::delivery::running::Downloads;
+use crate::disk::readers::Readers;
 use crate::link::storage::Storage;
 use crate::link::token::Verifier;
 use crate::logging::throttle::LogThrottle;
@@ -81,6 +85,14 @@ pub struct Shared {
     pub returns: Arc<Returns>,
     /// Who reads which file.
     pub readers: Arc<Readers>,
+    /// The archives that are being downloaded.
+    pub shelf: Arc<Shelf>,
+    /// Downloads that are under way.
+    pub downloads: Arc<Downloads>,
+    /// What is counted from the start on.
+    pub counters: Counters,
+    /// When the server was started, in seconds since the epoch and by the steady clock.
+    pub started: (u64, Instant),
     /// Requests and pieces that are ready and wait for a worker.
     pub waiting: AtomicUsize,
     chores: SyncSender<Chore>,
@@ -104,10 +116,14 @@ impl Shared {
         Ok(Shared {
             settings: RwLock::new(Arc::new(settings)),
             replay: Arc::new(replay),
+            started: (clock.unix(), Instant::now()),
+            downloads: Arc::default(),
+            counters: Counters::default(),
             clock,
             handed: Arc::default(),
             returns: Arc::new(Returns::new()?),
             readers: Arc::default(),
+            shelf: Arc::default(),
             waiting: AtomicUsize::new(0),
             chores,
             stopping: AtomicBool::new(false),

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 
+import archive
 import neighbour
 import report
 import shared
@@ -259,6 +260,7 @@ class Bench:
             ("many32 TLS", lambda: self.large_files("many32 TLS", "middle", 32, True, 2)),
             ("new TLS", lambda: self.small_files("new TLS", True, True, 3)),
             ("kept TLS", lambda: self.small_files("kept TLS", False, True, 3)),
+            ("archive", lambda: archive.measure(self)),
             ("claims", self.growth_by_tokens),
             ("growth", self.growth_by_connections),
             ("shared", lambda: shared.measure(self)),

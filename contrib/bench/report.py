@@ -9,13 +9,18 @@ from html import escape
 from servers import CORES
 
 ORDER = ["Winglet", "Winglet with state_directory", "nginx", "lighttpd", "Caddy"]
-# Light and dark backgrounds: every colour is told apart on both.
+# Light and dark backgrounds: every colour is told apart on both. What draws outside a browser may
+# know nothing of style sheets, so that the light ones are attributes.
+ROOT = 'font-family="system-ui, sans-serif" font-size="13" fill="#24292f"'
+PAINT = {
+    "title": 'class="title" font-weight="600" font-size="14"',
+    "number": 'class="number" fill="#57606a" font-size="12"',
+    "note": 'class="note" fill="#57606a" font-size="12"',
+    "spread": 'class="spread" stroke="#24292f" stroke-width="1.5"',
+    "ours": 'class="ours" fill="#1f6feb"',
+    "other": 'class="other" fill="#a5b1bd"',
+}
 STYLE = """
-    text { font: 13px system-ui, sans-serif; fill: #24292f }
-    .title { font-weight: 600; font-size: 14px }
-    .number, .note { fill: #57606a; font-size: 12px }
-    .spread { stroke: #24292f; stroke-width: 1.5 }
-    .ours { fill: #1f6feb } .other { fill: #a5b1bd }
     @media (prefers-color-scheme: dark) {
         text { fill: #e6edf3 } .number, .note { fill: #9aa4af }
         .spread { stroke: #e6edf3 } .ours { fill: #58a6ff } .other { fill: #57626d }
@@ -129,7 +134,7 @@ def markdown(bench, load):
     for key, title, columns, compare in sections:
         if key in results:
             parts.append(f"## {title}\n\n{table(results[key], columns, compare)}\n")
-    parts += [growth(results), claims(results), shared(results)]
+    parts += [archives(bench), growth(results), claims(results), shared(results)]
     return "\n".join(part for part in parts if part)
 
 
@@ -177,6 +182,31 @@ def neighbour(bench):
     return "\n".join(lines) + "\n"
 
 
+def archives(bench):
+    """Folders, by what sends them."""
+    results, part = bench.results, 10 if bench.quick else 1
+    titles = [
+        ("small-files", f"A folder of {100_000 // part:,} files of 4 KiB"),
+        ("world", f"A folder of {64 // part} files of 8 MiB"),
+    ]
+    parts = []
+    for folder, title in titles:
+        rows = results.get(f"archive {folder}")
+        if not rows:
+            continue
+        parts += [
+            f"## {title} as an archive\n",
+            "| made by | first byte, ms | from a cold cache, ms | MiB/s | CPU s per GiB | memory, MiB | larger than the files, % |",
+            "| --- |" + " ---: |" * 6,
+        ]
+        for name, values in rows.items():
+            keys = ("first", "cold", "rate", "cpu", "memory", "overhead")
+            cells = [spread(values[key]) if key in values else "" for key in keys]
+            parts.append(f"| {name} | " + " | ".join(cells) + " |")
+        parts.append("")
+    return "\n".join(parts)
+
+
 def claims(results):
     if "claims" not in results:
         return ""
@@ -220,7 +250,7 @@ def panel(values, title, left=LEFT):
     """One bar for each name in `values`, which holds the rounds of each."""
     most = max(max(rounds) for rounds in values.values()) or 1
     scale = (WIDTH - LEFT - 90) / most
-    lines = [f'<text class="title" x="0" y="14">{escape(title)}</text>']
+    lines = [f'<text {PAINT["title"]} x="0" y="14">{escape(title)}</text>']
     for number, (name, rounds) in enumerate(values.items()):
         y = 26 + number * (BAR + 6)
         median = statistics.median(rounds)
@@ -229,9 +259,9 @@ def panel(values, title, left=LEFT):
         low, high = left + min(rounds) * scale, left + max(rounds) * scale
         lines += [
             f'<text x="{left - 8}" y="{middle + 4.5}" text-anchor="end">{escape(name)}</text>',
-            f'<rect class="{kind}" x="{left}" y="{y}" width="{median * scale:.1f}" height="{BAR}" rx="2"/>',
-            f'<line class="spread" x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>',
-            f'<text class="number" x="{high + 8:.1f}" y="{middle + 4}">{figure(median)}</text>',
+            f'<rect {PAINT[kind]} x="{left}" y="{y}" width="{median * scale:.1f}" height="{BAR}" rx="2"/>',
+            f'<line {PAINT["spread"]} x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>',
+            f'<text {PAINT["number"]} x="{high + 8:.1f}" y="{middle + 4}">{figure(median)}</text>',
         ]
     return lines
 
@@ -245,7 +275,7 @@ def neighbour_svg(results):
     ]
     width, height = 2 * (WIDTH + left - LEFT) + 60, 50 + len(measure) * (BAR + 6)
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {ROOT} role="img"'
         ' aria-label="A game server beside a download">',
         f"<style>{STYLE}</style>",
     ]
@@ -261,7 +291,7 @@ def svg(bench):
     found = [(bench.results[m], key, title) for m, key, title in PANELS if m in bench.results]
     width, height = 2 * WIDTH + 60, (len(found) + 1) // 2 * HEIGHT + 40
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {ROOT} role="img"'
         ' aria-label="Winglet beside nginx, lighttpd and Caddy">',
         f"<style>{STYLE}</style>",
     ]
@@ -272,7 +302,7 @@ def svg(bench):
         lines += panel(values, title)
         lines.append("</g>")
     note = "Medians; lines from the least to the most of all rounds. Only Winglet checks a token for each request."
-    lines.append(f'<text class="note" x="20" y="{height - 12}">{escape(note)}</text>')
+    lines.append(f'<text {PAINT["note"]} x="20" y="{height - 12}">{escape(note)}</text>')
     lines.append("</svg>\n")
     return "\n".join(lines)
 

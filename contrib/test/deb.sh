@@ -45,44 +45,8 @@ if [ -z "$work" ]; then
 fi
 inside 'install, upgrade and purge'
 
-# Everything from here on ends with our namespaces.
-root=$work/root
-mkdir -p "$root"
-# shellcheck disable=SC2016 # apt-get fills it in
-mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 2>/dev/null | head -n 1)
-# shellcheck source=/dev/null
-codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-if [ -z "${WINGLET_TEST_OVERLAY:-}" ] && command -v debootstrap >/dev/null && [ -n "$mirror" ] && [ -n "$codename" ] &&
-    debootstrap --variant=minbase "$codename" "$root" "$mirror" >"$work/debootstrap" 2>&1; then
-    kind='a fresh debootstrap'
-else
-    kind="an overlay over this host's files"
-    umount "$root"/* 2>/dev/null
-    rm -rf "$root"
-    mkdir -p "$root"
-    mount -t tmpfs tmpfs "$root" || exit 1
-    mkdir "$root/upper" "$root/scratch" "$root/merged"
-    mount -t overlay overlay -o "lowerdir=/,upperdir=$root/upper,workdir=$root/scratch" "$root/merged" ||
-        { skip 'install, upgrade and purge: no overlay file system here'; exit 0; }
-    root=$root/merged
-    [ ! -e "$root/usr/bin/winglet" ] ||
-        { skip 'install, upgrade and purge: this host has a winglet of its own'; exit 0; }
-    # The index of all manuals is not made anew each time.
-    rm -f "$root/var/lib/man-db/auto-update"
-fi
-mount -t proc proc "$root/proc"
-mount -t tmpfs tmpfs "$root/run"
-mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
-[ -c "$root/dev/null" ] || mount --bind /dev "$root/dev"
-# As on a host with the init scripts of System V: whoever asks may start a service.
-printf '#!/bin/sh\nexit 0\n' >"$root/usr/sbin/policy-rc.d"
-chmod 0755 "$root/usr/sbin/policy-rc.d"
+new_root
 cp "$work/first.deb" "$work/next.deb" "$root/tmp/"
-
-within() {
-    chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive \
-        sh -c "$1" >"$work/out" 2>&1
-}
 
 # What there is of the package: its paths, and all that has its name. What else this host installs
 # or removes meanwhile is none of its business, and neither are these sources.
@@ -155,3 +119,29 @@ inventory >"$work/after"
 diff "$work/before" "$work/after" >"$work/out" || fail 'a purge leaves nothing'
 grep -q '^winglet:' "$root/etc/passwd" "$root/etc/group" && fail 'a purge leaves no user'
 ok 'a purge leaves nothing: no file, no user, no group'
+
+# On a node with Wings nothing is left to configure.
+mkdir -p "$root/etc/pterodactyl" "$root/etc/default" "$volume" "$root/var/lib/pterodactyl/backups"
+head -c 300000 /dev/urandom >"$volume/world.zip"
+wings() {
+    printf 'token: "%s"\nsystem:\n  data: /var/lib/pterodactyl/volumes\n' "$1" >"$root/etc/pterodactyl/config.yml"
+}
+wings "$token"
+chmod 0600 "$root/etc/pterodactyl/config.yml"
+echo "WINGLET_OPTS='--listen 127.0.0.1:0'" >"$root/etc/default/winglet"
+within 'dpkg -i --force-confold /tmp/first.deb' || fail 'installs beside Wings'
+grep -q 'not configured yet' "$work/out" && fail 'beside Wings it is configured'
+with_wings() {
+    base=$(base "$root/var/log/winglet/winglet.log")
+    chroot "$root" sh -c "cd / && winglet sign file --server $server --path world.zip --base-url $base" \
+        >"$work/link" 2>"$work/out" || return 1
+    curl -sf -o "$work/got" "$(cat "$work/link")" && cmp -s "$work/got" "$volume/world.zip"
+}
+with_wings || fail 'serves with the token of Wings'
+pid=$(cat "$root/run/winglet.pid")
+wings another-key-of-the-panel
+within '/etc/init.d/winglet reload' || fail 'reloads'
+until_true 10 with_wings || fail 'a new token of Wings takes a reload only'
+[ "$(cat "$root/run/winglet.pid")" = "$pid" ] || fail 'and no restart'
+within 'dpkg -P winglet' || fail 'is purged beside Wings'
+ok 'beside Wings it is started at once, with the token of Wings, and a new one takes a reload'

@@ -25,14 +25,14 @@ cmp -s "$binary" "$work/usr/bin/winglet" || fail 'the binary is installed'
 for file in share/man/man8/winglet.8 share/man/man5/winglet.yml.5 lib/systemd/system/winglet.service \
     share/bash-completion/completions/winglet share/zsh/site-functions/_winglet \
     share/fish/vendor_completions.d/winglet.fish share/doc/winglet/proxy/nginx.conf \
-    share/doc/winglet/service/sysv/winglet; do
+    share/doc/winglet/proxy/haproxy.cfg; do
     [ -f "$work/usr/$file" ] || fail "$file is installed"
 done
 [ -f "$etc/config.yml" ] || fail 'a configuration is installed'
 ok 'install puts everything in place'
 
 run install PREFIX=/usr
-[ ! -e "$etc/config.yml.new" ] || fail 'installing again adds nothing'
+[ -z "$(find "$work" -name '*.new')" ] || fail 'installing again adds nothing'
 ok 'installing again changes nothing'
 
 echo 'debug: true' >>"$etc/config.yml"
@@ -57,3 +57,23 @@ ok 'the unit names the binary that PREFIX leads to'
 run uninstall
 [ -z "$(find "$work" ! -type d)" ] || fail 'uninstall leaves nothing'
 ok 'uninstall of an untouched installation leaves no file'
+
+for row in sysv:init.d/winglet:default/winglet openrc:init.d/winglet:conf.d/winglet \
+    runit:sv/winglet/run:sv/winglet/log/run; do
+    init=${row%%:*}
+    files=${row#*:}
+    run install INIT="$init"
+    for file in "${files%:*}" "${files#*:}"; do
+        [ -f "$work/etc/$file" ] || fail "INIT=$init installs $file"
+    done
+    [ -x "$work/etc/${files%:*}" ] || fail "INIT=$init makes ${files%:*} executable"
+    [ ! -e "$work/usr/local/lib/systemd" ] || fail "INIT=$init installs no unit"
+    run uninstall
+    [ -z "$(find "$work" ! -type d)" ] || fail "uninstall leaves nothing of $init"
+done
+run install INIT=none
+[ -z "$(find "$work/etc" -type f ! -path '*/etc/winglet/*')" ] || fail 'INIT=none installs no service'
+make -s -C "$contrib/.." BINARY="$binary" DESTDIR="$work" install INIT=upstart >"$log" 2>&1 &&
+    fail 'an unknown INIT is refused'
+grep -q 'INIT is upstart; give systemd, sysv' "$log" || fail 'an unknown INIT is told the known ones'
+ok 'INIT=sysv, openrc, runit and none put their files in place, and uninstall takes them away'

@@ -46,6 +46,51 @@ inside() {
     exit
 }
 
+# new_root: a root of its own in $root, with what it is in $kind: a fresh debootstrap if a mirror can
+# be reached, else (or with WINGLET_TEST_OVERLAY) an overlay over this host's own files. All of it
+# ends with our namespaces. As on a host with the init scripts of System V, whoever asks may start a
+# service.
+new_root() {
+    root=$work/root
+    mkdir -p "$root"
+    # shellcheck disable=SC2016 # apt-get fills it in
+    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 2>/dev/null | head -n 1)
+    # shellcheck source=/dev/null
+    codename=${WINGLET_TEST_CODENAME:-$(. /etc/os-release && echo "${VERSION_CODENAME:-}")}
+    if [ -z "${WINGLET_TEST_OVERLAY:-}" ] && command -v debootstrap >/dev/null && [ -n "$mirror" ] && [ -n "$codename" ] &&
+        debootstrap --variant=minbase "$codename" "$root" "$mirror" >"$work/debootstrap" 2>&1; then
+        kind="a fresh debootstrap of $codename"
+    else
+        kind="an overlay over this host's files"
+        umount "$root"/* 2>/dev/null
+        rm -rf "$root"
+        mkdir -p "$root"
+        mount -t tmpfs tmpfs "$root" || exit 1
+        mkdir "$root/upper" "$root/scratch" "$root/merged"
+        mount -t overlay overlay -o "lowerdir=/,upperdir=$root/upper,workdir=$root/scratch" "$root/merged" ||
+            { skip 'a root of its own: no overlay file system here'; exit 0; }
+        root=$root/merged
+        for prefix in usr usr/local; do
+            [ ! -e "$root/$prefix/bin/winglet" ] ||
+                { skip 'a root of its own: this host has a winglet of its own'; exit 0; }
+        done
+        # The index of all manuals is not made anew each time.
+        rm -f "$root/var/lib/man-db/auto-update"
+    fi
+    mount -t proc proc "$root/proc"
+    mount -t tmpfs tmpfs "$root/run"
+    mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+    [ -c "$root/dev/null" ] || mount --bind /dev "$root/dev"
+    printf '#!/bin/sh\nexit 0\n' >"$root/usr/sbin/policy-rc.d"
+    chmod 0755 "$root/usr/sbin/policy-rc.d"
+}
+
+# within COMMANDS: in that root; what they say is in $work/out. $enter goes before, if it is set.
+within() {
+    ${enter:-} chroot "$root" env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C \
+        DEBIAN_FRONTEND=noninteractive sh -c "$1" >"$work/out" 2>&1
+}
+
 # lint SCRIPT...
 lint() {
     command -v shellcheck >/dev/null || { skip 'shellcheck is not installed'; return; }

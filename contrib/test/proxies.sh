@@ -39,7 +39,7 @@ evidence() {
     done
 }
 
-# serve NAME: starts Winglet with NAME.yml on a free port; sets $port and $pid.
+# serve NAME: starts Winglet with NAME.yml on free ports; sets $port, $control_port and $pid.
 serve() {
     cat >"$work/$1.yml" <<CONFIG
 token: "$token"
@@ -50,6 +50,7 @@ system:
   backup_directory: $work/backups
 winglet:
   listen: ["127.0.0.1:0"]
+  control: "127.0.0.1:0"
 CONFIG
     : >"$work/$1.log"
     "$binary" serve --config "$work/$1.yml" 2>>"$work/$1.log" &
@@ -57,6 +58,7 @@ CONFIG
     started="$started $pid"
     until_true 10 grep -q 'listening on' "$work/$1.log" || fail "$1 starts"
     port=$(sed -n 's/.*listening on http:.*:\([0-9]*\).*/\1/p' "$work/$1.log" | head -n 1)
+    control_port=$(sed -n 's/.*control on http:.*:\([0-9]*\).*/\1/p' "$work/$1.log" | head -n 1)
 }
 
 through() {
@@ -100,6 +102,7 @@ start_nginx() {
         sed -e '/listen \[::\]/d' -e "s/listen 443/listen $address:$front/" \
             -e "s#/etc/letsencrypt/live/$name#$work#" -e "s#/var/log/nginx#$work#" \
             -e "s/127.0.0.1:8081/127.0.0.1:$winglet_port/" -e "s/127.0.0.1:8080/127.0.0.1:$wings_port/" \
+            -e "s/127.0.0.1:8082/127.0.0.1:$winglet_control/" \
             "$contrib/proxy/nginx.conf"
         for kind in client_body proxy fastcgi uwsgi scgi; do
             echo "${kind}_temp_path $work/nginx.$kind;"
@@ -132,6 +135,7 @@ for proxy in nginx caddy haproxy; do
 
     serve winglet
     winglet_port=$port
+    winglet_control=$control_port
     winglet_pid=$pid
     # A second Winglet stands for Wings.
     serve wings
@@ -184,6 +188,19 @@ for proxy in nginx caddy haproxy; do
     ok "$proxy: the client's true address is in Winglet's log"
     ! grep -q "$forged" "$work/winglet.log" || fail "$proxy: a forged X-Forwarded-For is believed"
     ok "$proxy: a forged X-Forwarded-For is ignored"
+
+    if [ "$proxy" = nginx ]; then
+        # As the Panel calls it, with Wings away; from outside, the copy's own path is nothing.
+        call="https://$name:$front/api/deauthorize-user"
+        body="{\"user\":\"u\",\"servers\":[\"$server\"]}"
+        through -o /dev/null -H 'Authorization: Bearer wrong' -d "$body" "$call"
+        through -o /dev/null -H "Authorization: Bearer $token" -d "$body" "https://$name:$front/winglet/deauthorize-user"
+        through -o /dev/null -H "Authorization: Bearer $token" -d "$body" "$call"
+        until_true 10 grep -q "revoked: links of user u of server $server" "$work/winglet.log" ||
+            fail 'nginx: the call of the Panel reaches the control listener'
+        [ "$(grep -c 'revoked: ' "$work/winglet.log")" -eq 1 ] || fail 'nginx: only the call with the token counts'
+        ok "nginx: Winglet gets a copy of the Panel's deauthorize-user"
+    fi
 
     # An error makes a proxy talkative.
     kill "$winglet_pid"

@@ -111,6 +111,35 @@ expect 0 restart
 base=$(base "$work/log/winglet.log")
 ok 'restart starts a new server'
 
+# Wings' file first, ours second: `wings configure` writes the first one anew.
+mv "$work/config.yml" "$work/ours.yml"
+sed -i 's/^token: .*/token: ""/' "$work/ours.yml"
+echo "token: \"$token\"" >"$work/config.yml"
+cp "$work/defaults" "$work/defaults.one"
+echo "WINGLET_CONFIG=$work/config.yml:$work/ours.yml" >>"$work/defaults"
+expect 0 restart
+pid=$(cat "$work/winglet.pid")
+token=another-key-of-the-panel
+echo "token: \"$token\"" >"$work/config.yml"
+expect 0 reload
+base=$(base "$work/log/winglet.log")
+link=$("$binary" sign file --server "$server" --path world.zip --base-url "$base" \
+    --config "$work/config.yml" --config "$work/ours.yml")
+reloaded() {
+    curl -sf -o "$work/got" "$link" && cmp -s "$work/got" "$file"
+}
+until_true 10 reloaded || fail 'the token that Wings has now is in force'
+[ "$(cat "$work/winglet.pid")" = "$pid" ] || fail 'a new token of Wings takes no restart'
+mv "$work/config.yml" "$work/wings.yml"
+expect 1 reload
+expect 6 restart
+grep -q "no configuration at $work/config.yml" "$work/out" || fail 'a missing one of two files is named'
+ok 'of two files the first brings the token, and a new one takes a reload only'
+mv "$work/defaults.one" "$work/defaults"
+configure "$token"
+expect 0 restart
+base=$(base "$work/log/winglet.log")
+
 # About three seconds of download, of which stop must wait for the rest.
 curl -sf --limit-rate 2500k -o "$work/slow" "$(link "$base")" &
 client=$!

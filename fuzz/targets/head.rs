@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use winglet::http::head::{Field, MAX_HEAD_BYTES, Screened, screen};
+use winglet::http::head::{Field, MAX_HEAD_BYTES, Place, Screened, screen};
 
 /// What a verdict says, in a form that can be compared.
 fn verdict(screened: &Screened) -> String {
@@ -19,7 +19,7 @@ fn dripped(bytes: &[u8], size: usize) -> (Screened, usize) {
     let mut seen = 0;
     while seen < bytes.len() {
         let come = (seen + size).min(bytes.len());
-        match screen(&bytes[..come], seen) {
+        match screen(&bytes[..come], seen, Place::Public) {
             Screened::Incomplete => seen = come,
             verdict => return (verdict, come),
         }
@@ -28,7 +28,7 @@ fn dripped(bytes: &[u8], size: usize) -> (Screened, usize) {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Screened::Ready(head, length) = screen(bytes, 0) {
+    if let Screened::Ready(head, length) = screen(bytes, 0, Place::Public) {
         assert!(length <= bytes.len() && length <= MAX_HEAD_BYTES);
         let link = head.download_link();
         assert!(link.starts_with('?') && link.bytes().all(|byte| (0x21..=0x7e).contains(&byte)));
@@ -44,6 +44,6 @@ fuzz_target!(|bytes: &[u8]| {
     for size in [1, 2, 3, 5, 16, 61] {
         // A verdict on a part is the verdict on that part, dripped or not.
         let (piecemeal, come) = dripped(bytes, size);
-        assert_eq!(verdict(&piecemeal), verdict(&screen(&bytes[..come], 0)));
+        assert_eq!(verdict(&piecemeal), verdict(&screen(&bytes[..come], 0, Place::Public)));
     }
 });

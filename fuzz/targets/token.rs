@@ -35,7 +35,7 @@ fn signed(header: &[u8], payload: &[u8]) -> String {
 
 fn judge(token: &str) -> bool {
     let mut good = false;
-    for endpoint in [Endpoint::File, Endpoint::Backup] {
+    for endpoint in Endpoint::ALL {
         match verifier().verify(token, endpoint, NOW) {
             Ok(claims) => {
                 good = true;

@@ -7,6 +7,8 @@ use super::Acceptor;
 use super::connections::State;
 use super::requests::MAX_REQUESTS;
 use crate::http::head::{Head, Method};
+#[cfg(feature = "tls")]
+use crate::http::head::{Place, Screened, screen, secure_address};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
 use crate::logging::access::{Entry, Outcome};
@@ -54,7 +56,9 @@ impl Acceptor {
         let id = self.parts.shared.next_id();
         let mut context = ResponseContext::of(Some(head), &id, &self.settings.config);
         context.keep_alive = head.keep_alive && self.may_keep(&connection);
-        let answer = response::health(&context, !self.is_stuck());
+        let moving = !self.is_stuck();
+        self.parts.shared.counters.answered(if moving { 200 } else { 503 });
+        let answer = response::health(&context, moving);
         let keep = context.keep_alive;
         self.write_answer(connection, &answer, keep);
     }
@@ -63,6 +67,7 @@ impl Acceptor {
         let id = self.parts.shared.next_id();
         let mut context = ResponseContext::of(Some(head), &id, &self.settings.config);
         context.keep_alive = head.keep_alive && self.may_keep(&connection);
+        self.parts.shared.counters.answered(204);
         let answer = response::options(&context);
         let keep = context.keep_alive;
         self.write_answer(connection, &answer, keep);
@@ -73,8 +78,17 @@ impl Acceptor {
     pub(super) fn refuse_plain(&mut self, mut connection: Box<Connection>) {
         let id = self.parts.shared.next_id();
         let refusal = Refusal::Malformed("this port speaks HTTPS: use https:// in the address");
-        let answer =
-            response::refusal(&ResponseContext::of(None, &id, &self.settings.config), &refusal);
+        let bytes = connection.socket.read_raw(&mut self.scratch);
+        let head = match screen(bytes, 0, Place::Public) {
+            Screened::Ready(head, _) => Some(head),
+            _ => None,
+        };
+        let mut context = ResponseContext::of(head.as_deref(), &id, &self.settings.config);
+        context.keep_alive = false;
+        let answer = match secure_address(bytes).filter(|_| context.html) {
+            Some(link) => response::plain_http(&context, &link),
+            None => response::refusal(&context, &refusal),
+        };
         self.log_refusal(&connection, None, &refusal, id);
         connection.socket.write_raw(&answer);
         self.linger(connection);
@@ -85,7 +99,12 @@ impl Acceptor {
     }
 
     /// Writes without waiting: a client that does not read its answers is closed.
-    fn write_answer(&mut self, mut connection: Box<Connection>, answer: &[u8], keep: bool) {
+    pub(super) fn write_answer(
+        &mut self,
+        mut connection: Box<Connection>,
+        answer: &[u8],
+        keep: bool,
+    ) {
         if connection.socket.write_at_once(answer) {
             self.answered(connection, keep);
         } else {
@@ -138,12 +157,14 @@ impl Acceptor {
         refusal: &Refusal,
         id: String,
     ) {
+        self.parts.shared.counters.answered(refusal.status());
         let forwarded = head.into_iter().flat_map(Head::forwarded);
         let entry = Entry {
             client: connection.peer.client(forwarded, &self.settings.config),
             method: head.map_or("-", |head| Method::name(head.method)),
             endpoint: "-",
             status: refusal.status(),
+            part: false,
             resource: None,
             began: Instant::now(),
             id,

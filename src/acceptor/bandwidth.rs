@@ -1,6 +1,7 @@
 //! How much may be sent now: of one link, to one address, and in all. Each is a bucket of bytes
 //! that fills at its rate; a piece takes from all three what it may send, and gives back what it did
-//! not.
+//! not. Whoever has to wait for a link or an address has its turn reserved, so that streams which
+//! share one are served in the order in which they came.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -61,18 +62,27 @@ impl Bucket {
         self.at = now;
     }
 
-    /// Bytes for one piece, or how long to wait for them.
-    fn offer(&self, rate: u64) -> Result<f64, Duration> {
-        let turn = (rate as f64 * TURN.as_secs_f64()).max(LEAST);
-        if self.bytes >= turn {
-            return Ok(turn);
-        }
-        Err(Duration::from_secs_f64((turn - self.bytes) / rate as f64))
+    /// How long until there are `bytes` in it.
+    fn wait(&self, bytes: f64, rate: u64) -> Duration {
+        Duration::from_secs_f64((bytes - self.bytes).max(0.0) / rate as f64)
     }
+}
+
+/// Bytes of one piece.
+fn turn(rate: u64) -> f64 {
+    (rate as f64 * TURN.as_secs_f64()).max(LEAST)
 }
 
 fn depth(rate: u64) -> f64 {
     (rate as f64 * DEPTH.as_secs_f64()).max(LEAST)
+}
+
+/// What a piece may send, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    pub(super) bytes: u64,
+    /// Zero: now.
+    pub(super) wait: Duration,
 }
 
 /// All buckets.
@@ -91,29 +101,43 @@ impl Bandwidth {
         }
         let bucket = self.all.get_or_insert_with(|| Bucket::full(rates.all, now));
         bucket.fill(rates.all, now);
-        bucket.offer(rates.all).err()
+        let wait = bucket.wait(turn(rates.all), rates.all);
+        (!wait.is_zero()).then_some(wait)
     }
 
-    /// Takes the bytes of one piece, or says how long to wait for them.
+    /// Takes the bytes of one piece. If a link or an address has to wait for them, they are reserved:
+    /// the next call, after that wait, comes with what was `reserved`.
     pub(super) fn take(
         &mut self,
         rates: &Rates,
         client: Option<ClientKey>,
         link: Option<Key>,
+        reserved: Option<u64>,
         now: Instant,
-    ) -> Result<u64, Duration> {
+    ) -> Turn {
+        if let Some(bytes) = reserved {
+            if let Some(all) = &mut self.all {
+                all.bytes -= bytes as f64;
+            }
+            return Turn { bytes, wait: Duration::ZERO };
+        }
         if !rates.any() {
-            return Ok(u64::MAX);
+            return Turn { bytes: u64::MAX, wait: Duration::ZERO };
         }
         let mut buckets = self.buckets(rates, client, link, now);
-        let mut taken = f64::INFINITY;
+        let bytes = buckets.iter().map(|(_, rate)| turn(*rate)).fold(f64::INFINITY, f64::min);
+        let mut wait = Duration::ZERO;
         for (bucket, rate) in &mut buckets {
             bucket.fill(*rate, now);
-            taken = taken.min(bucket.offer(*rate)?);
+            wait = wait.max(bucket.wait(bytes, *rate));
         }
-        buckets.iter_mut().for_each(|(bucket, _)| bucket.bytes -= taken);
+        buckets.iter_mut().for_each(|(bucket, _)| bucket.bytes -= bytes);
+        // What waits takes its part of the server's bandwidth when it is sent.
+        if let Some(all) = self.all.as_mut().filter(|_| !wait.is_zero() && rates.all > 0) {
+            all.bytes += bytes;
+        }
         // Infinite if nothing here is limited: `as` saturates.
-        Ok(taken as u64)
+        Turn { bytes: bytes as u64, wait }
     }
 
     /// Corrects what was taken by what was sent.
@@ -178,10 +202,17 @@ mod tests {
     fn run(rates: &Rates, streams: &[(Option<ClientKey>, Option<Key>)]) -> Vec<u64> {
         let (start, mut bandwidth) = (Instant::now(), Bandwidth::default());
         let mut sent = vec![0; streams.len()];
+        let mut waiting = vec![(start, None); streams.len()];
         for tick in 0..10_000 {
             let now = start + Duration::from_millis(tick);
             for (index, (client, link)) in streams.iter().enumerate() {
-                if let Ok(bytes) = bandwidth.take(rates, *client, *link, now) {
+                let (until, reserved) = waiting[index];
+                if until > now || bandwidth.wait(rates, now).is_some() {
+                    continue;
+                }
+                let Turn { bytes, wait } = bandwidth.take(rates, *client, *link, reserved, now);
+                waiting[index] = (now + wait, (!wait.is_zero()).then_some(bytes));
+                if wait.is_zero() {
                     sent[index] += bytes;
                 }
             }
@@ -199,6 +230,7 @@ mod tests {
         let link = Some([1; 16]);
         let sent = run(&rates, &[(A, link), (A, link), (A, Some([2; 16]))]);
         assert!(is_about(sent[0] + sent[1], 100) && is_about(sent[2], 100), "{sent:?}");
+        assert!(is_about(sent[0], 50), "each has half: {sent:?}");
     }
 
     #[test]
@@ -214,13 +246,12 @@ mod tests {
         let rates = Rates { link: 0, address: MIB, all: 0 };
         let (now, mut bandwidth) = (Instant::now(), Bandwidth::default());
         for _ in 0..100 {
-            let taken = bandwidth.take(&rates, A, None, now).unwrap();
-            bandwidth.settle(&rates, A, None, (taken, 0));
+            let turn = bandwidth.take(&rates, A, None, None, now);
+            assert_eq!(turn.wait, Duration::ZERO);
+            bandwidth.settle(&rates, A, None, (turn.bytes, 0));
         }
-        assert_eq!(
-            bandwidth.take(&Rates { link: 0, address: 0, all: 0 }, A, None, now),
-            Ok(u64::MAX)
-        );
+        let unlimited = Rates { link: 0, address: 0, all: 0 };
+        assert_eq!(bandwidth.take(&unlimited, A, None, None, now).bytes, u64::MAX);
     }
 
     #[test]
@@ -229,7 +260,7 @@ mod tests {
         let (start, mut bandwidth) = (Instant::now(), Bandwidth::default());
         for address in 0..5000 {
             let now = start + Duration::from_millis(u64::from(address));
-            let _ = bandwidth.take(&rates, Some(ClientKey::V4(address)), None, now);
+            bandwidth.take(&rates, Some(ClientKey::V4(address)), None, None, now);
         }
         assert!(bandwidth.addresses.len() <= MANY);
     }

@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use super::control::Confirm;
 use super::queue::Lane;
 use super::shares::Shares;
 use crate::delivery::record::Record;
 use crate::delivery::transfer::Transfer;
 use crate::delivery::watch::{DeliveryWatch, Look};
+use crate::http::head::Head;
 use crate::net::address::ClientKey;
 use crate::pool::exchange::{Connection, Request};
 
@@ -30,6 +32,12 @@ pub(super) enum State {
     Watched(Box<DeliveryWatch>),
     /// The housekeeper to have room for the record of an ended delivery.
     Recording(Box<Record>, Option<Box<DeliveryWatch>>, Look),
+    /// The rest of a request's body.
+    Body(Box<Head>),
+    /// The journal to know of an order that is carried out.
+    Confirming(Box<Confirm>),
+    /// Room for the rest of an answer, from `at` on.
+    Answering { answer: Vec<u8>, at: usize, keep: bool },
     /// The client to close its side; so many bytes may still be thrown away.
     Lingering { left: usize },
 }
@@ -69,7 +77,10 @@ impl Held {
                 Rank::Idle
             }
             State::Reading { .. } => Rank::Head,
-            State::Queued { .. } => Rank::Queued,
+            State::Body(_) => Rank::Head,
+            State::Queued { .. } | State::Confirming(_) => Rank::Queued,
+            // No download: it does not count among those that keep others out.
+            State::Answering { .. } => Rank::Queued,
             State::Watched(_) | State::Recording(..) => Rank::Watched,
             State::Parked(_) | State::Ready(_) => Rank::Transfer,
             State::Lingering { .. } => Rank::Idle,
@@ -271,6 +282,11 @@ impl Connections {
             slot.as_ref().map(|slot| u64::from(slot.generation) << 32 | index as u64)
         };
         self.slots.iter().enumerate().filter_map(id).collect()
+    }
+
+    /// All connections; `None` for one that is at a worker.
+    pub(super) fn all(&self) -> impl Iterator<Item = Option<&Held>> {
+        self.slots.iter().flatten().map(|slot| slot.held.as_ref())
     }
 
     /// The next moment at which something is due.

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::connections::{MAKING_ROOM, Rank, State};
 use super::{Acceptor, TAG_LISTENERS};
+use crate::http::head::Place;
 use crate::logging::throttle::Kind;
 use crate::net::address::{ClientKey, Peer};
 use crate::net::listener::Accepted;
@@ -17,6 +18,8 @@ use crate::pool::exchange::Connection;
 const ACCEPTS: usize = 64;
 /// How long accepting pauses if no descriptor could be freed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections to the control listener at a time.
+const CONTROLS: usize = 32;
 /// Places that are kept for connections whose head is still to come, so that an address below its
 /// share always gets in, and `/health` always answers.
 const KEPT_FOR_HEADS: usize = 32;
@@ -32,8 +35,9 @@ impl Acceptor {
         for _ in 0..most {
             let Some(source) = self.parts.listeners.get(listener) else { return };
             let tls = source.is_tls();
+            let place = if source.is_control() { Place::Control } else { Place::Public };
             match source.accept() {
-                Ok((accepted, peer)) => self.admit(accepted, peer, tls),
+                Ok((accepted, peer)) => self.admit(accepted, peer, tls, place),
                 Err(error) => match error.raw_os_error().map(Errno::from_raw_os_error) {
                     Some(Errno::WOULDBLOCK) => return,
                     Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
@@ -75,18 +79,24 @@ impl Acceptor {
     }
 
     /// Takes a fresh connection in, within the limits.
-    fn admit(&mut self, accepted: Accepted, peer: Peer, tls: bool) {
+    fn admit(&mut self, accepted: Accepted, peer: Peer, tls: bool, place: Place) {
         let now = Instant::now();
+        self.parts.shared.counters.accepted();
         let key = match peer.is_proxy(&self.settings.config) {
             true => None,
             false => peer.ip().map(ClientKey::of),
         };
+        if place == Place::Control && self.controls >= CONTROLS {
+            return;
+        }
         if !self.has_share(key, now) || !self.has_room(now) {
             return;
         }
         let Some(socket) = self.open_socket(accepted, tls) else { return };
         let id = self.connections.open(key);
-        let connection = Box::new(Connection { id, peer, socket, input: Vec::new(), requests: 0 });
+        let connection =
+            Box::new(Connection { id, peer, place, socket, input: Vec::new(), requests: 0 });
+        self.controls += usize::from(place == Place::Control);
         let deadline = now + self.settings.config.timeouts.head;
         #[cfg(feature = "tls")]
         if tls {

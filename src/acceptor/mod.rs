@@ -8,6 +8,7 @@
 mod answers;
 mod bandwidth;
 mod connections;
+mod control;
 mod drain;
 #[cfg(feature = "tls")]
 mod handshakes;
@@ -16,6 +17,7 @@ mod parking;
 mod queue;
 mod requests;
 mod shares;
+mod status;
 mod workers;
 
 use std::io::{self, ErrorKind::WouldBlock};
@@ -30,6 +32,7 @@ use queue::Queue;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 use crate::delivery::watch::{Look, Sign};
+use crate::http::head::Place;
 use crate::net::listener::Listener;
 use crate::pool::Pool;
 use crate::pool::exchange::Connection;
@@ -105,6 +108,10 @@ pub struct Acceptor {
     again: Vec<u64>,
     /// Connections whose record the housekeeper had no room for.
     unrecorded: Vec<u64>,
+    /// Connections whose answer waits for the journal.
+    confirming: Vec<u64>,
+    /// Connections to the control listener.
+    controls: usize,
     scratch: Box<[u8]>,
 }
 
@@ -146,6 +153,8 @@ impl Acceptor {
             private_full: false,
             again: Vec::new(),
             unrecorded: Vec::new(),
+            confirming: Vec::new(),
+            controls: 0,
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             parts,
         })
@@ -180,6 +189,8 @@ impl Acceptor {
                 self.accept_from(index);
             }
             self.handle_deadlines();
+            self.answer_confirmed();
+            self.log_status();
             for id in std::mem::take(&mut self.again) {
                 self.read_on(id);
             }
@@ -203,7 +214,7 @@ impl Acceptor {
         count == 0 || self.parts.signals.stopped_twice()
     }
 
-    fn time_to_wait(&self) -> rustix::event::Timespec {
+    fn time_to_wait(&mut self) -> rustix::event::Timespec {
         let now = Instant::now();
         let drain = self.draining.map(|since| since + self.settings.config.timeouts.drain);
         let next = [
@@ -218,7 +229,9 @@ impl Acceptor {
         if !self.unrecorded.is_empty() {
             wait = wait.min(RECORD_AGAIN);
         }
-        if !self.parts.shared.returns.fall_asleep() || !self.again.is_empty() {
+        let returned = !self.parts.shared.returns.fall_asleep();
+        // Looked at after that, or a wake-up could be missed.
+        if returned || !self.again.is_empty() || self.is_confirmed() {
             wait = Duration::ZERO;
         }
         let wait = wait.min(MAX_WAIT);
@@ -255,6 +268,8 @@ impl Acceptor {
             State::Watched(watch) => self.watched_event(connection, watch, flags),
             State::Parked(transfer) => self.make_ready(connection, transfer),
             State::Lingering { left } => self.discard_input(connection, left),
+            State::Body(head) => self.more_body(connection, head),
+            State::Answering { answer, at, keep } => self.write_on(connection, answer, at, keep),
             state if gone => self.close(Held { connection, state }, "client gone"),
             state => self.put_back(Held { connection, state }),
         }
@@ -278,7 +293,11 @@ impl Acceptor {
                 State::Watched(watch) => self.look(connection, watch, Sign::None),
                 State::Ready(transfer) => self.make_ready(connection, transfer),
                 State::Recording(..) => self.put_back(Held { connection, state }),
-                State::Lingering { .. } => self.drop_connection(connection),
+                State::Body(head) => self.body_deadline(connection, &head),
+                State::Confirming(confirm) => self.confirmed(connection, &confirm),
+                State::Lingering { .. } | State::Answering { .. } => {
+                    self.drop_connection(connection);
+                }
             }
         }
         for id in std::mem::take(&mut self.unrecorded) {
@@ -305,9 +324,9 @@ impl Acceptor {
         match state {
             #[cfg(feature = "tls")]
             State::Handshake { .. } => flags |= input,
-            State::Reading { .. } | State::Lingering { .. } => flags |= input,
+            State::Reading { .. } | State::Lingering { .. } | State::Body(_) => flags |= input,
             State::Watched(watch) if watch.wants_input() => flags |= input,
-            State::Parked(_) => flags |= EventFlags::OUT,
+            State::Parked(_) | State::Answering { .. } => flags |= EventFlags::OUT,
             State::Watched(watch) if watch.is_shut() => return,
             // A hang-up is always reported.
             _ => {}
@@ -343,7 +362,7 @@ impl Acceptor {
                 self.queue.remove(self.connections.turn(id), id);
                 return self.break_off(connection, transfer, why);
             }
-            State::Parked(transfer) => return self.break_off(connection, transfer, "client gone"),
+            State::Parked(transfer) => return self.break_off(connection, transfer, why),
             State::Watched(watch) => return self.cut_watched(connection, watch, why),
             State::Recording(record, watch, _) => {
                 return self.record(connection, record, watch, Look::Reset);
@@ -368,6 +387,7 @@ impl Acceptor {
     /// and leaves the epoll set by that.
     fn drop_connection(&mut self, connection: Box<Connection>) {
         self.connections.forget(connection.id);
+        self.controls -= usize::from(connection.place == Place::Control);
         drop(connection);
         if self.accept_again.is_some() {
             self.resume_accepting();

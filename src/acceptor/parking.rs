@@ -6,10 +6,12 @@ use std::time::Instant;
 use rustix::event::epoll::EventFlags;
 
 use super::Acceptor;
+use super::bandwidth::Rates;
 use super::connections::{Held, MAKING_ROOM, State};
 use super::queue;
 use crate::config::Reuse;
 use crate::delivery::record::Record;
+use crate::delivery::running::Phase;
 use crate::delivery::transfer::Transfer;
 use crate::delivery::watch::{DeliveryWatch, Look, Sign, WatchRules};
 use crate::logging::access::Outcome;
@@ -29,6 +31,7 @@ impl Acceptor {
             self.make_room_for_transfer();
         }
         transfer.resume(now);
+        transfer.delivery.running.enter(Phase::Parked);
         let deadline = Some(now + self.settings.pace.tick());
         self.hold(connection, State::Parked(transfer), deadline);
     }
@@ -54,6 +57,8 @@ impl Acceptor {
         }
         let id = connection.id;
         transfer.pause(Instant::now());
+        let limited = Rates::of(&self.settings.config).any();
+        transfer.delivery.running.enter(if limited { Phase::Limited } else { Phase::Sending });
         // Not armed: an event that comes now is still there when the socket is written to.
         self.connections.put(Held { connection, state: State::Ready(transfer) }, None);
         self.queue.push(self.connections.turn(id), queue::Kind::Piece, id);
@@ -93,6 +98,7 @@ impl Acceptor {
     pub(super) fn watch(&mut self, connection: Box<Connection>, transfer: Box<Transfer>) {
         let Transfer { delivery, keep_alive, early_input, .. } = *transfer;
         let keep_alive = keep_alive && self.draining.is_none();
+        delivery.running.enter(Phase::Finishing);
         // What needs proof needs time, too.
         let later = delivery.needs_proof() && !early_input;
         let watch = Box::new(DeliveryWatch::new(delivery, keep_alive, early_input, Instant::now()));

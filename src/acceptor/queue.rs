@@ -5,6 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::archive::shelf::WALKS;
 use crate::net::address::ClientKey;
 
 /// Which of the two directories a request is about.
@@ -23,7 +24,12 @@ pub(super) enum Kind {
     Request,
     /// Send a piece of content.
     Piece,
+    /// Answer a request for which a tree is walked.
+    Walk,
 }
+
+/// In number order.
+const KINDS: [Kind; 3] = [Kind::Request, Kind::Piece, Kind::Walk];
 
 /// What waits, first come first served within an address, in turns among addresses.
 #[derive(Debug, Default)]
@@ -82,8 +88,8 @@ pub(super) struct Queue {
     workers: usize,
     /// Workers that one lane may hold.
     most: usize,
-    /// For each lane, requests and pieces.
-    lanes: [[Turns; 2]; 2],
+    /// For each lane and kind, what waits.
+    lanes: [[Turns; KINDS.len()]; 2],
     at_work: Vec<Work>,
     /// The lane, and the kind in it, that are asked first next time.
     first: (usize, usize),
@@ -94,6 +100,7 @@ pub(super) struct Queue {
 struct Work {
     id: u64,
     lane: usize,
+    kind: Kind,
     since: Instant,
 }
 
@@ -126,14 +133,16 @@ impl Queue {
         let (first_lane, first_kind) = self.first;
         for lane in [first_lane, 1 - first_lane] {
             let held = self.at_work.iter().filter(|work| work.lane == lane).count();
-            for kind in [first_kind, 1 - first_kind] {
-                let may_send = pieces || kind == Kind::Request as usize;
-                if held < self.most
-                    && may_send
-                    && let Some(id) = self.lanes[lane][kind].pop()
+            if held >= self.most {
+                continue;
+            }
+            for number in (first_kind..first_kind + KINDS.len()).map(|kind| kind % KINDS.len()) {
+                let kind = KINDS[number];
+                if self.may_begin(kind, pieces)
+                    && let Some(id) = self.lanes[lane][number].pop()
                 {
-                    self.at_work.push(Work { id, lane, since: now });
-                    self.first = (1 - lane, 1 - kind);
+                    self.at_work.push(Work { id, lane, kind, since: now });
+                    self.first = (1 - lane, (number + 1) % KINDS.len());
                     return Some(id);
                 }
             }
@@ -141,9 +150,25 @@ impl Queue {
         None
     }
 
+    /// A walk may take long, and must not wait where a worker could do something else.
+    fn may_begin(&self, kind: Kind, pieces: bool) -> bool {
+        match kind {
+            Kind::Request => true,
+            Kind::Piece => pieces,
+            Kind::Walk => {
+                self.at_work.iter().filter(|work| work.kind == Kind::Walk).count() < WALKS
+            }
+        }
+    }
+
     /// The worker that was given `id` is free again.
     pub(super) fn worker_is_free(&mut self, id: u64) {
         self.at_work.retain(|work| work.id != id);
+    }
+
+    /// Workers that are at something.
+    pub(super) fn busy(&self) -> usize {
+        self.at_work.len()
     }
 
     /// Whether every worker is at something.
@@ -226,6 +251,20 @@ mod tests {
             (Some(20), Some(21), None)
         );
         assert_eq!(queue.at_work.len(), 8);
+    }
+
+    #[test]
+    fn few_walks_run_at_a_time() {
+        let mut queue = Queue::new(9);
+        (1..=4).for_each(|id| queue.push((Lane::Files, A), Kind::Walk, id));
+        queue.push((Lane::Files, A), Kind::Piece, 5);
+        let all = |queue: &mut Queue| -> Vec<u64> {
+            std::iter::from_fn(|| queue.pop(Instant::now(), true)).collect()
+        };
+        assert_eq!(all(&mut queue), [5, 1, 2]);
+        queue.worker_is_free(2);
+        queue.remove((Lane::Files, A), 3);
+        assert_eq!((all(&mut queue), queue.len()), (vec![4], 0));
     }
 
     #[test]

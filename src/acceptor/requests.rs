@@ -114,6 +114,8 @@ impl Acceptor {
             (_, Method::Other) | (Route::Asterisk, _) => {
                 self.refuse(connection, &head, &Refusal::Method);
             }
+            (Route::Control(_), _) => self.read_body(connection, head),
+            (_, Method::Post) => self.refuse(connection, &head, &Refusal::Method),
             (Route::Health, _) => self.answer_health(connection, &head),
             (Route::Download(endpoint), _) => self.enqueue(connection, head, endpoint),
         }
@@ -136,10 +138,8 @@ impl Acceptor {
         if config.reuse == Reuse::Once && self.is_committed() {
             return self.refuse_busy(connection, &head, key, Busy::Workers);
         }
-        let lane = match endpoint {
-            Endpoint::File => Lane::Files,
-            Endpoint::Backup => Lane::Backups,
-        };
+        let lane = if endpoint == Endpoint::Backup { Lane::Backups } else { Lane::Files };
+        let kind = if endpoint.is_archive() { queue::Kind::Walk } else { queue::Kind::Request };
         if self.is_stuck() {
             return self.refuse_busy(connection, &head, key, Busy::Workers);
         }
@@ -153,7 +153,7 @@ impl Acceptor {
         // Watched for a hang-up only if it has to wait for long: most are given away at once.
         let state = State::Queued { request, until };
         self.connections.put(Held { connection, state }, Some(until.min(now + WATCH_AFTER)));
-        self.queue.push((lane, key), queue::Kind::Request, id);
+        self.queue.push((lane, key), kind, id);
         self.give_to_workers();
     }
 
@@ -199,7 +199,7 @@ impl Acceptor {
 fn read_head(connection: &mut Connection, mut screened: usize, scratch: &mut [u8]) -> Read {
     loop {
         if connection.input.len() > screened {
-            match screen(&connection.input, screened) {
+            match screen(&connection.input, screened, connection.place) {
                 Screened::Incomplete => screened = connection.input.len(),
                 Screened::Ready(head, length) => {
                     if length == connection.input.len() {

@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::bandwidth::Rates;
+use super::bandwidth::{Rates, Turn};
 use super::connections::{Held, State};
 use super::{Acceptor, TAG_PRIVATE};
+use crate::delivery::pace::Broken;
+use crate::delivery::running::Phase;
 use crate::delivery::transfer::{Piece, Transfer};
 use crate::pool::exchange::{Connection, Exchange, Next, Returned, Task};
 use crate::pool::source::PULLERS;
@@ -79,18 +81,18 @@ impl Acceptor {
             }
         };
         let (_, key) = self.connections.turn(connection.id);
-        match self.bandwidth.take(rates, key, transfer.delivery.link, now) {
-            Ok(allowance) => {
-                transfer.allowance = allowance;
-                transfer.allowed_at = connection.socket.wire_sent();
-                Some((connection, Task::Piece(transfer)))
-            }
-            Err(wait) => {
-                let state = State::Ready(transfer);
-                self.connections.put(Held { connection, state }, Some(now + wait));
-                None
-            }
+        let (link, reserved) = (transfer.delivery.link, transfer.reserved.take());
+        let Turn { bytes, wait } = self.bandwidth.take(rates, key, link, reserved, now);
+        if !wait.is_zero() {
+            transfer.reserved = Some(bytes);
+            let state = State::Ready(transfer);
+            self.connections.put(Held { connection, state }, Some(now + wait));
+            return None;
         }
+        transfer.allowance = bytes;
+        transfer.delivery.running.enter(Phase::Sending);
+        transfer.allowed_at = connection.socket.wire_sent();
+        Some((connection, Task::Piece(transfer)))
     }
 
     /// Lets one more worker in for each that has been at something for a while: it may stand still
@@ -127,6 +129,10 @@ impl Acceptor {
             Next::Answered(keep_alive) => self.answered(connection, keep_alive),
             Next::Piece(transfer, piece) => {
                 self.settle_piece(&connection, &transfer);
+                if transfer.delivery.running.is_revoked() {
+                    let why = Broken::Revoked.to_string();
+                    return self.break_off(connection, transfer, &why);
+                }
                 match piece {
                     Piece::Sent => self.watch(connection, transfer),
                     Piece::Full => self.park(connection, transfer),

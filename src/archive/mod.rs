@@ -10,6 +10,7 @@ pub mod listing;
 mod names;
 mod open;
 pub mod reader;
+pub mod shelf;
 mod sums;
 mod tar;
 pub mod walk;
@@ -20,5 +21,6 @@ mod tests;
 
 pub use layout::{Archive, Format};
 pub use listing::{Kind, Listing};
-pub use reader::{ArchiveReader, is_pause};
+pub use reader::{ArchiveReader, Memory, is_pause, pause};
+pub use shelf::{Packed, Shelf};
 pub use walk::{WalkError, walk, walk_paths};

@@ -5,12 +5,10 @@
 //! summed as it passes; the CRC of what it did not send is read when it is due, and no sooner.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::{error, fmt};
+use std::{error, fmt, mem};
 
 use cap_std::fs::Dir;
 
@@ -19,6 +17,8 @@ use super::names::one_line;
 use super::open;
 use super::sums::Running;
 use super::zip::Step;
+use crate::disk::file::{DiskFile, Worth};
+use crate::disk::readers::Readers;
 
 /// Most bytes that one call reads of files beyond what it returns.
 const CALL: u64 = 4 << 20;
@@ -28,6 +28,12 @@ const OPENING: u64 = CALL / 64;
 
 /// Bytes of one read for a CRC.
 const CHUNK: u64 = 256 << 10;
+
+/// Of an archive longer than this, small members do not stay in the page cache either.
+const LARGE: u64 = 64 << 20;
+
+/// What was read and not sent is at most this much, and is read again.
+const AGAIN: u64 = 2 << 20;
 
 /// Why a call returned nothing although there is more: it has done its share of work.
 #[derive(Debug)]
@@ -40,6 +46,11 @@ impl fmt::Display for Pause {
 }
 
 impl error::Error for Pause {}
+
+/// The error that asks to be called again, once others had their turn.
+pub fn pause() -> io::Error {
+    io::Error::new(io::ErrorKind::WouldBlock, Pause)
+}
 
 /// Whether `error` only asks to be called again, once others had their turn.
 pub fn is_pause(error: &io::Error) -> bool {
@@ -57,7 +68,6 @@ pub fn is_pause(error: &io::Error) -> bool {
 pub struct ArchiveReader {
     archive: Arc<Archive>,
     root: Arc<Dir>,
-    position: u64,
     end: u64,
     part: Part,
     /// Bytes of `part` that are read.
@@ -66,9 +76,20 @@ pub struct ArchiveReader {
     rendered: Option<Part>,
     bytes: Vec<u8>,
     path: Vec<u8>,
-    open: Option<(usize, File)>,
+    memory: Memory,
+}
+
+/// What a reader has to remember between two pieces, for which the archive need not be kept.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// If the page cache is to be spared.
+    readers: Option<Arc<Readers>>,
+    position: u64,
+    open: Option<Open>,
     /// Of the member that was sent last.
     sent: Option<Running>,
+    /// Position and `sent` before the last read, all of which may have to be read again.
+    before: (u64, Option<Running>),
     /// Of a member, or of its beginning, that was not sent.
     unsent: Option<Running>,
     /// CRCs of what this reader sent, if another reader's came first and differs.
@@ -76,36 +97,103 @@ pub struct ArchiveReader {
     extra: u64,
 }
 
+impl Memory {
+    /// That of a reader which is to begin at `position`. With `readers`, what it reads does not stay
+    /// in the page cache.
+    pub fn new(position: u64, readers: Option<Arc<Readers>>) -> Memory {
+        Memory { position, readers, ..Memory::default() }
+    }
+
+    /// Bytes read of files since this was last asked for CRCs only, to be charged to the link.
+    pub fn take_extra(&mut self) -> u64 {
+        mem::take(&mut self.extra)
+    }
+
+    /// Closes what is open.
+    pub fn finish(&mut self) {
+        if let Some(mut open) = self.open.take() {
+            open.file.finish(open.at);
+        }
+    }
+}
+
+/// The member that is open.
+#[derive(Debug)]
+struct Open {
+    index: usize,
+    file: DiskFile,
+    /// Where it was last read to.
+    at: u64,
+}
+
 impl ArchiveReader {
     /// Reads `range` of `archive`, whose members lie beneath `root`. Nothing is opened yet.
     pub fn new(archive: Arc<Archive>, root: Arc<Dir>, range: Range<u64>) -> ArchiveReader {
-        let place = archive.locate(range.start);
+        ArchiveReader::again(archive, root, range.end, Memory::new(range.start, None))
+    }
+
+    /// Reads on up to `end`, with the `memory` of a reader of the same archive.
+    pub fn again(archive: Arc<Archive>, root: Arc<Dir>, end: u64, memory: Memory) -> ArchiveReader {
+        let place = archive.locate(memory.position);
         ArchiveReader {
-            end: range.end.min(archive.length()),
+            end: end.min(archive.length()),
             archive,
             root,
-            position: range.start,
             part: place.part,
             offset: place.offset,
             rendered: None,
             bytes: Vec::new(),
             path: Vec::new(),
-            open: None,
-            sent: None,
-            unsent: None,
-            own: BTreeMap::new(),
-            extra: 0,
+            memory,
         }
+    }
+
+    /// What it has to remember; the archive is let go.
+    pub fn into_memory(self) -> Memory {
+        self.memory
+    }
+
+    /// Goes to `position`. What this reader knows of the member there stays known if it has just
+    /// read that position, or is shortly before it.
+    ///
+    /// # Errors
+    /// As [`Read::read`].
+    pub fn seek(&mut self, position: u64) -> io::Result<()> {
+        let (at, before) = &self.memory.before;
+        if (*at..self.memory.position).contains(&position) {
+            self.memory.sent.clone_from(before);
+            self.go_to(*at);
+        }
+        let again = position.checked_sub(self.memory.position).filter(|again| *again <= AGAIN);
+        let Some(again) = again else {
+            self.memory.sent = None;
+            self.go_to(position);
+            return Ok(());
+        };
+        let mut scratch = vec![0; again as usize];
+        while self.memory.position < position {
+            let left = (position - self.memory.position) as usize;
+            if self.read(&mut scratch[..left])? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn go_to(&mut self, position: u64) {
+        let place = self.archive.locate(position);
+        (self.part, self.offset) = (place.part, place.offset);
+        self.memory.position = position;
     }
 
     /// The position in the archive of the next byte.
     pub fn position(&self) -> u64 {
-        self.position
+        self.memory.position
     }
 
     /// Bytes read of files so far for CRCs only, to be charged to the link.
     pub fn extra_read(&self) -> u64 {
-        self.extra
+        self.memory.extra
     }
 
     /// Copies what is next; nothing if that was the end of a part.
@@ -159,17 +247,17 @@ impl ArchiveReader {
     }
 
     fn add_sent(&mut self, index: usize, offset: u64, bytes: &[u8]) {
-        let sent = self.sent.take().filter(|sent| sent.index == index && sent.at == offset);
+        let sent = self.memory.sent.take().filter(|sent| sent.index == index && sent.at == offset);
         let mut sent = sent.unwrap_or_else(|| Running::new(index, offset));
         sent.add(bytes);
         let is_whole = sent.from == 0 && Some(sent.at) == self.archive.file_size(index);
         if !is_whole {
-            self.sent = Some(sent);
+            self.memory.sent = Some(sent);
             return;
         }
         let crc = sent.joined(None);
         if self.archive.sums.set(index, crc) != crc {
-            self.own.insert(index, crc);
+            self.memory.own.insert(index, crc);
         }
     }
 
@@ -179,17 +267,17 @@ impl ArchiveReader {
         if size == 0 {
             return Ok(0);
         }
-        let known = self.own.get(&index).copied().or_else(|| self.archive.sums.get(index));
+        let known = self.memory.own.get(&index).copied().or_else(|| self.archive.sums.get(index));
         if let Some(crc) = known {
             return Ok(crc);
         }
-        let sent = self.sent.take_if(|sent| sent.index == index && sent.at == size);
+        let sent = self.memory.sent.take_if(|sent| sent.index == index && sent.at == size);
         let until = sent.as_ref().map_or(size, |sent| sent.from);
-        let unsent = self.unsent.take().filter(|unsent| unsent.index == index);
+        let unsent = self.memory.unsent.take().filter(|unsent| unsent.index == index);
         let mut unsent = unsent.unwrap_or_else(|| Running::new(index, 0));
         let outcome = self.sum_until(&mut unsent, until, share);
         if let Err(error) = outcome {
-            (self.sent, self.unsent) = (sent, Some(unsent));
+            (self.memory.sent, self.memory.unsent) = (sent, Some(unsent));
             return Err(error);
         }
         Ok(self.archive.sums.set(index, unsent.joined(sent.as_ref())))
@@ -201,7 +289,7 @@ impl ArchiveReader {
             let wanted = share.take((until - sum.at).min(CHUNK))?;
             let chunk = &mut chunk[..wanted as usize];
             let count = self.read_member(sum.index, sum.at, chunk, share)?;
-            self.extra += count as u64;
+            self.memory.extra += count as u64;
             sum.add(&chunk[..count]);
         }
         Ok(())
@@ -215,40 +303,52 @@ impl ArchiveReader {
         buffer: &mut [u8],
         share: &mut Share,
     ) -> io::Result<usize> {
-        let file = match self.open.take() {
-            Some((open, file)) if open == index => file,
-            _ => {
+        let mut open = match self.memory.open.take() {
+            Some(open) if open.index == index => open,
+            other => {
+                self.memory.open = other;
                 share.take(OPENING)?;
-                let member = self.archive.member(index, &mut self.path);
-                open::file(&self.root, member.path, member.size)
-                    .map_err(|error| named(member.path, &error))?
+                self.memory.finish();
+                self.open(index)?
             }
         };
-        let (_, file) = self.open.insert((index, file));
-        loop {
-            match file.read_at(buffer, offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(count) if count > 0 => return Ok(count),
-                result => {
-                    let error = result.err().unwrap_or_else(open::changed);
-                    return Err(named(self.archive.member(index, &mut self.path).path, &error));
-                }
+        let result = open.file.read_at(buffer, offset);
+        open.at = offset + *result.as_ref().unwrap_or(&0) as u64;
+        self.memory.open = Some(open);
+        match result {
+            Ok(count) if count > 0 => Ok(count),
+            result => {
+                let error = result.err().unwrap_or_else(open::changed);
+                Err(named(self.archive.member(index, &mut self.path).path, &error))
             }
         }
+    }
+
+    fn open(&mut self, index: usize) -> io::Result<Open> {
+        let member = self.archive.member(index, &mut self.path);
+        let file = open::file(&self.root, member.path, member.size)
+            .map_err(|error| named(member.path, &error))?;
+        let worth = if self.archive.length() > LARGE { Worth::Any } else { Worth::Large };
+        let file = match &self.memory.readers {
+            Some(readers) => DiskFile::spare(file, &(0..member.size), worth, readers),
+            None => DiskFile::keep(file),
+        };
+        Ok(Open { index, file, at: 0 })
     }
 }
 
 impl Read for ArchiveReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end.saturating_sub(self.position)).unwrap_or(usize::MAX);
-        let wanted = left.min(buffer.len());
+        let left = self.end.saturating_sub(self.memory.position);
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        self.memory.before = (self.memory.position, self.memory.sent.clone());
         let mut share = Share { left: CALL };
         let mut filled = 0;
         while filled < wanted {
             match self.fill(&mut buffer[filled..wanted], &mut share) {
                 Ok(count) => {
                     filled += count;
-                    self.position += count as u64;
+                    self.memory.position += count as u64;
                 }
                 // It will come again when what precedes it is gone.
                 Err(_) if filled > 0 => break,
@@ -269,7 +369,7 @@ impl Share {
     fn take(&mut self, wanted: u64) -> io::Result<u64> {
         let granted = wanted.min(self.left);
         if granted == 0 {
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, Pause));
+            return Err(pause());
         }
         self.left -= granted;
         Ok(granted)

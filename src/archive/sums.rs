@@ -38,7 +38,7 @@ impl Sums {
 }
 
 /// The CRC of a contiguous part of one member.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Running {
     pub(super) index: usize,
     /// Where in the file it began.

@@ -1,10 +1,11 @@
 //! Lists what is beneath an open directory.
 //!
-//! One directory is open at a time, and what is still to be listed waits on a stack of our own: a
-//! tree may be thousands deep and the worker's stack is small. The order is that of a depth-first
+//! A few directories are open at a time, and what is still to be listed waits on a stack of our own:
+//! a tree may be thousands deep and the worker's stack is small. The order is that of a depth-first
 //! walk by the names' bytes, so that a directory's own mode and time can be set once its members
 //! are unpacked.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
@@ -21,6 +22,10 @@ use super::listing::{
 };
 use super::listing::{name_length, write_path};
 use super::{Kind, open};
+
+/// So many directories above the next one stay open, since opening one by its whole path takes the
+/// longer the deeper it lies: minutes for a hostile tree.
+pub const MAX_OPEN: usize = 16;
 
 /// Why there is no listing.
 #[derive(Debug)]
@@ -115,6 +120,8 @@ struct Walk<'a> {
     missing: usize,
     /// Last is next.
     waiting: Vec<Found>,
+    /// Directories that were read last and lie above each other, with their indices.
+    open: VecDeque<(u32, Dir)>,
     digest: Hash,
     modified: i64,
 }
@@ -132,6 +139,7 @@ impl<'a> Walk<'a> {
             left_out: 0,
             missing: 0,
             waiting: Vec::new(),
+            open: VecDeque::new(),
             digest: Hash::new(),
             modified: 0,
         }
@@ -186,8 +194,15 @@ impl<'a> Walk<'a> {
     }
 
     fn descend(&mut self, index: u32, path: &[u8], take: Take) -> Result<(), WalkError> {
-        let read = match open::directory(self.root, path) {
-            Ok(dir) => self.read(&At { dir: &dir, index, path }, take)?,
+        let read = match self.open(index, path) {
+            Ok(dir) => {
+                let read = self.read(&At { dir: &dir, index, path }, take)?;
+                if self.open.len() == MAX_OPEN {
+                    self.open.pop_front();
+                }
+                self.open.push_back((index, dir));
+                read
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = read {
@@ -197,6 +212,21 @@ impl<'a> Walk<'a> {
             self.notes.add(path, &format!("not all of it could be listed ({})", error.kind()));
         }
         Ok(())
+    }
+
+    /// Opens the directory `index`, from its parent if that is open.
+    fn open(&mut self, index: u32, path: &[u8]) -> io::Result<Dir> {
+        let entry = &self.entries[index as usize];
+        while self.open.back().is_some_and(|(open, _)| *open != entry.parent) {
+            self.open.pop_back();
+        }
+        match self.open.back() {
+            Some((_, parent)) => {
+                let name = path.len() - name_length(&self.entries, entry);
+                open::directory(parent, &path[name..])
+            }
+            None => open::directory(self.root, path),
+        }
     }
 
     /// Finds what is in one directory and puts it on the stack, first name last. The inner error is

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
+use crate::archive::Format;
 use crate::link::Uuid;
 
-/// The download half of Pterodactyl Wings: single files and backups for whoever holds a signed
+/// The download half of Pterodactyl Wings: files, folders and backups for whoever holds a signed
 /// link, once.
 #[derive(Debug, Parser)]
 #[command(name = "winglet", version, arg_required_else_help = true)]
@@ -30,13 +32,19 @@ pub enum Command {
     Sign(Sign),
     /// Say what a link or token means, and whether it would be served
     Explain(Explain),
+    /// Say what the running server is doing
+    Status(Status),
+    /// Revoke links that exist now, and end their downloads
+    Revoke(Revoke),
 }
 
 /// Where the configuration is.
 #[derive(Debug, Args)]
+// Its group would have the name of the one of `sign files`.
+#[group(skip)]
 pub struct Files {
-    /// The configuration file; of several, a later one's keys win [default: config.yml here, else
-    /// /etc/winglet/config.yml]
+    /// The configuration file; of several, a later one's keys win [default: $WINGLET_CONFIG, else
+    /// config.yml here, else Wings' own if it is there and /etc/winglet/config.yml]
     #[arg(long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
 }
@@ -83,7 +91,7 @@ pub enum Sign {
         /// The file's path below the server's root
         #[arg(long, value_name = "PATH")]
         path: String,
-        /// Common to both kinds.
+        /// Common to all kinds.
         #[command(flatten)]
         options: SignOptions,
     },
@@ -95,13 +103,46 @@ pub enum Sign {
         /// The backup's UUID
         #[arg(long, value_name = "UUID")]
         backup: Uuid,
-        /// Common to both kinds.
+        /// Common to all kinds.
+        #[command(flatten)]
+        options: SignOptions,
+    },
+    /// Sign a link to a directory of a server, as an archive
+    Directory {
+        /// The server's UUID
+        #[arg(long, value_name = "UUID")]
+        server: Uuid,
+        /// The directory's path below the server's root
+        #[arg(long, value_name = "PATH", default_value = "/")]
+        path: String,
+        /// The kind of archive
+        #[arg(long, value_name = "FORMAT", default_value = "zip", value_parser = formats())]
+        format: Format,
+        /// Common to all kinds.
+        #[command(flatten)]
+        options: SignOptions,
+    },
+    /// Sign a link to several files and directories of a server, as one archive
+    Files {
+        /// The server's UUID
+        #[arg(long, value_name = "UUID")]
+        server: Uuid,
+        /// The path, below the server's root, of the directory that they are in
+        #[arg(long, value_name = "PATH", default_value = "/")]
+        path: String,
+        /// A file or directory, by its path from there; give it once for each
+        #[arg(long = "file", value_name = "PATH", required = true)]
+        files: Vec<String>,
+        /// The kind of archive
+        #[arg(long, value_name = "FORMAT", default_value = "zip", value_parser = formats())]
+        format: Format,
+        /// Common to all kinds.
         #[command(flatten)]
         options: SignOptions,
     },
 }
 
-/// What both kinds of links have.
+/// What all kinds of links have.
 #[derive(Debug, Args)]
 pub struct SignOptions {
     /// How long the link is valid, such as 15m or 2h; a plain number is seconds
@@ -142,6 +183,48 @@ pub struct Explain {
     pub files: Files,
 }
 
+/// `winglet status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Say it anew every second, until interrupted
+    #[arg(long)]
+    pub watch: bool,
+    /// Print JSON; with --watch, an object per line
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration.
+    #[command(flatten)]
+    pub files: Files,
+}
+
+/// `winglet revoke`
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true))]
+pub struct Revoke {
+    /// One link: a download URL, or a token alone
+    #[arg(value_name = "URL|TOKEN", group = "what", conflicts_with_all = ["server", "user", "all"])]
+    pub link: Option<String>,
+    /// All links of this server
+    #[arg(long, value_name = "UUID", group = "what")]
+    pub server: Option<Uuid>,
+    /// All links of this user; with --server, only those of that server
+    #[arg(long, value_name = "UUID", group = "what")]
+    pub user: Option<String>,
+    /// All links
+    #[arg(long, group = "what", conflicts_with_all = ["server", "user"])]
+    pub all: bool,
+    /// The configuration.
+    #[command(flatten)]
+    pub files: Files,
+}
+
+fn formats() -> impl TypedValueParser<Value = Format> {
+    let names = Format::ALL.map(Format::extension);
+    PossibleValuesParser::new(names).map(|name| {
+        Format::ALL.into_iter().find(|format| format.extension() == name).unwrap_or_default()
+    })
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = match text.parse() {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
@@ -164,6 +247,10 @@ fn base_url(text: &str) -> Result<String, String> {
     }
     if text.contains(['?', '#']) {
         return Err(format!("the link's own query comes after it; {example}"));
+    }
+    let port = host.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.ends_with(']'));
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return Err(format!("its port is not a number up to 65535; {example}"));
     }
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(format!("an address has ASCII characters only, and no spaces; {example}"));

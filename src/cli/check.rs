@@ -51,6 +51,7 @@ pub(super) fn check(options: &Check, out: &mut String) -> ExitCode {
 fn facts_of(config: &Config, certificate: Option<String>) -> Facts {
     let mut facts = Facts::new();
     facts.extend(config.listen.iter().map(|listen| ("listens on", listen.to_string())));
+    facts.extend(config.control.iter().map(|control| ("control", control.to_string())));
     facts.extend(certificate.map(|text| ("certificate", text)));
     facts.push(("volumes", config.data.display().to_string()));
     facts.push(("backups", config.backup_directory.display().to_string()));

@@ -7,19 +7,21 @@ use std::time::Duration;
 use jwt_simple::reexports::ct_codecs::{Base64UrlSafeNoPadding, Decoder};
 use serde_json::{Value, json};
 
-use super::load;
+use super::{load, token_in};
+use crate::archive::Format;
 use crate::cli::args::Explain;
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::error::CommandError;
-use crate::http::head::token_of;
+use crate::http::head::format_of;
 use crate::http::refusal::Refusal;
+use crate::link::folder::Packing;
 use crate::link::storage::backup_layouts;
-use crate::link::token::{Claims, Endpoint, Resource, TokenFault};
+use crate::link::token::{Claims, Endpoint, Resource, TokenFault, Used};
 use crate::logging::escape;
 use crate::net::address::ClientKey;
 use crate::process::sandbox::{self, Allowed};
-use crate::replay::{self, ClaimRequest, LinkStatus, Replay};
+use crate::replay::{self, ClaimRequest, LinkId, LinkStatus, Replay};
 use crate::server;
 use crate::shared::Settings;
 
@@ -39,26 +41,27 @@ pub(super) fn explain(options: &Explain, out: &mut String) -> Result<ExitCode, C
     let Some(config) = load(&options.files)?.config else { return Ok(ExitCode::FAILURE) };
     let settings = Settings::new(config);
     let now = Clock::System.unix();
-    let link = options.link.split('#').next().unwrap_or_default();
-    let token = match link.split_once('?') {
-        Some((_, query)) => token_of(query).unwrap_or_default(),
-        None => link.into(),
-    };
+    let token = token_in(&options.link);
     let payload = payload_of(&token);
     let endpoint = endpoint_of(&options.link, payload.as_ref());
+    let format = match options.link.split_once('?') {
+        Some((_, query)) if endpoint.is_archive() => format_of(query),
+        _ => Ok(Format::default()),
+    };
     let mut lines = lines_of(payload.as_ref(), now);
-    let refusal = match settings.verifier.verify(&token, endpoint, now) {
-        Err(fault) => {
+    let refusal = match (format, settings.verifier.verify(&token, endpoint, now)) {
+        (Err(refusal), _) => Some(refusal),
+        (Ok(_), Err(fault)) => {
             lines.push(("token", fault.cause()));
             Some(Refusal::Token(fault))
         }
-        Ok(claims) => {
+        (Ok(format), Ok(claims)) => {
             lines.push(("token", "correctly signed, for this endpoint".into()));
             let client = options.from.map(ClientKey::of);
-            let link = judge_link(&settings, &claims, client, now, &mut lines)?;
+            let link = judge_link(&settings, &claims, &token, client, now, &mut lines)?;
             #[cfg(feature = "shared-state")]
             let link = super::front_ends::judge(&settings.config, &claims, link, &mut lines);
-            let file = judge_file(&settings, &claims, &mut lines);
+            let file = judge_file(&settings, &claims, format, &mut lines);
             link.or(file)
         }
     };
@@ -93,11 +96,17 @@ fn payload_of(token: &str) -> Option<Value> {
 }
 
 fn endpoint_of(link: &str, payload: Option<&Value>) -> Endpoint {
-    let backup = match link.split_once('?') {
-        Some((path, _)) => path.ends_with("/download/backup"),
-        None => payload.is_some_and(|payload| payload.get("backup_uuid").is_some()),
-    };
-    if backup { Endpoint::Backup } else { Endpoint::File }
+    let has = |claim| payload.is_some_and(|payload| payload.get(claim).is_some());
+    match link.split_once('?') {
+        Some((path, _)) => {
+            let named =
+                |endpoint: &Endpoint| path.ends_with(&format!("/download/{}", endpoint.name()));
+            Endpoint::ALL.into_iter().find(named).unwrap_or(Endpoint::File)
+        }
+        None if has("backup_uuid") => Endpoint::Backup,
+        None if has("file_paths") => Endpoint::Files,
+        None => Endpoint::File,
+    }
 }
 
 /// What the token says of itself, valid or not.
@@ -118,6 +127,8 @@ fn lines_of(payload: Option<&Value>, now: u64) -> Lines {
         let text = payload.get(claim).and_then(Value::as_str);
         lines.extend(text.map(|text| (name, escape(text))));
     }
+    let files = payload.get("file_paths").and_then(Value::as_array).into_iter().flatten();
+    lines.extend(files.filter_map(Value::as_str).map(|file| ("of it", escape(file))));
     lines
 }
 
@@ -140,33 +151,42 @@ fn distance(date: u64, now: u64) -> String {
 fn judge_link(
     settings: &Settings,
     claims: &Claims,
+    token: &str,
     client: Option<ClientKey>,
     now: u64,
     lines: &mut Lines,
 ) -> Result<Option<Refusal>, CommandError> {
     let (config, rules) = (&settings.config, &settings.rules);
     let expired = claims.expired.then_some(Refusal::Token(TokenFault::Expired));
-    let Some(unique_id) = &claims.unique_id else {
-        lines.push(("link", "not one-time: it has no unique_id".into()));
-        return Ok(expired);
-    };
+    let id = LinkId::of(claims, token);
+    let one_time = claims.unique_id.is_some();
     let Some(directory) = &config.state_directory else {
-        let text = "one-time; only the server knows its state, since state_directory is not set";
+        let text = match one_time {
+            true => "one-time; only the server knows its state, since state_directory is not set",
+            false => "not one-time: it has no unique_id",
+        };
         lines.push(("link", text.into()));
         return Ok(expired);
     };
     let replay = Replay::read_only(config.max_tracked_tokens, directory, rules, now)?;
-    let key = replay::key_of(unique_id);
-    let status = replay.status(&key, rules, now);
+    if replay.is_revoked(&id) {
+        lines.push(("link", "revoked".into()));
+        return Ok(Some(Refusal::Token(TokenFault::Used(Used::Revoked))));
+    }
+    if !one_time {
+        lines.push(("link", "not one-time: it has no unique_id".into()));
+        return Ok(expired);
+    }
+    let status = replay.status(&id.link, rules, now);
     lines.extend(lines_of_link(&status, config, now));
     let holder = match status {
         LinkStatus::Open { client, .. } => client,
         _ => None,
     };
     let request = ClaimRequest {
-        key,
+        key: id.link,
         resource: replay::hash_of(&claims.resource),
-        server: replay::key_of(&claims.resource.server().to_string()),
+        server: id.server,
         client: client.or(holder),
         expires: claims.expires,
         expired: claims.expired,
@@ -196,7 +216,12 @@ fn lines_of_link(status: &LinkStatus, config: &Config, now: u64) -> Lines {
 }
 
 /// Whether the file is there, and within the server's reach.
-fn judge_file(settings: &Settings, claims: &Claims, lines: &mut Lines) -> Option<Refusal> {
+fn judge_file(
+    settings: &Settings,
+    claims: &Claims,
+    format: Format,
+    lines: &mut Lines,
+) -> Option<Refusal> {
     let config = &settings.config;
     if let Resource::Backup { server, backup } = &claims.resource {
         for layout in backup_layouts(server, backup) {
@@ -205,12 +230,16 @@ fn judge_file(settings: &Settings, claims: &Claims, lines: &mut Lines) -> Option
             lines.push(("looked for", text));
         }
     }
-    let free = settings.storage.open(&claims.resource);
+    let open = || {
+        let packing = Packing { format, ..Packing::default() };
+        settings.storage.open(&claims.resource, packing)
+    };
+    let free = open();
     let confined = match &free {
         // As the server does: what it cannot reach from there, it cannot serve.
         Ok(_) if config.sandbox => {
             let allowed = Allowed::by(config, &server::private_base(config), None);
-            sandbox::enter(&allowed).ok().map(|_| settings.storage.open(&claims.resource))
+            sandbox::enter(&allowed).ok().map(|_| open())
         }
         _ => None,
     };

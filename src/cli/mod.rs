@@ -5,13 +5,17 @@
 
 pub mod args;
 mod check;
+mod control;
 mod explain;
 #[cfg(feature = "shared-state")]
 mod front_ends;
 mod preflight;
+mod revoke;
 mod serve;
 mod sign;
+mod status;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -21,6 +25,7 @@ use clap::Parser;
 use crate::cli::args::{Cli, Command, Files};
 use crate::config::{self, Finding, Loaded};
 use crate::error::CommandError;
+use crate::http::head::token_of;
 use crate::process;
 
 /// Runs the command that `arguments` (the program's name first) ask for. The status is 0 for
@@ -42,6 +47,8 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Check(options) => Ok(check::check(options, &mut out)),
         Command::Sign(what) => sign::sign(what, &mut out),
         Command::Explain(options) => explain::explain(options, &mut out),
+        Command::Status(options) => status::status(options, &mut out),
+        Command::Revoke(options) => revoke::revoke(options, &mut out),
     };
     let written = io::stdout().write_all(out.as_bytes()).and_then(|()| io::stdout().flush());
     let code = result.unwrap_or_else(|error| {
@@ -83,6 +90,15 @@ fn load(files: &Files) -> Result<Loaded, CommandError> {
     let errors = loaded.findings.iter().filter(|finding| finding.is_error());
     let errors: Vec<String> = errors.map(Finding::to_string).collect();
     if errors.is_empty() { Ok(loaded) } else { Err(CommandError(errors.join("\nwinglet: "))) }
+}
+
+/// The token in a link, or the text itself if it is no link.
+fn token_in(link: &str) -> Cow<'_, str> {
+    let link = link.split('#').next().unwrap_or_default();
+    match link.split_once('?') {
+        Some((_, query)) => token_of(query).unwrap_or_default(),
+        None => link.into(),
+    }
 }
 
 /// The files of a configuration, for a message.

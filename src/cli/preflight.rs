@@ -24,6 +24,7 @@ const NAMED: usize = 3;
 /// itself, if there is one.
 pub(super) fn look(config: &Config, findings: &mut Vec<Finding>) -> Option<String> {
     findings.extend(config.listen.iter().filter_map(address));
+    findings.extend(config.control.as_ref().and_then(control));
     findings.extend(config.state_directory.as_deref().and_then(state_directory));
     findings.extend(hidden_volumes(config));
     certificate(config, findings)
@@ -50,6 +51,24 @@ fn certificate(config: &Config, findings: &mut Vec<Finding>) -> Option<String> {
 #[cfg(not(feature = "tls"))]
 fn certificate(_: &Config, _: &mut Vec<Finding>) -> Option<String> {
     None
+}
+
+/// As [`address`], for the control listener.
+fn control(listen: &Listen) -> Option<Finding> {
+    const KEY: &str = "winglet.control";
+    let directory = match listen {
+        Listen::Unix { path } => path.parent().filter(|directory| !directory.exists()),
+        Listen::Tcp { .. } => None,
+    };
+    if let Some(directory) = directory {
+        // The service makes it before it starts the server, and takes it away after that.
+        let message = format!(
+            "{} does not exist; the service files make /run/winglet, any other directory has to be there",
+            directory.display()
+        );
+        return Some(Finding::warning(KEY, message));
+    }
+    address(listen).map(|finding| Finding { key: KEY.into(), ..finding })
 }
 
 /// Whether `listen` can be bound, or is taken by a running Winglet.
@@ -122,8 +141,11 @@ fn is_winglet(mut address: SocketAddr) -> bool {
         }
         _ => {}
     }
-    ask(address)
-        .is_ok_and(|answer| answer.contains(r#""status":"ok""#) || answer.contains("speaks HTTPS"))
+    ask(address).is_ok_and(|answer| {
+        answer.contains(r#""status":"ok""#)
+            || answer.contains("speaks HTTPS")
+            || answer.contains(r#""request_id":"#)
+    })
 }
 
 fn ask(address: SocketAddr) -> io::Result<String> {

@@ -43,13 +43,18 @@ pub(super) fn serve(options: &Serve) -> Result<ExitCode, CommandError> {
     let mut pid_file = options.pid_file.as_deref().map(PidFile::create).transpose()?;
     let sandbox = confine(&config, options)?;
     // Sandbox and priority bind threads that are started after them: no thread before this line.
-    let log = logging::start(config.debug).map_err(StartError::from)?;
+    let log = logging::start(&config).map_err(StartError::from)?;
     report(&findings, sandbox);
     let sandboxed = sandbox.is_some_and(|sandbox| sandbox != Sandbox::None);
     let server = Server::start(config, opened, signals, Clock::System, sandboxed)?;
+    if let Some(control) = server.control() {
+        log::info!("control on {control}");
+    }
     for address in server.addresses() {
         log::info!("listening on {address}");
     }
+    // Whoever waits for the pid file or the notification reads the address in the log then.
+    log.flush();
     if let Some(Err(error)) = pid_file.as_mut().map(PidFile::fill) {
         log::error!("--pid-file: {error}");
     }

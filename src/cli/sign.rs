@@ -11,11 +11,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{load, say};
+use crate::archive::Format;
 use crate::cli::args::{Sign, SignOptions};
 use crate::clock::{self, Clock};
 use crate::config::{Config, Listen, Setting};
 use crate::error::CommandError;
 use crate::link::Uuid;
+use crate::link::folder::Packing;
 use crate::link::storage::Storage;
 use crate::link::token::{Endpoint, Verifier};
 
@@ -24,10 +26,11 @@ use crate::link::token::{Endpoint, Verifier};
 /// # Errors
 /// If the configuration is not valid, or would refuse the link.
 pub(super) fn sign(what: &Sign, out: &mut String) -> Result<ExitCode, CommandError> {
-    let (endpoint, payload, options) = match what {
+    let (endpoint, payload, format, options) = match what {
         Sign::File { server, path, options } => (
             Endpoint::File,
             Payload { file_path: Some(path), ..Payload::new(*server, "file-download", options) },
+            Format::default(),
             options,
         ),
         Sign::Backup { server, backup, options } => (
@@ -36,6 +39,23 @@ pub(super) fn sign(what: &Sign, out: &mut String) -> Result<ExitCode, CommandErr
                 backup_uuid: Some(*backup),
                 ..Payload::new(*server, "backup-download", options)
             },
+            Format::default(),
+            options,
+        ),
+        Sign::Directory { server, path, format, options } => (
+            Endpoint::Directory,
+            Payload { file_path: Some(path), ..Payload::new(*server, "file-download", options) },
+            *format,
+            options,
+        ),
+        Sign::Files { server, path, files, format, options } => (
+            Endpoint::Files,
+            Payload {
+                file_path: Some(path),
+                file_paths: Some(files),
+                ..Payload::new(*server, "file-download", options)
+            },
+            *format,
             options,
         ),
     };
@@ -55,15 +75,20 @@ pub(super) fn sign(what: &Sign, out: &mut String) -> Result<ExitCode, CommandErr
     let claims = Verifier::new(config)
         .verify(&token, endpoint, now)
         .map_err(|fault| CommandError(format!("the link would be refused: {}", fault.cause())))?;
-    if let Err(refusal) = Storage::new(config).open(&claims.resource) {
-        say(&format_args!("warning: the link does not work yet: {}", refusal.cause()));
+    let packing = Packing { format, ..Packing::default() };
+    if let Err(refusal) = Storage::new(config).open(&claims.resource, packing) {
+        say(&format_args!("warning: the link would be refused now: {}", refusal.cause()));
     }
     let base = match &options.base_url {
         Some(base) => base.clone(),
         None => default_base(config, &loaded.settings),
     };
     let page = if options.page { "&page" } else { "" };
-    let url = format!("{base}/download/{}?token={token}{page}", endpoint.name());
+    let format = match format {
+        Format::Zip => String::new(),
+        Format::Tar => format!("&archive_format={}", format.extension()),
+    };
+    let url = format!("{base}/download/{}?token={token}{format}{page}", endpoint.name());
     let _ = match options.json {
         true => writeln!(out, "{:#}", json!({"url": url, "expires": clock::date(claims.expires)})),
         false => writeln!(out, "{url}"),
@@ -77,6 +102,8 @@ struct Payload<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     file_path: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    file_paths: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     backup_uuid: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unique_id: Option<String>,
@@ -86,7 +113,8 @@ struct Payload<'a> {
 impl Payload<'_> {
     fn new(server_uuid: Uuid, scope: &'static str, options: &SignOptions) -> Self {
         let unique_id = (!options.no_unique_id).then(unique_id);
-        Payload { server_uuid, file_path: None, backup_uuid: None, unique_id, scope }
+        let (file_path, file_paths, backup_uuid) = (None, None, None);
+        Payload { server_uuid, file_path, file_paths, backup_uuid, unique_id, scope }
     }
 }
 

@@ -7,22 +7,39 @@ use std::path::{Path, PathBuf};
 use super::findings::Notes;
 use super::yaml::{self, Node, Value};
 
-/// Where a configuration is if the command line names none.
+/// Where a configuration is if nobody names one.
 const HERE: &str = "config.yml";
 /// Where it is if there is none in the current directory either.
 const SYSTEM: &str = "/etc/winglet/config.yml";
+/// Wings' own, which comes before ours on a node that has it.
+const WINGS: &[&str] = &["/etc/pelican/config.yml", "/etc/pterodactyl/config.yml"];
+/// Names the files if the command line does not, with colons between them.
+const VARIABLE: &str = "WINGLET_CONFIG";
 
-/// The files to read: those that were named, or else the first of the usual ones that is there.
+/// The files to read: those that the command line names, or the environment, or else the usual
+/// ones.
 pub fn files(named: &[PathBuf]) -> Vec<PathBuf> {
-    if named.is_empty() { vec![usual(Path::new(HERE), Path::new(SYSTEM))] } else { named.to_vec() }
+    if !named.is_empty() {
+        return named.to_vec();
+    }
+    match std::env::var_os(VARIABLE).filter(|files| !files.is_empty()) {
+        Some(files) => std::env::split_paths(&files).collect(),
+        None => usual(Path::new(HERE), Path::new(SYSTEM), WINGS),
+    }
 }
 
-fn usual(here: &Path, system: &Path) -> PathBuf {
+/// The file in the current directory, or else the system's, after Wings' own if there is one: then
+/// the commands of whoever looks after the node and the service read the same.
+fn usual(here: &Path, system: &Path, wings: &[&str]) -> Vec<PathBuf> {
     // One that is there and cannot be read is not passed over.
-    let missing = |path: &Path| {
-        fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    let there = |path: &Path| {
+        !fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     };
-    if missing(here) && !missing(system) { system.to_owned() } else { here.to_owned() }
+    if there(here) || !there(system) {
+        return vec![here.to_owned()];
+    }
+    let wings = wings.iter().map(PathBuf::from).find(|path| there(path));
+    wings.into_iter().chain([system.to_owned()]).collect()
 }
 
 /// Reads `paths`, each over the one before. `None` if there is nothing to go by.
@@ -31,8 +48,11 @@ pub(super) fn read(paths: &[PathBuf], notes: &mut Notes) -> Option<Vec<(String, 
     for (number, path) in paths.iter().enumerate() {
         notes.files.push(std::path::absolute(path).unwrap_or_else(|_| path.clone()));
         match read_one(path, number, paths.len() > 1) {
-            Ok(node) => match &mut document {
-                Some(document) => document.overlay(node),
+            Ok(mut node) => match &mut document {
+                Some(document) => {
+                    node.drop_empty("token");
+                    document.overlay(node);
+                }
                 None => document = Some(node),
             },
             Err(message) => {
@@ -102,12 +122,21 @@ mod tests {
     fn a_file_in_the_current_directory_comes_first() {
         let directory = std::env::temp_dir().join(format!("winglet-files-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
-        let (here, system) = (directory.join("here.yml"), directory.join("system.yml"));
-        assert_eq!(usual(&here, &system), here, "the message names the one that people make");
+        let [here, system, wings] =
+            ["here.yml", "system.yml", "wings.yml"].map(|name| directory.join(name));
+        let usual = || usual(&here, &system, &["/no/such/file", wings.to_str().unwrap()]);
+        fs::write(&wings, "").unwrap();
+        assert_eq!(
+            usual(),
+            std::slice::from_ref(&here),
+            "the message names the one that people make"
+        );
         fs::write(&system, "").unwrap();
-        assert_eq!(usual(&here, &system), system);
+        assert_eq!(usual(), [wings.clone(), system.clone()]);
+        fs::remove_file(&wings).unwrap();
+        assert_eq!(usual(), std::slice::from_ref(&system));
         fs::write(&here, "").unwrap();
-        assert_eq!(usual(&here, &system), here);
+        assert_eq!(usual(), std::slice::from_ref(&here));
         assert_eq!(files(&[system.clone(), here.clone()]), [system, here]);
         fs::remove_dir_all(&directory).unwrap();
     }

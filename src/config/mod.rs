@@ -60,6 +60,15 @@ pub enum Priority {
     Normal,
 }
 
+/// What a line of the log looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object.
+    Json,
+}
+
 /// Deadlines of the phases of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -99,6 +108,10 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// Log at debug level.
     pub debug: bool,
+    /// Log a line per request.
+    pub access_log: bool,
+    /// What a line of the log looks like.
+    pub log_format: LogFormat,
     /// Directory of the servers' volumes, absolute.
     pub data: PathBuf,
     /// Directory of the backups, absolute.
@@ -109,6 +122,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Certificate and key: present if any of `listen` is TLS.
     pub tls: Option<TlsFiles>,
+    /// Where the server answers about itself, if anywhere: on this machine only, without TLS.
+    pub control: Option<Listen>,
     /// Permissions of a listening Unix socket.
     pub unix_mode: u32,
     /// Size of the pool.

@@ -16,14 +16,15 @@ use super::file::reason;
 use super::findings::{Finding, Notes, Setting};
 use super::values::Section;
 use super::{
-    Config, Listen, PageCache, Priority, Reuse, Timeouts, WhenDown, defaults, file, keys, shared,
-    token,
+    Config, Listen, LogFormat, PageCache, Priority, Reuse, Timeouts, WhenDown, defaults, file,
+    keys, shared, token,
 };
 
 const REUSE: &[(&str, Reuse)] =
     &[("once", Reuse::Once), ("resume", Reuse::Resume), ("unlimited", Reuse::Unlimited)];
 const PAGE_CACHE: &[(&str, PageCache)] = &[("spare", PageCache::Spare), ("keep", PageCache::Keep)];
 const PRIORITY: &[(&str, Priority)] = &[("low", Priority::Low), ("normal", Priority::Normal)];
+const LOG_FORMAT: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 const MIB: f64 = 1024.0 * 1024.0;
 const INSTANT: Duration = Duration::ZERO;
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -95,14 +96,16 @@ fn resolve(
     let (data, backup_directory) = directories(root);
     let trusted_proxies = trusted_proxies(&api);
     let w = &root.section("winglet");
-    let (listen, tls) =
-        AddressKeys { api: &api, winglet: w, given: listen, base, before }.resolve();
+    let addresses = AddressKeys { api: &api, winglet: w, given: listen, base, before };
+    let (listen, tls) = addresses.resolve();
+    let control = addresses.control(&listen);
     // A table, one setting per line: rustfmt would take five for each of the longer ones.
     #[rustfmt::skip]
     let config = Config {
         files: root.notes.files.clone(),
         token, token_file, remote, allowed_origins, debug, data, backup_directory, trusted_proxies,
-        listen, tls,
+        listen, tls, control,
+        access_log: w.bool("access_log", true), log_format: w.one_of("log_format", LogFormat::Text, LOG_FORMAT),
         unix_mode: w.octal("unix_mode", defaults::UNIX_MODE),
         threads: w.integer("threads", defaults::THREADS, 1..=1024),
         max_connections: w.integer("max_connections", defaults::MAX_CONNECTIONS, 1..=1_000_000),
@@ -178,9 +181,11 @@ fn connections_per_address(w: &Section<'_>) -> usize {
 
 fn state_directory(w: &Section<'_>) -> Option<PathBuf> {
     let path = w.path("state_directory")?;
-    if path.metadata().is_ok_and(|metadata| !metadata.is_dir()) {
+    // Of one that serve has yet to make, the nearest that is there.
+    let there = path.ancestors().find(|path| path.exists());
+    if let Some(file) = there.filter(|path| !path.is_dir()) {
         let message =
-            format!("{} is not a directory; name one that the server may write", path.display());
+            format!("{} is not a directory; name one that the server may write", file.display());
         w.notes.error(w.name_of("state_directory"), message);
     }
     Some(path)

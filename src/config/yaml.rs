@@ -83,8 +83,18 @@ fn explain(error: &serde_yaml::Error, document: &str) -> String {
                 "holds a number that is too large, at line {line} column {column}; put it in quotes"
             )
         }
+        Some(at) if text.contains("cannot start any token") && tab_indents(document, at.line()) => {
+            format!("has a tab at the beginning of line {}; indent with spaces", at.line())
+        }
         _ => format!("is not YAML: {text}"),
     }
+}
+
+fn tab_indents(document: &str, line: usize) -> bool {
+    let line = document.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+    line.chars()
+        .take_while(|character| character.is_whitespace())
+        .any(|character| character == '\t')
 }
 
 /// The line on which `key` stands for the second time in one section: the parser does not tell. A
@@ -125,6 +135,14 @@ impl Node {
                 }
             }
             (_, value) => *self = Node { value, file: later.file },
+        }
+    }
+
+    /// Takes the top-level `key` away if its text is empty: a place to fill in, in a file that
+    /// comes after one with a value.
+    pub(super) fn drop_empty(&mut self, key: &str) {
+        if let Value::Section(entries) = &mut self.value {
+            entries.retain(|(name, node)| name != key || node.value != Value::Text(String::new()));
         }
     }
 }
@@ -201,6 +219,7 @@ mod tests {
             ("x:\n  a: 1\ny:\n  a: secret\n  # a: 2\n\n  'a': 2\n", "at line 7; keep"),
             ("x: {a: secret, a: 2}\n", "has the key \"a\" twice in one section; keep"),
             ("a: \tsecret: 1\n", "line 1"),
+            ("a:\n\tb: secret\n", "has a tab at the beginning of line 2; indent with spaces"),
             ("a: 'secret", "line 1"),
             ("a: &x secret\nb: *y", "line 2"),
         ] {

@@ -3,7 +3,7 @@
 
 pub mod content;
 pub mod pace;
-pub mod readers;
 pub mod record;
+pub mod running;
 pub mod transfer;
 pub mod watch;

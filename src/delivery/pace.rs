@@ -24,6 +24,8 @@ pub enum Broken {
     Budget,
     /// The link belongs to another address by now.
     LinkGone,
+    /// The link was revoked.
+    Revoked,
 }
 
 impl fmt::Display for Broken {
@@ -36,6 +38,7 @@ impl fmt::Display for Broken {
             Broken::File(error) => write!(f, "read: {error}"),
             Broken::Budget => f.write_str("the link has paid for three times the file"),
             Broken::LinkGone => f.write_str("the link was taken over by another address"),
+            Broken::Revoked => f.write_str("the link was revoked"),
         }
     }
 }

@@ -3,6 +3,9 @@
 //! The acceptor must not wait for a disk or a log reader. It ends a stream in memory, where that
 //! counts at once, and sends the [`Record`] to the housekeeper.
 
+use std::sync::Arc;
+
+use super::running::Running;
 use crate::logging::access::{Bytes, Entry, Outcome};
 use crate::replay::{EndedBy, Finished, Key, Stream, StreamEnd};
 
@@ -19,6 +22,8 @@ pub struct Delivery {
     pub content: u64,
     /// No proxy stands between this connection and the client.
     pub direct: bool,
+    /// Its place among all that are under way.
+    pub running: Arc<Running>,
     /// The line for the access log.
     pub entry: Entry,
 }
@@ -55,6 +60,7 @@ impl Delivery {
     ) -> Box<Record> {
         let (sent, acknowledged) = (self.content_of(sent), self.content_of(acknowledged));
         let end = StreamEnd { sent, acknowledged, by };
+        self.running.count(&outcome, self.entry.part);
         Box::new(Record {
             finished: self.stream.map(|stream| stream.finish(&end, now)),
             entry: self.entry,

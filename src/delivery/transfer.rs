@@ -28,6 +28,8 @@ pub struct Transfer {
     pub early_input: bool,
     /// Content bytes that the next piece may have.
     pub allowance: u64,
+    /// The same, reserved for when its turn in the bandwidth comes.
+    pub reserved: Option<u64>,
     /// [`Socket::wire_sent`] when that was said.
     pub allowed_at: u64,
     pace: PaceWatch,
@@ -81,6 +83,7 @@ impl Transfer {
             was_parked: false,
             early_input: false,
             allowance: u64::MAX,
+            reserved: None,
             allowed_at: 0,
             pace,
         }
@@ -96,6 +99,11 @@ impl Transfer {
         let head = &self.head[self.head.len() - head_left.min(self.head.len())..];
         let done = sent.saturating_sub(start);
         Rest { head, content: &mut self.content, span: self.span.start + done..self.span.end }
+    }
+
+    /// A piece has ended. Returns the bytes that were read for it and are not part of it.
+    pub fn rest_content(&mut self) -> u64 {
+        self.content.rest()
     }
 
     /// Nothing more is sent than the first `sent` bytes of the connection.

@@ -107,6 +107,11 @@ impl DeliveryWatch {
         self.next
     }
 
+    /// Whether its link was revoked and it has not ended.
+    pub fn is_revoked(&self) -> bool {
+        self.delivery.as_ref().is_some_and(|delivery| delivery.running.is_revoked())
+    }
+
     /// Whether everything was acknowledged.
     pub fn is_whole(&self) -> bool {
         self.whole_since.is_some()

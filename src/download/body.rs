@@ -6,13 +6,15 @@
 //! larger than what the socket is likely to take.
 
 use std::io::{self, BufReader, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::source::{Source, State, Turn};
-use crate::delivery::content::STEP;
 use crate::delivery::pace::Broken;
+use crate::delivery::running::Running;
 use crate::delivery::transfer::{Piece, Transfer};
+use crate::disk::file::STEP;
 use crate::net::socket::Socket;
 use crate::replay::Stream;
 
@@ -35,6 +37,7 @@ pub fn send_piece(
 ) -> Result<Piece, Broken> {
     let began = socket.sent();
     let mut stream = transfer.delivery.stream.take();
+    let running = &*Arc::clone(&transfer.delivery.running);
     let content_start = transfer.delivery.content_start;
     let (was_parked, allowance) = (transfer.was_parked, transfer.allowance);
     if let Some(stream) = stream.as_ref().filter(|_| began > transfer.delivery.content_start) {
@@ -54,6 +57,7 @@ pub fn send_piece(
     let mut source = BufReader::with_capacity(buffer, source);
     let mut sink = Sink {
         socket,
+        running,
         stream: stream.as_mut(),
         content_start,
         end: began + length,
@@ -65,11 +69,20 @@ pub fn send_piece(
     let flushed = result.is_ok() && sink.flush_all();
     let sent = sink.socket.sent();
     drop(source);
+    let extra = transfer.rest_content();
+    let paid = stream.as_ref().is_none_or(|stream| extra == 0 || stream.pay(extra));
+    let current = stream.as_ref().is_none_or(Stream::is_current);
     transfer.delivery.stream = stream;
     transfer.early_input |= state.early_input.get();
     match (result, state.fault.take()) {
         (_, Some(broken)) => Err(broken),
-        (Ok(_), None) if sent < began + length => Ok(Piece::TurnOver),
+        // What is only read, and not sent, does not come by where these are looked at.
+        (Ok(_), None) if sent < began + length => match (current, paid) {
+            (false, _) => Err(Broken::LinkGone),
+            (_, false) => Err(Broken::Budget),
+            _ if extra > 0 && socket.died() => Err(Broken::Client("connection reset".into())),
+            _ => Ok(Piece::TurnOver),
+        },
         (Ok(_), None) => Ok(if flushed { Piece::Sent } else { Piece::Full }),
         (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => Ok(Piece::Full),
         (Err(error), None) => Err(Broken::Client(error.kind().to_string())),
@@ -78,6 +91,7 @@ pub fn send_piece(
 
 struct Sink<'a> {
     socket: &'a mut Socket,
+    running: &'a Running,
     stream: Option<&'a mut Stream>,
     content_start: u64,
     /// The end of the answer, in bytes of the connection.
@@ -91,6 +105,9 @@ struct Sink<'a> {
 impl Sink<'_> {
     /// How many of `wanted` bytes the link's budget allows now.
     fn allowed(&mut self, wanted: usize) -> io::Result<usize> {
+        if self.running.is_revoked() {
+            return self.state.fail(Broken::Revoked);
+        }
         let Some(stream) = &mut self.stream else { return Ok(wanted) };
         if !stream.is_current() {
             return self.state.fail(Broken::LinkGone);
@@ -145,7 +162,9 @@ impl Write for Sink<'_> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.wait() => {}
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
-                    let left = self.end - self.socket.sent();
+                    let sent = self.socket.sent();
+                    self.running.note(count as u64, sent.saturating_sub(self.content_start));
+                    let left = self.end - sent;
                     self.state.room.set(self.socket.room(left));
                     return Ok(count);
                 }

@@ -7,27 +7,31 @@
 pub mod body;
 mod source;
 
-use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
+use crate::archive::Format;
 use crate::config::{PageCache, Reuse};
 use crate::delivery::content::Content;
 use crate::delivery::pace::Broken;
 use crate::delivery::record::Delivery;
+use crate::delivery::running::Running;
 use crate::delivery::transfer::{Piece, Transfer};
+use crate::disk::file::{DiskFile, Worth};
 use crate::http::head::{Field, Method};
 use crate::http::page::Landing;
 use crate::http::range::{Conditions, Selection, Validators, select};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
-use crate::link::storage::{EntityTag, Found, OpenError};
-use crate::link::token::{Claims, Endpoint, Resource, TokenFault};
+use crate::link::folder::Packing;
+use crate::link::storage::{EntityTag, Found, OpenError, Source};
+use crate::link::token::{Claims, Endpoint, Resource, TokenFault, Used};
 use crate::logging::access::{Entry, Outcome};
 use crate::logging::throttle::Kind;
 use crate::net::address::ClientKey;
 use crate::pool::exchange::{Exchange, Next, Request, Task, Work};
-use crate::replay::{self, ClaimError, ClaimRequest, EndedBy, FileVersion, Stream};
+use crate::replay::{self, ClaimError, ClaimRequest, EndedBy, FileVersion, LinkId, Stream};
 use crate::shared::{Settings, Shared};
 
 /// Does what `exchange` asks for, and gives its connection back.
@@ -40,6 +44,7 @@ pub fn serve(shared: &Shared, exchange: Exchange) {
                 method: request.head.method.name(),
                 endpoint: request.head.endpoint().map_or("-", Endpoint::name),
                 status: 0,
+                part: false,
                 resource: None,
                 began: Instant::now(),
                 id: shared.next_id(),
@@ -63,7 +68,7 @@ fn send(shared: &Shared, mut work: Work, mut transfer: Box<Transfer>) {
         Err(broken) => {
             let (sent, acknowledged) = (socket.sent(), socket.acknowledged().unwrap_or(0));
             let by = if socket.died() { EndedBy::Reset } else { EndedBy::Other };
-            if broken == Broken::LinkGone {
+            if matches!(broken, Broken::LinkGone | Broken::Revoked) {
                 socket.reset_at_close();
             }
             let outcome = Outcome::Interrupted(broken.to_string());
@@ -90,6 +95,8 @@ struct Granted {
     selection: Selection,
     /// How its link is claimed; `None` if its token is not one-time.
     claim: Option<ClaimRequest>,
+    /// What tells it from others.
+    id: LinkId,
     /// When the token expires, unless it has and only a grant keeps the link alive.
     until: Option<u64>,
 }
@@ -125,30 +132,45 @@ impl Serving<'_> {
     /// Everything up to the claim, which changes nothing.
     fn prepare(&mut self) -> Result<Granted, Refusal> {
         let endpoint = self.request.head.endpoint().ok_or(Refusal::UnknownPath)?;
+        let format = match endpoint.is_archive() {
+            true => self.request.head.archive_format()?,
+            false => Format::default(),
+        };
         let now = self.shared.clock.unix();
         let token = self.request.head.token().unwrap_or_default();
         let claims = self.settings.verifier.verify(&token, endpoint, now)?;
         self.entry.resource = Some(claims.resource.clone());
-        let claim = self.link(&claims);
+        let id = LinkId::of(&claims, &token);
+        self.may_pass(&id)?;
+        let claim = self.link(&claims, &id);
         let last_seen = match &claim {
             Some(claim) => self.may_use(claim, now).map_err(|error| self.refusal_of(error))?,
             None if claims.expired => return Err(Refusal::Token(TokenFault::Expired)),
             None => None,
         };
-        let found = self.settings.storage.open(&claims.resource)?;
+        let link = claim.as_ref().map_or_else(|| replay::key_of(&token), |claim| claim.key);
+        let packing = Packing { format, link, shelf: Arc::clone(&self.shared.shelf) };
+        let found = self.settings.storage.open(&claims.resource, packing)?;
         let mut conditions = self.conditions();
         conditions.changed = last_seen.is_some_and(|tag| tag != found.tag);
         let file = Validators { tag: found.tag, modified: found.modified, length: found.length };
         let until = (!claims.expired).then_some(claims.expires);
-        Ok(Granted { selection: select(&conditions, &file), found, claim, until })
+        Ok(Granted { selection: select(&conditions, &file), found, claim, id, until })
     }
 
-    fn link(&self, claims: &Claims) -> Option<ClaimRequest> {
-        let unique_id = claims.unique_id.as_deref()?;
+    fn may_pass(&self, id: &LinkId) -> Result<(), Refusal> {
+        match self.shared.replay.is_revoked(id) {
+            true => Err(Refusal::Token(TokenFault::Used(Used::Revoked))),
+            false => Ok(()),
+        }
+    }
+
+    fn link(&self, claims: &Claims, id: &LinkId) -> Option<ClaimRequest> {
+        claims.unique_id.as_ref()?;
         Some(ClaimRequest {
-            key: replay::key_of(unique_id),
+            key: id.link,
             resource: replay::hash_of(&claims.resource),
-            server: replay::key_of(&claims.resource.server().to_string()),
+            server: id.server,
             client: self.request.client.map(ClientKey::of),
             expires: claims.expires,
             expired: claims.expired,
@@ -199,11 +221,19 @@ impl Serving<'_> {
     fn claim_and_send(self, granted: Granted, span: Range<u64>) {
         let now = self.shared.clock.unix();
         let subject = FileVersion { tag: granted.found.tag, length: granted.found.length };
+        let Some(resource) = self.entry.resource.clone() else { return };
+        let who = (self.entry.client, resource, self.entry.id.clone());
+        let part = (span.start, span.end - span.start);
+        let running = self.shared.downloads.begin(granted.id, who, part);
+        // Asked once more: whoever revokes it from here on finds it among those that run.
+        if let Err(refusal) = self.may_pass(&granted.id) {
+            return self.refuse(&refusal);
+        }
         let claimed = granted.claim.as_ref().map_or(Ok(None), |claim| {
             self.shared.replay.claim(claim, &self.settings.rules, now, &subject, &span)
         });
         match claimed {
-            Ok(stream) => self.send(granted, span, stream),
+            Ok(stream) => self.send(granted, span, stream, running),
             Err(error) => {
                 let refusal = self.refusal_of(error);
                 self.refuse(&refusal);
@@ -211,21 +241,27 @@ impl Serving<'_> {
         }
     }
 
-    fn send(mut self, granted: Granted, span: Range<u64>, stream: Option<Stream>) {
+    fn send(
+        mut self,
+        granted: Granted,
+        span: Range<u64>,
+        stream: Option<Stream>,
+        running: Running,
+    ) {
         self.entry.status = if matches!(granted.selection, Selection::Part(_)) { 206 } else { 200 };
-        let Granted { found, selection, claim, .. } = granted;
-        // A link that is not one-time is told by its token; that is looked at only if it matters.
-        let plain = self.request.head_only.then(|| self.request.head.token()).flatten();
-        let plain = plain.map(|token| replay::key_of(&token));
+        self.entry.part = span.end - span.start < granted.found.length;
+        self.shared.counters.answered(self.entry.status);
+        let Granted { found, selection, id, .. } = granted;
         let context = self.context();
         let head = response::content_head(&context, &found, &selection, self.offers_ranges());
         let keep_alive = self.may_keep();
         let early_input = self.work.has_input();
-        let content = self.content(found.file, &span);
+        let content = self.content(found.source, &span);
         let Some(socket) = self.work.socket() else { return };
         let delivery = Delivery {
             stream,
-            link: claim.map(|claim| claim.key).or(plain),
+            link: Some(id.link),
+            running: Arc::new(running),
             content_start: socket.sent() + head.len() as u64,
             content: span.end - span.start,
             direct: self.request.direct,
@@ -239,13 +275,19 @@ impl Serving<'_> {
         send(self.shared, self.work, Box::new(transfer));
     }
 
-    /// `span` of `file`, to be read as `page_cache` says.
-    fn content(&self, file: File, span: &Range<u64>) -> Content {
-        match self.settings.config.page_cache {
-            PageCache::Keep => Content::keep(file),
-            PageCache::Spare => {
+    /// `span` of `source`, to be read as `page_cache` says.
+    fn content(&self, source: Source, span: &Range<u64>) -> Content {
+        let spare = self.settings.config.page_cache == PageCache::Spare;
+        let readers = spare.then_some(&self.shared.readers);
+        match (source, readers) {
+            (Source::File(file), None) => Content::File(DiskFile::keep(file)),
+            (Source::File(file), Some(readers)) => {
                 let backup = matches!(self.entry.resource, Some(Resource::Backup { .. }));
-                Content::spare(file, span, backup, &self.shared.readers)
+                let worth = if backup { Worth::Unused } else { Worth::Large };
+                Content::File(DiskFile::spare(file, span, worth, readers))
+            }
+            (Source::Folder(folder), readers) => {
+                Content::archive(folder, span.start, span.end, readers.cloned())
             }
         }
     }
@@ -292,6 +334,7 @@ impl Serving<'_> {
 
     /// Writes an answer without content, which a client takes at once or not at all.
     fn finish(mut self, answer: &[u8], outcome: &Outcome) {
+        self.shared.counters.answered(self.entry.status);
         self.entry.log_bounded(outcome, &self.shared.throttle);
         let taken = self.work.socket().is_some_and(|socket| socket.write_at_once(answer));
         let next = if taken { Next::Answered(self.may_keep()) } else { Next::Abort };

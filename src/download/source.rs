@@ -1,11 +1,12 @@
-//! Where a piece's bytes come from: what is left of the response head, then the file, for as long
-//! as the transfer's turn lasts.
+//! Where a piece's bytes come from: what is left of the response head, then the content, for as
+//! long as the transfer's turn lasts.
 
 use std::cell::Cell;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::archive::is_pause;
 use crate::delivery::pace::Broken;
 use crate::delivery::transfer::Rest;
 
@@ -112,6 +113,8 @@ impl Read for Source<'_> {
         let count = match result {
             Ok(0) => return self.state.fail(Broken::FileShrank),
             Ok(count) => count,
+            // Others have their turn before it is tried again.
+            Err(error) if is_pause(&error) => return Ok(from_head),
             Err(error) => return self.state.fail(Broken::File(error.to_string())),
         };
         self.rest.span.start += count as u64;

@@ -10,9 +10,12 @@ mod target;
 use std::borrow::Cow;
 
 use survey::Survey;
-pub use target::token_of;
+#[cfg(feature = "tls")]
+pub use target::secure_address;
+pub use target::{format_of, token_of};
 use target::{is_page, parameters};
 
+use crate::archive::Format;
 use crate::http::refusal::Refusal;
 use crate::link::token::Endpoint;
 
@@ -20,6 +23,11 @@ use crate::link::token::Endpoint;
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Most header fields in a head.
 pub const MAX_FIELDS: usize = 100;
+
+/// Longest body of a request to the control listener, in bytes.
+pub const MAX_BODY_BYTES: usize = 16 * 1024;
+/// `Allow` of whatever can be read.
+pub const ALLOW: &str = "GET, HEAD, OPTIONS";
 
 /// The parameter that marks a redirected link.
 const HOP: &str = "hop";
@@ -35,6 +43,8 @@ pub enum Method {
     Head,
     /// `OPTIONS`
     Options,
+    /// `POST`
+    Post,
     /// A method of RFC 9110 §9 or RFC 5789 that these resources do not have.
     Other,
 }
@@ -46,6 +56,7 @@ impl Method {
             Method::Get => "GET",
             Method::Head => "HEAD",
             Method::Options => "OPTIONS",
+            Method::Post => "POST",
             Method::Other => "-",
         }
     }
@@ -54,14 +65,38 @@ impl Method {
 /// What the request's path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// One of the two downloads.
+    /// One of the downloads.
     Download(Endpoint),
     /// `/health`
     Health,
+    /// What the control listener answers, and no other.
+    Control(Control),
     /// The server itself: the `*` of `OPTIONS`, and whatever `CONNECT` and `TRACE` name.
     Asterisk,
     /// Anything else.
     Unknown,
+}
+
+/// What can be asked on the control listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// `GET /status`
+    Status,
+    /// `GET /metrics`
+    Metrics,
+    /// `POST /revoke`
+    Revoke,
+    /// `POST /api/deauthorize-user`, as the Panel asks it of Wings.
+    Deauthorize,
+}
+
+/// Where a request arrives, and so what it can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Where downloads are served.
+    Public,
+    /// The control listener.
+    Control,
 }
 
 /// The header fields that the program reads.
@@ -69,6 +104,8 @@ pub enum Route {
 pub enum Field {
     /// `Accept`
     Accept,
+    /// `Authorization`, on the control listener.
+    Authorization,
     /// `If-Match`
     IfMatch,
     /// `If-Modified-Since`
@@ -89,8 +126,9 @@ pub enum Field {
 
 impl Field {
     fn named(name: &str) -> Option<Field> {
-        const NAMES: [(&str, Field); 9] = [
+        const NAMES: [(&str, Field); 10] = [
             ("accept", Field::Accept),
+            ("authorization", Field::Authorization),
             ("if-match", Field::IfMatch),
             ("if-modified-since", Field::IfModifiedSince),
             ("if-none-match", Field::IfNoneMatch),
@@ -104,7 +142,7 @@ impl Field {
     }
 }
 
-/// A valid request head without a body.
+/// A valid request head.
 #[derive(Clone, Debug)]
 pub struct Head {
     /// The method.
@@ -115,12 +153,22 @@ pub struct Head {
     pub http10: bool,
     /// Whether the client wants the connection kept open (RFC 9112 §9.3).
     pub keep_alive: bool,
+    /// Bytes of the body that follows: [`MAX_BODY_BYTES`] at most, and none where downloads are served.
+    pub body: usize,
     /// The target's query without its question mark: printable ASCII.
     query: Box<str>,
     fields: Vec<(Field, Box<[u8]>)>,
 }
 
 impl Head {
+    /// The methods of what the path names: `Allow`.
+    pub fn allow(&self) -> &'static str {
+        match self.route {
+            Route::Control(Control::Revoke | Control::Deauthorize) => "POST, OPTIONS",
+            _ => ALLOW,
+        }
+    }
+
     /// The download that the path names.
     pub fn endpoint(&self) -> Option<Endpoint> {
         match self.route {
@@ -132,6 +180,14 @@ impl Head {
     /// The first `token` parameter, decoded.
     pub fn token(&self) -> Option<Cow<'_, str>> {
         token_of(&self.query)
+    }
+
+    /// The format of an archive that the link asks for.
+    ///
+    /// # Errors
+    /// [`Refusal::ArchiveFormat`] if it is not offered.
+    pub fn archive_format(&self) -> Result<Format, Refusal> {
+        format_of(&self.query)
     }
 
     /// Whether the link asks for its landing page instead of the file: a `page` parameter, whatever
@@ -208,7 +264,7 @@ impl From<Refusal> for Screened {
 
 /// Screens `bytes`, of which the first `seen` were screened before and found incomplete. Each byte
 /// is looked at once, however slowly the bytes arrive.
-pub fn screen(bytes: &[u8], seen: usize) -> Screened {
+pub fn screen(bytes: &[u8], seen: usize, place: Place) -> Screened {
     // RFC 9112 §2.2: empty lines before the request line are skipped. Only a few: a client that
     // drips nothing else must not have them counted again and again.
     let empty_lines = bytes.chunks_exact(2).take(MAX_EMPTY_LINES);
@@ -220,7 +276,7 @@ pub fn screen(bytes: &[u8], seen: usize) -> Screened {
         Err(refusal) => return refusal.into(),
     };
     match end {
-        Some(end) if start + end <= MAX_HEAD_BYTES => match parse(&head[..end]) {
+        Some(end) if start + end <= MAX_HEAD_BYTES => match parse(&head[..end], place) {
             Ok((head, None)) => Screened::Ready(head, start + end),
             Ok((head, Some(refusal))) => Screened::Refused(Some(head), refusal),
             Err(refusal) => refusal.into(),
@@ -311,7 +367,7 @@ fn split_request_line(head: &[u8]) -> Result<(RequestLine<'_>, &[u8]), Refusal> 
 
 /// Parses a complete head. The refusal that comes with a head is for what the head asks, not for
 /// how it is written.
-fn parse(bytes: &[u8]) -> Result<(Box<Head>, Option<Refusal>), Refusal> {
+fn parse(bytes: &[u8], place: Place) -> Result<(Box<Head>, Option<Refusal>), Refusal> {
     let (line, section) = split_request_line(bytes)?;
     let mut storage = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let headers = match httparse::parse_headers(section, &mut storage) {
@@ -321,24 +377,29 @@ fn parse(bytes: &[u8]) -> Result<(Box<Head>, Option<Refusal>), Refusal> {
             return Err(Refusal::Malformed("a header of the request is malformed"));
         }
     };
-    let (route, query) = target::parse(line.method, line.target)?;
+    let (route, query) = target::parse(line.method, line.target, place)?;
     let mut survey = Survey::default();
     let mut fields = Vec::new();
     for header in headers {
         survey.add(header)?;
-        fields.extend(Field::named(header.name).map(|field| (field, header.value.into())));
+        // Where nobody asks for it, a secret is not kept.
+        let field = Field::named(header.name)
+            .filter(|field| place == Place::Control || *field != Field::Authorization);
+        fields.extend(field.map(|field| (field, header.value.into())));
     }
     survey.check_framing(line.http10)?;
     let (method, implemented) = match line.method {
         "GET" => (Method::Get, true),
         "HEAD" => (Method::Head, true),
         "OPTIONS" => (Method::Options, true),
-        "POST" | "PUT" | "DELETE" | "PATCH" | "CONNECT" | "TRACE" => (Method::Other, true),
+        "POST" => (Method::Post, true),
+        "PUT" | "DELETE" | "PATCH" | "CONNECT" | "TRACE" => (Method::Other, true),
         _ => (Method::Other, false),
     };
     let keep_alive = if line.http10 { survey.keep_alive } else { !survey.close };
-    let http10 = line.http10;
-    let head = Box::new(Head { method, route, http10, keep_alive, query: query.into(), fields });
+    let body = survey.body(route, method);
+    let (http10, query) = (line.http10, query.into());
+    let head = Box::new(Head { method, route, http10, keep_alive, body, query, fields });
     let refusal = if implemented { survey.refusal(&head) } else { Some(Refusal::NotImplemented) };
     Ok((head, refusal))
 }

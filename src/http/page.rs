@@ -64,6 +64,18 @@ pub fn error(refusal: &Refusal, id: &str, panel: Option<&str>) -> String {
     fill(title, title, &content, &footer)
 }
 
+/// The page for a client that speaks plain HTTP to a TLS port, of request `id`; `link` is the same
+/// address with `https://`.
+#[cfg(feature = "tls")]
+pub fn plain_http(link: &str, id: &str) -> String {
+    let content = format!(
+        "<p>The address begins with http://, and has to begin with https://.</p>\n<p><a class=\"button\" rel=\"nofollow\" href=\"{}\">Go on with https://</a></p>",
+        escape(link)
+    );
+    let title = "This address needs https";
+    fill(title, title, &content, &format!("Error 400 · request {id}"))
+}
+
 fn fill(title: &str, heading: &str, content: &str, footer: &str) -> String {
     format!(
         include_str!("page.html"),
@@ -87,6 +99,10 @@ const NEW_LINK: Remedy = Remedy {
     without_panel: "Ask whoever sent you the link for a new one.",
 };
 
+/// The list that the link was chosen from may be out of date.
+const RELOAD: Remedy =
+    Remedy { with_panel: "Go back to the panel, reload the file list and try again.", ..NEW_LINK };
+
 /// Title, what happened, and what to do, in plain words.
 fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
     let same = |text| Remedy { with_panel: text, without_panel: text };
@@ -102,6 +118,9 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
                 without_panel: "To download the file here, ask whoever sent you the link for a new one.",
             },
         ),
+        Refusal::Token(TokenFault::Used(Used::Revoked)) => {
+            ("This link was revoked", "It was good, and was taken back.", NEW_LINK)
+        }
         Refusal::Elsewhere { .. } => (
             "This link is in use elsewhere",
             "Another server is sending this file already. The link works where the download was begun.",
@@ -123,14 +142,28 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
                 ..NEW_LINK
             },
         ),
-        Refusal::Open(OpenError::NotFound(_)) => (
-            "This file does not exist",
-            "It may have been moved, renamed or deleted.",
+        Refusal::Open(OpenError::NotFound(Missing::Directory)) => {
+            ("This folder does not exist", "It may have been moved, renamed or deleted.", RELOAD)
+        }
+        Refusal::Open(OpenError::NotFound(Missing::Files)) => {
+            ("These files do not exist", "They may have been moved, renamed or deleted.", RELOAD)
+        }
+        Refusal::Open(OpenError::TooMany) => (
+            "This folder is too large for one download",
+            "An archive holds 200,000 files and folders at most.",
             Remedy {
-                with_panel: "Go back to the panel, reload the file list and try again.",
-                ..NEW_LINK
+                with_panel: "Go back to the panel and download its subfolders one by one.",
+                without_panel: "Ask whoever sent you the link for its subfolders one by one.",
             },
         ),
+        Refusal::ArchiveFormat => (
+            "This kind of archive is not offered",
+            "A folder can be downloaded as zip or as tar.",
+            NEW_LINK,
+        ),
+        Refusal::Open(OpenError::NotFound(_)) => {
+            ("This file does not exist", "It may have been moved, renamed or deleted.", RELOAD)
+        }
         Refusal::Open(OpenError::Failed(_)) => (
             "The file could not be read",
             "The file exists, but this server could not read it.",
@@ -144,7 +177,7 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
             "The address may have been cut short or changed on its way.",
             NEW_LINK,
         ),
-        Refusal::Busy(_) | Refusal::Open(OpenError::NoDescriptors) => (
+        Refusal::Busy(_) | Refusal::Open(OpenError::NoDescriptors | OpenError::TooManyWalks) => (
             "The server is busy",
             "Too many downloads are running at the moment.",
             same("Wait a little, then try the same link again."),
@@ -159,7 +192,7 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
 }
 
 /// A length in decimal units, as browsers' download lists and file managers show it.
-fn size_text(bytes: u64) -> String {
+pub fn size_text(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     match bytes {
         1 => return "1 byte".into(),
@@ -280,6 +313,10 @@ mod tests {
             used(Used::Spent),
             Refusal::Open(OpenError::NotFound(Missing::Backup)),
             Refusal::Open(OpenError::NotFound(Missing::File)),
+            Refusal::Open(OpenError::NotFound(Missing::Directory)),
+            Refusal::Open(OpenError::NotFound(Missing::Files)),
+            Refusal::Open(OpenError::TooMany),
+            Refusal::ArchiveFormat,
             Refusal::Open(OpenError::Failed(String::new())),
             Refusal::UnknownPath,
             Refusal::Precondition,

@@ -16,8 +16,12 @@ pub const RETRY_AFTER: u32 = 5;
 pub enum Refusal {
     /// 400: the request line or a header is malformed.
     Malformed(&'static str),
+    /// 400: an archive in a format that is not offered.
+    ArchiveFormat,
     /// 401: the token does not open this download (RFC 6750 §3.1).
     Token(TokenFault),
+    /// 401: an order to the control listener without the node's token.
+    Unauthorized,
     /// 307 or 401: another front end has the link.
     Elsewhere {
         /// Its name.
@@ -27,7 +31,7 @@ pub enum Refusal {
     },
     /// 404: no such path.
     UnknownPath,
-    /// 404, 500 or 503: the file cannot be opened.
+    /// 404, 413, 500 or 503: the file cannot be opened, or the directory not be packed.
     Open(OpenError),
     /// 405: a method that these resources do not have (RFC 9110 §15.5.6).
     Method,
@@ -37,6 +41,8 @@ pub enum Refusal {
     Precondition,
     /// 413: the request has a body.
     Body,
+    /// 413: the body is longer than the control listener takes, or does not say its length.
+    BodyTooLong,
     /// 414: the request line is longer than a head may be.
     TargetTooLong,
     /// 416: no requested byte exists in a file of `length` bytes.
@@ -67,6 +73,8 @@ pub enum Busy {
     LinkShare,
     /// The table of used tokens is full of live ones.
     Tracked,
+    /// As many revocations are in force as may be.
+    Revocations,
     /// Whether another front end has the link cannot be found out.
     SharedState,
     /// The request was lost on its way to a worker.
@@ -112,7 +120,9 @@ impl Refusal {
     fn answer(&self) -> (u16, &'static str) {
         match self {
             Refusal::Malformed(what) => (400, what),
+            Refusal::ArchiveFormat => (400, "archive_format is zip or tar; others are not offered"),
             Refusal::Token(fault) => (401, token_message(fault)),
+            Refusal::Unauthorized => (401, "Authorization: Bearer has to name the node's token"),
             Refusal::Elsewhere { location: Some(_), .. } => {
                 (307, "this link is in use at another server; follow the redirect")
             }
@@ -126,11 +136,19 @@ impl Refusal {
             Refusal::Open(OpenError::NotFound(
                 Missing::Server | Missing::File | Missing::Escape | Missing::NotRegular,
             )) => (404, "the file does not exist"),
+            Refusal::Open(OpenError::NotFound(Missing::Directory)) => {
+                (404, "the folder does not exist")
+            }
+            Refusal::Open(OpenError::NotFound(Missing::Files)) => (404, "the files do not exist"),
+            Refusal::Open(OpenError::TooMany) => {
+                (413, "the folder holds more than the 200,000 files that an archive may have")
+            }
             Refusal::Open(OpenError::Failed(_)) => (500, "the file exists and could not be read"),
             Refusal::Method => (405, "only GET and HEAD are possible here"),
             Refusal::HeadTimeout => (408, "the request did not arrive in time"),
             Refusal::Precondition => (412, "the file has changed since the client saw it"),
             Refusal::Body => (413, "a download request has no body"),
+            Refusal::BodyTooLong => (413, "the body is too long, or has no Content-Length"),
             Refusal::TargetTooLong => (414, "the address is too long"),
             Refusal::Range { .. } => (416, "the file does not have the requested bytes"),
             Refusal::Expectation => (417, "this expectation cannot be met"),
@@ -139,11 +157,14 @@ impl Refusal {
             Refusal::Busy(Busy::LinkShare) => {
                 (503, "this link already has as many streams as it may have")
             }
+            Refusal::Busy(Busy::Revocations) => {
+                (503, "too many revocations are in force; revoke a server, a user or all")
+            }
             Refusal::Busy(Busy::ClientShare) => {
                 (503, "your address already has as many downloads as it may have")
             }
             Refusal::Busy(Busy::Workers | Busy::Tracked | Busy::SharedState | Busy::Handover)
-            | Refusal::Open(OpenError::NoDescriptors) => {
+            | Refusal::Open(OpenError::NoDescriptors | OpenError::TooManyWalks) => {
                 (503, "the server is busy; try again in a moment")
             }
             Refusal::Version => (505, "only HTTP/1.0 and HTTP/1.1 are spoken here"),
@@ -171,6 +192,7 @@ impl Refusal {
                 Busy::ClientShare => "queue: max_connections_per_address reached",
                 Busy::LinkShare => "too many streams of this link",
                 Busy::Tracked => "max_tracked_tokens reached",
+                Busy::Revocations => "too many revocations are in force",
                 Busy::SharedState => "shared_state does not answer, or refuses",
                 Busy::Handover => "lost on the way to a worker",
             }
@@ -188,6 +210,7 @@ fn token_message(fault: &TokenFault) -> &'static str {
         TokenFault::Used(Used::OtherAddress) => {
             "this link is in use from another address; it works where the download was begun"
         }
+        TokenFault::Used(Used::Revoked) => "this link was revoked",
         TokenFault::Used(
             Used::Spent | Used::OtherResource | Used::WindowOver | Used::BudgetSpent,
         ) => "this link was already used",

@@ -11,15 +11,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::clock;
 use crate::config::Config;
 use crate::http::cors;
-use crate::http::head::{Head, Method};
+use crate::http::head::{ALLOW, Head, Method};
 use crate::http::page::{self, Landing};
 use crate::http::range::{Selection, format_tag};
 use crate::http::refusal::{RETRY_AFTER, Refusal};
 use crate::link::storage::Found;
 use crate::link::token::TokenFault;
-
-/// `Allow` of every resource here.
-pub const ALLOW: &str = "GET, HEAD, OPTIONS";
 
 /// What an answer needs to know about the request and the server, besides its own content.
 #[derive(Clone, Debug)]
@@ -30,6 +27,8 @@ pub struct ResponseContext<'a> {
     pub keep_alive: bool,
     /// The request is HTTP/1.0: the connection closes unless the answer says otherwise.
     pub http10: bool,
+    /// `Allow` of what was asked for.
+    pub allow: &'static str,
     /// A `HEAD` request: the answer has no body.
     pub bodiless: bool,
     /// Errors are shown as a page, because a browser is asking.
@@ -49,6 +48,7 @@ impl<'a> ResponseContext<'a> {
             id,
             keep_alive: head.is_some_and(|head| head.keep_alive),
             http10: head.is_some_and(|head| head.http10),
+            allow: head.map_or(ALLOW, Head::allow),
             bodiless: head.is_some_and(|head| head.method == Method::Head),
             html: head.is_some_and(Head::prefers_html),
             panel: config.remote.as_deref(),
@@ -140,10 +140,22 @@ pub fn health(context: &ResponseContext<'_>, moving: bool) -> Vec<u8> {
     context.with_body(head, "application/json", r#"{"status":"disk stalled"}"#)
 }
 
+/// An answer of the control listener: 200 with `body`.
+pub fn report(context: &ResponseContext<'_>, media_type: &str, body: &str) -> Vec<u8> {
+    context.with_body(context.start(200), media_type, body)
+}
+
+/// An order of the control listener was carried out, and there is nothing to say: 204.
+pub fn done(context: &ResponseContext<'_>) -> Vec<u8> {
+    let mut head = context.start(204);
+    head.push_str("Cache-Control: no-store\r\n\r\n");
+    head.into_bytes()
+}
+
 /// The answer to `OPTIONS`: 204 with `Allow`.
 pub fn options(context: &ResponseContext<'_>) -> Vec<u8> {
     let mut head = context.start(204);
-    let _ = write!(head, "Allow: {ALLOW}\r\nCache-Control: no-store\r\n\r\n");
+    let _ = write!(head, "Allow: {}\r\nCache-Control: no-store\r\n\r\n", context.allow);
     head.into_bytes()
 }
 
@@ -157,7 +169,9 @@ pub fn refusal(context: &ResponseContext<'_>, refusal: &Refusal) -> Vec<u8> {
     let mut head = context.start(refusal.status());
     match refusal {
         // RFC 6750 §3.1: no error code if the request carries no token at all.
-        Refusal::Token(TokenFault::Missing) => head.push_str("WWW-Authenticate: Bearer\r\n"),
+        Refusal::Token(TokenFault::Missing) | Refusal::Unauthorized => {
+            head.push_str("WWW-Authenticate: Bearer\r\n");
+        }
         Refusal::Elsewhere { location: Some(location), .. } => {
             let _ = write!(head, "Location: {location}\r\n");
         }
@@ -165,7 +179,7 @@ pub fn refusal(context: &ResponseContext<'_>, refusal: &Refusal) -> Vec<u8> {
             head.push_str("WWW-Authenticate: Bearer error=\"invalid_token\"\r\n");
         }
         Refusal::Method => {
-            let _ = write!(head, "Allow: {ALLOW}\r\n");
+            let _ = write!(head, "Allow: {}\r\n", context.allow);
         }
         Refusal::Range { length } => {
             let _ = write!(head, "Content-Range: bytes */{length}\r\n");
@@ -183,6 +197,13 @@ pub fn refusal(context: &ResponseContext<'_>, refusal: &Refusal) -> Vec<u8> {
     let body =
         format!(r#"{{"error":"{}","request_id":"{}"}}"#, refusal.client_message(), context.id);
     context.with_body(head, "application/json", &body)
+}
+
+/// The answer to a browser that speaks plain HTTP to a TLS port: 400, with a page that leads to
+/// `link`.
+#[cfg(feature = "tls")]
+pub fn plain_http(context: &ResponseContext<'_>, link: &str) -> Vec<u8> {
+    context.with_page(context.start(400), &page::plain_http(link, context.id))
 }
 
 fn push_validators(head: &mut String, context: &ResponseContext<'_>, found: &Found) {

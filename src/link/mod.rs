@@ -1,7 +1,10 @@
 //! What a link says, and which file it opens. Its errors know nothing of HTTP.
 
+mod date;
+pub mod folder;
 pub mod storage;
 pub mod token;
+mod voucher;
 
 /// The UUID of a server or backup. It parses from the hyphenated form only (RFC 9562 §4), in either
 /// case, and its text is 36 characters of lower-case hexadecimal digits and hyphens, so that it is

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::config::Config;
 use crate::link::Uuid;
+use crate::link::folder::{Folder, Packing};
 use crate::link::token::Resource;
 
 /// A strong validator: a hash of inode, size and modification time, so that it reveals none of them.
@@ -24,8 +25,8 @@ pub type EntityTag = u64;
 /// A file that may be served.
 #[derive(Debug)]
 pub struct Found {
-    /// Open for reading; a regular file.
-    pub file: File,
+    /// Where its bytes come from.
+    pub source: Source,
     /// Length in bytes when it was opened. What is appended later is not served.
     pub length: u64,
     /// Last modification, whole seconds since the epoch.
@@ -36,6 +37,15 @@ pub struct Found {
     pub name: String,
 }
 
+/// Where the bytes of a download come from.
+#[derive(Debug)]
+pub enum Source {
+    /// A regular file, open for reading.
+    File(File),
+    /// A directory, as an archive.
+    Folder(Folder),
+}
+
 /// Why nothing could be opened. `http::refusal` turns it into a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpenError {
@@ -43,6 +53,10 @@ pub enum OpenError {
     NotFound(Missing),
     /// The process has no file descriptor left.
     NoDescriptors,
+    /// As many directories are being listed as may be.
+    TooManyWalks,
+    /// The directory holds more than an archive may.
+    TooMany,
     /// The file exists, and the system refused to open it or to say what it is.
     Failed(String),
 }
@@ -60,6 +74,10 @@ pub enum Missing {
     NotRegular,
     /// The backup is in none of the places where backups are kept.
     Backup,
+    /// The volume has no such directory.
+    Directory,
+    /// The directory has none of the files.
+    Files,
 }
 
 impl OpenError {
@@ -72,16 +90,20 @@ impl OpenError {
                 Missing::Escape => "the path leads outside the volume",
                 Missing::NotRegular => "not a regular file",
                 Missing::Backup => "no such backup in any layout",
+                Missing::Directory => "no such directory",
+                Missing::Files => "the directory has none of these files",
             }
             .into(),
             OpenError::NoDescriptors => "no descriptor is left to open the file with".into(),
+            OpenError::TooManyWalks => "too many directories are being listed".into(),
+            OpenError::TooMany => "the directory holds more than an archive may".into(),
             OpenError::Failed(cause) => cause.clone(),
         }
     }
 }
 
 /// The two directories that downloads come from.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug)]
 pub struct Storage {
     data: PathBuf,
     backups: PathBuf,
@@ -93,22 +115,37 @@ impl Storage {
         Storage { data: config.data.clone(), backups: config.backup_directory.clone() }
     }
 
-    /// Opens what `resource` names.
+    /// Opens what `resource` names; of a directory, an archive as `packing` says.
     ///
     /// # Errors
     /// [`OpenError::NotFound`] if there is nothing that may be served, another [`OpenError`] if
     /// there is something and the system refuses it.
-    pub fn open(&self, resource: &Resource) -> Result<Found, OpenError> {
+    pub fn open(&self, resource: &Resource, packing: Packing) -> Result<Found, OpenError> {
         match resource {
             Resource::File { server, path } => self.open_file(server, path),
             Resource::Backup { server, backup } => self.open_backup(server, backup),
+            Resource::Directory { .. } | Resource::Files { .. } => {
+                Folder::new(self.clone(), resource.clone(), packing).open()
+            }
+        }
+    }
+
+    fn open_volume(&self, server: &Uuid) -> Result<Dir, OpenError> {
+        Dir::open_ambient_dir(self.data.join(server.to_string()), ambient_authority())
+            .map_err(|error| classify(&error, Missing::Server))
+    }
+
+    /// Opens the directory `path` of `server`; empty or `/` is its volume.
+    pub(super) fn open_directory(&self, server: &Uuid, path: &str) -> Result<Dir, OpenError> {
+        let volume = self.open_volume(server)?;
+        match path.trim_matches('/') {
+            "" => Ok(volume),
+            path => volume.open_dir(path).map_err(|error| classify(&error, Missing::Directory)),
         }
     }
 
     fn open_file(&self, server: &Uuid, path: &str) -> Result<Found, OpenError> {
-        let volume = self.data.join(server.to_string());
-        let volume = Dir::open_ambient_dir(&volume, ambient_authority())
-            .map_err(|error| classify(&error, Missing::Server))?;
+        let volume = self.open_volume(server)?;
         let relative = path.trim_start_matches('/');
         if relative.is_empty() {
             return Err(OpenError::NotFound(Missing::NotRegular));
@@ -157,7 +194,7 @@ fn open_beneath(dir: &Dir, path: &Path, name: String, what: Missing) -> Result<F
         length: metadata.len(),
         modified: metadata.modified().map_or(0, whole_seconds),
         tag: entity_tag(metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()),
-        file,
+        source: Source::File(file),
         name,
     })
 }
@@ -179,7 +216,7 @@ fn entity_tag(inode: u64, length: u64, seconds: i64, nanoseconds: i64) -> Entity
 
 /// Tells "not there" from "there, but refused". cap-std reports a path that leaves the directory as
 /// `PermissionDenied` without an OS error number; the kernel's own EACCES has one.
-fn classify(error: &io::Error, what: Missing) -> OpenError {
+pub(super) fn classify(error: &io::Error, what: Missing) -> OpenError {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         None if error.kind() == io::ErrorKind::PermissionDenied => {
             OpenError::NotFound(Missing::Escape)

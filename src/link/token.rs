@@ -5,41 +5,56 @@
 //! claims that are `null`, and the payload would be decoded twice.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use jwt_simple::algorithms::{HS256Key, MACLike};
 use jwt_simple::reexports::ct_codecs::{self, Base64UrlSafeNoPadding, Decoder};
 use jwt_simple::token::Token;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
+use serde_json::Value;
 
 use crate::config::Config;
 use crate::link::Uuid;
+use crate::link::date::Date;
 
 /// Longest token in bytes; longer ones are refused unread.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// Which of the two downloads a request asks for.
+/// Which of the downloads a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `/download/file`
     File,
     /// `/download/backup`
     Backup,
+    /// `/download/directory`
+    Directory,
+    /// `/download/files`
+    Files,
 }
 
 impl Endpoint {
+    /// All of them.
+    pub const ALL: [Endpoint; 4] =
+        [Endpoint::File, Endpoint::Backup, Endpoint::Directory, Endpoint::Files];
+
     /// Its name in the access log and in URLs.
     pub fn name(self) -> &'static str {
         match self {
             Endpoint::File => "file",
             Endpoint::Backup => "backup",
+            Endpoint::Directory => "directory",
+            Endpoint::Files => "files",
         }
+    }
+
+    /// Whether it sends an archive that is made on the way.
+    pub fn is_archive(self) -> bool {
+        matches!(self, Endpoint::Directory | Endpoint::Files)
     }
 
     fn scope(self) -> &'static str {
         match self {
-            Endpoint::File => "file-download",
+            Endpoint::File | Endpoint::Directory | Endpoint::Files => "file-download",
             Endpoint::Backup => "backup-download",
         }
     }
@@ -62,13 +77,32 @@ pub enum Resource {
         /// The backup.
         backup: Uuid,
     },
+    /// All of one directory of a server, as an archive. Its format is not the link's to say.
+    Directory {
+        /// The server.
+        server: Uuid,
+        /// As the Panel wrote it, not checked yet; empty or `/` is the whole server.
+        path: String,
+    },
+    /// Some files and directories of one directory of a server, as an archive.
+    Files {
+        /// The server.
+        server: Uuid,
+        /// The directory, as in [`Resource::Directory`].
+        path: String,
+        /// Paths from there, not checked yet.
+        files: Vec<String>,
+    },
 }
 
 impl Resource {
     /// The server that it belongs to.
     pub fn server(&self) -> Uuid {
         match self {
-            Resource::File { server, .. } | Resource::Backup { server, .. } => *server,
+            Resource::File { server, .. }
+            | Resource::Backup { server, .. }
+            | Resource::Directory { server, .. }
+            | Resource::Files { server, .. } => *server,
         }
     }
 }
@@ -80,6 +114,10 @@ pub struct Claims {
     pub resource: Resource,
     /// What makes the token one-time; `None` if the token has none or an empty one.
     pub unique_id: Option<String>,
+    /// Whom it was made for: `user_uuid`, or the number that older Panels write.
+    pub user: Option<String>,
+    /// `iat`, in seconds since the epoch. It limits nothing but what a revocation is about.
+    pub issued: Option<u64>,
     /// `exp`, in seconds since the epoch.
     pub expires: u64,
     /// `exp` has passed: only a grant that was opened before it can still be used.
@@ -132,6 +170,8 @@ pub enum Used {
     WindowOver,
     /// It has paid for as many bytes as it may.
     BudgetSpent,
+    /// It was revoked.
+    Revoked,
 }
 
 impl TokenFault {
@@ -160,6 +200,7 @@ impl TokenFault {
                     "link already used: its unique_id belongs to another resource"
                 }
                 Used::WindowOver => "link already used: resume_window is over",
+                Used::Revoked => "link revoked",
                 Used::BudgetSpent => "link already used: it has paid for three times the file",
             }
             .into(),
@@ -196,7 +237,7 @@ impl Verifier {
     /// The first fault found; the signature is checked before the claims.
     pub fn verify(&self, token: &str, endpoint: Endpoint, now: u64) -> Result<Claims, TokenFault> {
         let json = self.payload(token)?;
-        let payload: Payload<'_> =
+        let mut payload: Payload<'_> =
             serde_json::from_slice(&json).map_err(|_| TokenFault::Malformed)?;
         let Date(expires) = payload.exp.ok_or(TokenFault::NoExpiry)?;
         let expired = now >= expires;
@@ -211,6 +252,8 @@ impl Verifier {
         self.check_scope(payload.scope.as_deref(), endpoint)?;
         Ok(Claims {
             resource: payload.resource(endpoint)?,
+            user: payload.user(),
+            issued: payload.iat.as_ref().and_then(Value::as_f64).map(|date| date as u64),
             unique_id: payload.unique_id.filter(|id| !id.is_empty()).map(Cow::into_owned),
             expires,
             expired,
@@ -218,7 +261,7 @@ impl Verifier {
     }
 
     /// The decoded payload of a token with a valid signature.
-    fn payload(&self, token: &str) -> Result<Vec<u8>, TokenFault> {
+    pub(super) fn payload(&self, token: &str) -> Result<Vec<u8>, TokenFault> {
         if token.is_empty() {
             return Err(TokenFault::Missing);
         }
@@ -273,122 +316,48 @@ struct Payload<'a> {
     server_uuid: Option<Cow<'a, str>>,
     #[serde(borrow)]
     file_path: Option<Cow<'a, str>>,
+    file_paths: Option<Vec<String>>,
     #[serde(borrow)]
     backup_uuid: Option<Cow<'a, str>>,
     #[serde(borrow)]
     unique_id: Option<Cow<'a, str>>,
+    /// Of any type: it may hold what it likes.
+    iat: Option<Value>,
+    user_uuid: Option<Value>,
+    user_id: Option<Value>,
 }
 
 impl Payload<'_> {
-    fn resource(&self, endpoint: Endpoint) -> Result<Resource, TokenFault> {
+    fn user(&self) -> Option<String> {
+        let text = |value: &Value| match value {
+            Value::String(text) if !text.is_empty() => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        [&self.user_uuid, &self.user_id].into_iter().flatten().find_map(text)
+    }
+
+    fn resource(&mut self, endpoint: Endpoint) -> Result<Resource, TokenFault> {
         let uuid = |name, value: &Option<Cow<'_, str>>| {
             let text = value.as_deref().ok_or(TokenFault::NoClaim(name))?;
             text.parse::<Uuid>().map_err(|_| TokenFault::NotUuid(name))
         };
         let server = uuid("server_uuid", &self.server_uuid)?;
-        match endpoint {
-            Endpoint::File => {
-                let path = self.file_path.as_deref().ok_or(TokenFault::NoClaim("file_path"))?;
-                Ok(Resource::File { server, path: path.to_owned() })
-            }
-            Endpoint::Backup => {
-                let backup = uuid("backup_uuid", &self.backup_uuid)?;
-                Ok(Resource::Backup { server, backup })
-            }
+        if endpoint == Endpoint::Backup {
+            let backup = uuid("backup_uuid", &self.backup_uuid)?;
+            return Ok(Resource::Backup { server, backup });
         }
-    }
-}
-
-/// A NumericDate (RFC 7519 §2): a JSON integer or float, in whole seconds since the epoch. Dates
-/// before the epoch count as the epoch.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Date(u64);
-
-impl<'de> Deserialize<'de> for Date {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Date, D::Error> {
-        struct DateVisitor;
-        impl Visitor<'_> for DateVisitor {
-            type Value = Date;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("seconds since the epoch")
+        let path = self.file_path.take().ok_or(TokenFault::NoClaim("file_path"))?.into_owned();
+        Ok(match endpoint {
+            Endpoint::Directory => Resource::Directory { server, path },
+            Endpoint::Files => {
+                let files = self.file_paths.take().ok_or(TokenFault::NoClaim("file_paths"))?;
+                Resource::Files { server, path, files }
             }
-            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Date, E> {
-                Ok(Date(value))
-            }
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Date, E> {
-                Ok(Date(u64::try_from(value).unwrap_or(0)))
-            }
-            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Date, E> {
-                // JSON has no NaN; `as` saturates at both ends.
-                Ok(Date(value as u64))
-            }
-        }
-        deserializer.deserialize_any(DateVisitor)
+            Endpoint::File | Endpoint::Backup => Resource::File { server, path },
+        })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use jwt_simple::reexports::ct_codecs::Encoder;
-
-    const NOW: u64 = 1_700_000_000;
-    const HEADER: &str = r#"{"typ":"JWT","alg":"HS256"}"#;
-    const CLAIMS: &str =
-        r#""server_uuid":"8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40","file_path":"a","unique_id":"u""#;
-
-    fn verify(header: &str, payload: &str) -> Result<Claims, TokenFault> {
-        let key = HS256Key::from_bytes(b"0123456789abcdef");
-        let encode = |bytes: &[u8]| Base64UrlSafeNoPadding::encode_to_string(bytes).unwrap();
-        let signed = format!("{}.{}", encode(header.as_bytes()), encode(payload.as_bytes()));
-        let token = format!("{signed}.{}", encode(&key.authentication_tag(signed.as_bytes())));
-        let verifier = Verifier { key, clock_skew: 60, max_lifetime: 86_400, require_scope: false };
-        verifier.verify(&token, Endpoint::File, NOW)
-    }
-
-    #[test]
-    fn a_claim_that_is_null_is_absent() {
-        let exp = NOW + 900;
-        let calogopus = format!(
-            r#"{{"iss":"x","sub":null,"aud":[],"exp":{exp},"nbf":null,"iat":{NOW},"jti":null,{CLAIMS},"scope":null}}"#
-        );
-        let claims = verify(HEADER, &calogopus).unwrap();
-        assert_eq!((claims.expires, claims.unique_id.as_deref()), (exp, Some("u")));
-        let payload = format!(r#"{{"exp":null,{CLAIMS}}}"#);
-        assert_eq!(verify(HEADER, &payload), Err(TokenFault::NoExpiry));
-        let payload = format!(r#"{{"exp":{exp},"server_uuid":null,"file_path":"a"}}"#);
-        assert_eq!(verify(HEADER, &payload), Err(TokenFault::NoClaim("server_uuid")));
-    }
-
-    #[test]
-    fn dates_to_the_second() {
-        let at = |dates: &str| verify(HEADER, &format!("{{{dates},{CLAIMS}}}"));
-        let expired = |exp: &str| at(&format!(r#""exp":{exp}"#)).map(|claims| claims.expired);
-        assert_eq!(expired("1700000001"), Ok(false));
-        assert_eq!(expired("1700000000.9"), Ok(true));
-        assert_eq!(expired("-5"), Ok(true));
-        assert_eq!(expired("1700086400"), Ok(false));
-        assert_eq!(expired("1700086401"), Err(TokenFault::LifetimeTooLong));
-        assert_eq!(expired("1e300"), Err(TokenFault::LifetimeTooLong));
-        let later = |claim: &str, ahead: u64| {
-            at(&format!(r#""exp":{},"{claim}":{}"#, NOW + 900, NOW + ahead)).map(|_| ())
-        };
-        assert_eq!(later("nbf", 60), Ok(()));
-        assert_eq!(later("nbf", 61), Err(TokenFault::NotYetValid(61)));
-        assert_eq!(later("iat", 100_000), Ok(()));
-    }
-
-    #[test]
-    fn the_header_names_the_algorithm_and_no_critical_extension() {
-        let payload = format!(r#"{{"exp":{},{CLAIMS}}}"#, NOW + 900);
-        let with = |header: &str| verify(header, &payload).map(|_| ());
-        assert_eq!(with(r#"{"alg":"HS256","kid":null,"x":[1]}"#), Ok(()));
-        assert_eq!(with(r#"{"alg":"none"}"#), Err(TokenFault::Algorithm));
-        assert_eq!(
-            with(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#),
-            Err(TokenFault::Malformed)
-        );
-        assert_eq!(with(r#"{"typ":"JWT"}"#), Err(TokenFault::Malformed));
-        assert_eq!(with("[]"), Err(TokenFault::Malformed));
-    }
-}
+mod tests;

@@ -6,15 +6,18 @@
 pub mod access;
 pub mod throttle;
 
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use env_logger::{Builder, Target};
-use log::LevelFilter;
+use log::{Level, LevelFilter};
+
+use crate::config::{Config, LogFormat};
 
 /// Lines that may wait to be written.
 const MAX_WAITING: usize = 2048;
@@ -40,7 +43,7 @@ pub struct Log {
 ///
 /// # Errors
 /// If the system has no thread left, or a log is running already.
-pub fn start(debug: bool) -> io::Result<Log> {
+pub fn start(config: &Config) -> io::Result<Log> {
     let (messages, receiver) = sync_channel(MAX_WAITING);
     let pipe = Pipe { messages: messages.clone(), lost: Arc::default() };
     let lost = Arc::clone(&pipe.lost);
@@ -54,13 +57,13 @@ pub fn start(debug: bool) -> io::Result<Log> {
         .filter_module("tiny_http", LevelFilter::Off)
         .filter_module("rustls", LevelFilter::Off)
         .format(|line, record| {
-            let time = humantime::format_rfc3339_seconds(SystemTime::now());
-            writeln!(line, "{time} {:<5} {}", record.level(), record.args())
+            let is_access = record.target() == access::TARGET;
+            writeln!(line, "{}", formatted(record.level(), record.args(), is_access))
         })
         .target(Target::Pipe(Box::new(pipe)))
         .try_init()
         .map_err(io::Error::other)?;
-    set_debug(debug);
+    configure(config);
     // The text of a panic may contain what a client sent.
     std::panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
@@ -76,9 +79,39 @@ pub fn escape(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-/// Turns debug lines on or off.
-pub fn set_debug(debug: bool) {
-    log::set_max_level(if debug { LevelFilter::Debug } else { LevelFilter::Info });
+/// As global as the log itself, and private to it.
+static JSON: AtomicBool = AtomicBool::new(false);
+static ACCESS: AtomicBool = AtomicBool::new(true);
+
+/// Logs as `config` says from here on.
+pub fn configure(config: &Config) {
+    log::set_max_level(if config.debug { LevelFilter::Debug } else { LevelFilter::Info });
+    JSON.store(config.log_format == LogFormat::Json, Ordering::Relaxed);
+    ACCESS.store(config.access_log, Ordering::Relaxed);
+}
+
+/// What a line of the access log looks like; `None` if there is none.
+fn access() -> Option<LogFormat> {
+    ACCESS.load(Ordering::Relaxed).then(|| match JSON.load(Ordering::Relaxed) {
+        true => LogFormat::Json,
+        false => LogFormat::Text,
+    })
+}
+
+/// One line without its line break. `object`: the text is a JSON object already.
+fn formatted(level: Level, text: &fmt::Arguments<'_>, object: bool) -> String {
+    let time = humantime::format_rfc3339_seconds(SystemTime::now());
+    if !JSON.load(Ordering::Relaxed) {
+        return format!("{time} {level:<5} {text}");
+    }
+    let text = text.to_string();
+    match text.strip_prefix('{').filter(|_| object) {
+        Some(fields) => format!(r#"{{"time":"{time}","level":"{level}",{fields}"#),
+        None => {
+            let text = serde_json::Value::from(text);
+            format!(r#"{{"time":"{time}","level":"{level}","message":{text}}}"#)
+        }
+    }
 }
 
 struct Pipe {
@@ -113,11 +146,9 @@ fn write_out(messages: &Receiver<Message>, lost: &AtomicU64) {
         }
         let lost = lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let time = humantime::format_rfc3339_seconds(SystemTime::now());
-            let _ = writeln!(
-                lines,
-                "{time} WARN  log: {lost} lines were lost: they came faster than they were read"
-            );
+            let text =
+                format_args!("log: {lost} lines were lost: they came faster than they were read");
+            let _ = writeln!(lines, "{}", formatted(Level::Warn, &text, false));
         }
         // If standard error is gone, there is nobody to tell.
         let _ = io::stderr().write_all(&lines);
@@ -128,12 +159,19 @@ fn write_out(messages: &Receiver<Message>, lost: &AtomicU64) {
     }
 }
 
-impl Drop for Log {
-    fn drop(&mut self) {
+impl Log {
+    /// Waits until all lines up to here are written, but not for long.
+    pub fn flush(&self) {
         let (done, written) = sync_channel(1);
         // A reader that stands still does not take this either.
         if self.messages.try_send(Message::Flush(done)).is_ok() {
             let _ = written.recv_timeout(FAREWELL);
         }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.flush();
     }
 }

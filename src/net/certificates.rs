@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_cert::certificate::Version;
 use x509_cert::der::Decode;
@@ -26,6 +27,8 @@ const DAY: u64 = 24 * 3600;
 pub struct Certificates {
     current: RwLock<Arc<ServerConfig>>,
     loaded: Mutex<Loaded>,
+    /// When the leaf's validity ends; 0 if that is unreadable.
+    expires: AtomicU64,
 }
 
 /// What was loaded last, to see whether the files have changed since.
@@ -74,7 +77,9 @@ impl Certificates {
         let seen = seen(files);
         let (config, report) = server_config(files)?;
         let loaded = Loaded { seen, failed: false, report, warned: 0 };
-        Ok(Certificates { current: RwLock::new(Arc::new(config)), loaded: Mutex::new(loaded) })
+        let expires = AtomicU64::new(report.expires.unwrap_or(0));
+        let (current, loaded) = (RwLock::new(Arc::new(config)), Mutex::new(loaded));
+        Ok(Certificates { current, loaded, expires })
     }
 
     /// The configuration for a new connection.
@@ -97,6 +102,7 @@ impl Certificates {
         (loaded.seen, loaded.failed) = (now, true);
         let (config, report) = server_config(files)?;
         (loaded.failed, loaded.report, loaded.warned) = (false, report, 0);
+        self.expires.store(report.expires.unwrap_or(0), Ordering::Relaxed);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
         Ok(true)
     }
@@ -104,6 +110,11 @@ impl Certificates {
     /// A warning that the certificate has expired by `now` or will soon, once per day.
     pub fn daily_warning(&self, now: u64) -> Option<String> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).daily_warning(now)
+    }
+
+    /// When the leaf's validity ends, in seconds since the epoch. Takes no lock.
+    pub fn expires(&self) -> Option<u64> {
+        Some(self.expires.load(Ordering::Relaxed)).filter(|expires| *expires > 0)
     }
 
     /// What the chain in force says about itself.
@@ -188,7 +199,14 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, StartError> {
         .map_err(|error| problem(&error))?
         .collect::<Result<_, _>>()
         .map_err(|error| problem(&error))?;
-    if chain.is_empty() { Err(problem(&"it holds no certificate")) } else { Ok(chain) }
+    match chain.is_empty() {
+        // As long as a certificate is, it begins with these (X.690 section 8.1.3).
+        true if fs::read(path).is_ok_and(|bytes| bytes.starts_with(&[0x30, 0x82])) => {
+            Err(problem(&"it is DER (openssl x509 -inform DER -in OLD -out NEW makes a PEM file)"))
+        }
+        true => Err(problem(&"it holds no certificate")),
+        false => Ok(chain),
+    }
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, StartError> {
@@ -197,6 +215,9 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, StartError> {
         let encrypted = fs::read_to_string(path).is_ok_and(|text| text.contains("ENCRYPTED"));
         let message = match encrypted {
             true => "it is encrypted, and there is nobody to ask for the passphrase; decrypt it with openssl pkey -in OLD -out NEW".to_owned(),
+            false if matches!(error, pem::Error::NoItemsFound) => {
+                "it holds no private key; give a PEM file with one".to_owned()
+            }
             false => format!("{error}; give a PEM file with the private key"),
         };
         StartError::new("api.ssl.key", format!("{}: {message}", path.display()))

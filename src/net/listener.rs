@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
@@ -21,12 +22,15 @@ use crate::sys;
 const BACKLOG: i32 = i32::MAX;
 /// Where sd_listen_fds(3) begins to count.
 const FIRST_PASSED: i32 = 3;
+/// Permissions of the control socket.
+const CONTROL_MODE: u32 = 0o600;
 
 /// One listening socket.
 #[derive(Debug)]
 pub struct Listener {
     kind: Kind,
     tls: bool,
+    control: bool,
     /// A socket file of ours, removed at the end.
     path: Option<PathBuf>,
 }
@@ -41,6 +45,11 @@ impl Listener {
     /// Whether connections begin with a TLS handshake.
     pub fn is_tls(&self) -> bool {
         self.tls
+    }
+
+    /// Whether it is the control listener.
+    pub fn is_control(&self) -> bool {
+        self.control
     }
 
     /// Accepts one connection, non-blocking.
@@ -126,11 +135,21 @@ pub fn open(
     config: &Config,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<Listener>, StartError> {
-    let passed = passed(config, environment)?;
-    if !passed.is_empty() {
-        return Ok(passed);
+    let mut listeners = passed(config, environment)?;
+    if listeners.is_empty() {
+        for listen in &config.listen {
+            listeners.push(
+                bind(listen, config.unix_mode).map_err(|told| StartError::new("listen", told))?,
+            );
+        }
     }
-    config.listen.iter().map(|listen| bind(listen, config)).collect()
+    if let Some(control) = &config.control {
+        let listener = bind(control, CONTROL_MODE);
+        let mut listener = listener.map_err(|told| StartError::new("winglet.control", told))?;
+        listener.control = true;
+        listeners.push(listener);
+    }
+    Ok(listeners)
 }
 
 /// Sockets passed by a service manager (sd_listen_fds(3)).
@@ -170,22 +189,26 @@ fn adopt(fd: OwnedFd, tls: bool) -> io::Result<Listener> {
     }
     rustix::io::ioctl_fionbio(&fd, true)?;
     if sockopt::socket_domain(&fd)? == AddressFamily::UNIX {
-        return Ok(Listener { kind: Kind::Unix(UnixListener::from(fd)), tls: false, path: None });
+        let kind = Kind::Unix(UnixListener::from(fd));
+        return Ok(Listener { kind, tls: false, control: false, path: None });
     }
     let _ = sys::set_notsent_lowat(fd.as_fd(), NOTSENT_LOWAT);
-    Ok(Listener { kind: Kind::Tcp(TcpListener::from(fd)), tls, path: None })
+    Ok(Listener { kind: Kind::Tcp(TcpListener::from(fd)), tls, control: false, path: None })
 }
 
-fn bind(listen: &Listen, config: &Config) -> Result<Listener, StartError> {
+/// Binds `listen`; a socket file gets `mode`. The error says what is wrong, and what to do.
+fn bind(listen: &Listen, mode: u32) -> Result<Listener, String> {
     let result = match listen {
         Listen::Tcp { address, tls, .. } => bind_tcp(*address).map(|listener| Listener {
             kind: Kind::Tcp(listener),
             tls: *tls,
+            control: false,
             path: None,
         }),
-        Listen::Unix { path } => bind_unix(path, config.unix_mode).map(|listener| Listener {
+        Listen::Unix { path } => bind_unix(path, mode).map(|listener| Listener {
             kind: Kind::Unix(listener),
             tls: false,
+            control: false,
             path: Some(path.clone()),
         }),
     };
@@ -200,7 +223,7 @@ fn bind(listen: &Listen, config: &Config) -> Result<Listener, StartError> {
             io::ErrorKind::AddrNotAvailable => "this machine has no such address",
             _ => "choose another address",
         };
-        StartError::new("listen", format!("cannot listen on {listen}: {error}; {remedy}"))
+        format!("cannot listen on {listen}: {error}; {remedy}")
     })
 }
 
@@ -218,11 +241,14 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     remove_stale(path)?;
-    let listener = UnixListener::bind(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // The file begins with the socket's own permissions: at no moment may others connect.
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    listener.set_nonblocking(true)?;
-    rustix::net::listen(&listener, BACKLOG)?;
-    Ok(listener)
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(UnixListener::from(socket))
 }
 
 /// Removes the socket file of a server that is gone: a socket on which nobody answers.

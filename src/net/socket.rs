@@ -145,6 +145,16 @@ impl Socket {
         self.write(bytes).is_ok_and(|count| count == bytes.len()) && self.flush().is_ok()
     }
 
+    /// Reads below TLS what a client that does not speak it has sent so far.
+    #[cfg(feature = "tls")]
+    pub fn read_raw<'a>(&mut self, buffer: &'a mut [u8]) -> &'a [u8] {
+        let count = match &mut self.wire {
+            Wire::Tls(tls) => tls.read_raw(buffer).unwrap_or(0),
+            _ => 0,
+        };
+        &buffer[..count]
+    }
+
     /// Writes below TLS what fits, to a client that does not speak it.
     #[cfg(feature = "tls")]
     pub fn write_raw(&mut self, bytes: &[u8]) {

@@ -269,6 +269,15 @@ impl TlsStream {
         self.flush()
     }
 
+    /// Reads below TLS what has come.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing is there.
+    pub fn read_raw(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.plain = true;
+        (&self.stream).read(buffer)
+    }
+
     /// Writes below TLS what fits.
     pub fn write_raw(&mut self, bytes: &[u8]) {
         self.plain = true;

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::event::EventfdFlags;
 
 use crate::delivery::transfer::{Piece, Transfer};
-use crate::http::head::Head;
+use crate::http::head::{Head, Place};
 use crate::net::address::Peer;
 use crate::net::socket::Socket;
 
@@ -26,6 +26,8 @@ pub struct Connection {
     pub id: u64,
     /// Who is at the other end.
     pub peer: Peer,
+    /// What it may ask for.
+    pub place: Place,
     /// Its byte stream.
     pub socket: Socket,
     /// Bytes read and not yet used: the beginning of a head, or further requests.

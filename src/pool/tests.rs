@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::exchange::{Connection, Exchange, Next, Returned, Returns, Task};
 use super::private::PrivateSocket;
 use super::*;
+use crate::http::head::Place;
 use crate::net::address::Peer;
 use crate::net::socket::Socket;
 
@@ -43,7 +44,14 @@ impl Bench {
     fn hand_over(&mut self, number: u64, input: &[u8]) {
         let (ours, _) = UnixStream::pair().unwrap();
         let (socket, input) = (Socket::unix(ours), input.to_vec());
-        let connection = Connection { id: number, peer: Peer::Unix, socket, input, requests: 0 };
+        let connection = Connection {
+            id: number,
+            peer: Peer::Unix,
+            place: Place::Public,
+            socket,
+            input,
+            requests: 0,
+        };
         let returns = Arc::clone(&self.returns);
         let exchange = Exchange::new(number, Box::new(connection), Task::Handshake, returns);
         self.handed.put(exchange);
@@ -97,7 +105,14 @@ fn what_is_dropped_unclaimed_reports_itself() {
     let mut bench = bench(1);
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let socket = Socket::unix(ours);
-    let connection = Connection { id: 5, peer: Peer::Unix, socket, input: Vec::new(), requests: 0 };
+    let connection = Connection {
+        id: 5,
+        peer: Peer::Unix,
+        place: Place::Public,
+        socket,
+        input: Vec::new(),
+        requests: 0,
+    };
     let returns = Arc::clone(&bench.returns);
     bench.handed.put(Exchange::new(5, Box::new(connection), Task::Handshake, returns));
     bench.handed.clear();

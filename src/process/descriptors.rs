@@ -2,6 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::archive::shelf::{MAX_KEPT, WALKS};
+use crate::archive::walk::MAX_OPEN;
 use crate::config::Config;
 
 /// What the process needs besides connections and workers: standard streams, the log, listeners,
@@ -9,6 +11,8 @@ use crate::config::Config;
 const OWN: u64 = 32;
 /// A worker's own: the server's directory, the file, and one to spare.
 const PER_WORKER: u64 = 3;
+/// Directories of archives that are downloaded, and of trees that are walked.
+const ARCHIVES: u64 = (MAX_KEPT + WALKS * MAX_OPEN) as u64;
 /// A parked transfer's: its socket and its file.
 const PER_TRANSFER: u64 = 2;
 
@@ -23,7 +27,8 @@ pub fn raise() -> u64 {
 
 /// Descriptors that `config` can make use of: every connection a parked transfer.
 pub fn needed(config: &Config) -> u64 {
-    PER_TRANSFER * config.max_connections as u64 + PER_WORKER * config.threads as u64 + OWN
+    let own = PER_WORKER * config.threads as u64 + OWN + ARCHIVES;
+    PER_TRANSFER * config.max_connections as u64 + own
 }
 
 /// Descriptors that connections may take of `available` ones: one each, and two if a transfer is

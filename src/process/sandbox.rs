@@ -70,9 +70,11 @@ impl Allowed {
         }
         allowed.connect = config.shared_state.as_ref().map(|shared| shared.port);
         allowed.remove.extend(pid_file.and_then(parent));
-        allowed.remove.extend(config.listen.iter().filter_map(|listen| match listen {
-            crate::config::Listen::Unix { path } => parent(path),
-            crate::config::Listen::Tcp { .. } => None,
+        allowed.remove.extend(config.listen.iter().chain(&config.control).filter_map(|listen| {
+            match listen {
+                crate::config::Listen::Unix { path } => parent(path),
+                crate::config::Listen::Tcp { .. } => None,
+            }
         }));
         allowed
     }

@@ -1,12 +1,12 @@
-//! TERM and INT, turned into a readable descriptor for the acceptor, and HUP, turned into a flag
-//! for whoever carries the reload out.
+//! TERM and INT, turned into a readable descriptor for the acceptor, HUP, turned into a flag for
+//! whoever carries the reload out, and USR1, turned into one for the acceptor.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
@@ -17,6 +17,7 @@ pub struct Signals {
     pub stop: UnixStream,
     stops: AtomicUsize,
     reload: Arc<AtomicBool>,
+    report: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -29,6 +30,7 @@ impl Signals {
         pipe::register(SIGTERM, stop.try_clone()?)?;
         pipe::register(SIGINT, stop)?;
         flag::register(SIGHUP, signals.reload_flag())?;
+        flag::register(SIGUSR1, Arc::clone(&signals.report))?;
         Ok(signals)
     }
 
@@ -40,7 +42,12 @@ impl Signals {
         let (stop, stop_end) = UnixStream::pair()?;
         stop.set_nonblocking(true)?;
         stop_end.set_nonblocking(true)?;
-        let signals = Signals { stop, stops: AtomicUsize::new(0), reload: Arc::default() };
+        let signals = Signals {
+            stop,
+            stops: AtomicUsize::new(0),
+            reload: Arc::default(),
+            report: Arc::default(),
+        };
         Ok((signals, stop_end))
     }
 
@@ -48,6 +55,11 @@ impl Signals {
     /// and lowers it.
     pub fn reload_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.reload)
+    }
+
+    /// Whether USR1 has come since this was asked last: it is looked at about once per second.
+    pub fn take_report(&self) -> bool {
+        self.report.swap(false, Ordering::AcqRel)
     }
 
     /// Counts TERM and INT that have come. Whether there was one.

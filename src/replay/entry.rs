@@ -90,6 +90,8 @@ pub(super) struct Entry {
     pub(super) resource: [u8; 16],
     pub(super) server: Key,
     pub(super) spent: bool,
+    /// It is among those that the table counts as spent.
+    pub(super) counted: bool,
     /// The other front ends know that it is this one's. Not so after a restart, until they are asked.
     pub(super) owned: bool,
     /// What there is to account for; of a spent link, until its last stream has ended.
@@ -106,7 +108,17 @@ impl Entry {
         let spent = rules.reuse != Reuse::Resume;
         let grant = Grant { opened: now, client, ..Grant::default() };
         let grant = (!spent).then(|| Box::new(grant));
-        Entry { sequence: 0, expires, resource, server, spent, owned: true, grant, skew }
+        Entry {
+            sequence: 0,
+            expires,
+            resource,
+            server,
+            spent,
+            counted: false,
+            owned: true,
+            grant,
+            skew,
+        }
     }
 
     /// When the entry can go, in seconds since the epoch.

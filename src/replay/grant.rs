@@ -217,6 +217,13 @@ impl Grant {
         (step > 0).then_some(())
     }
 
+    /// Pays for `bytes` besides what is sent. Whether the budget had so many left.
+    pub(super) fn pay(&mut self, bytes: u64) -> bool {
+        let had = bytes <= self.left();
+        self.charged = self.charged.saturating_add(bytes);
+        had
+    }
+
     /// Ends the stream of `flow`, unless another client has taken the link over. Returns whether the
     /// file has now surely been delivered whole.
     pub(super) fn finish(&mut self, flow: &Arc<Flow>, end: &StreamEnd, now: u64) -> bool {

@@ -10,10 +10,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::StatVfsMountFlags;
 
+use super::revoked::{self, Revocation, Target};
 use super::{Entry, Key, line};
 use crate::error::StartError;
 
@@ -41,6 +43,18 @@ const NEW: &str = "journal.new";
 pub(super) struct Journal {
     directory: PathBuf,
     inner: Mutex<Inner>,
+    /// What [`Journal::state`] tells, as of the last look.
+    bytes: AtomicU64,
+    behind: AtomicBool,
+}
+
+/// How a journal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalState {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Something could not be written, and the next rewrite has to.
+    pub behind: bool,
 }
 
 #[derive(Debug, Default)]
@@ -80,11 +94,13 @@ impl Journal {
         let file = private(OpenOptions::new().append(true)).open(directory.join(CURRENT));
         let file = file.ok().filter(|_| lock.is_some());
         let inner = Mutex::new(Inner { lock, file, ..Inner::default() });
-        Ok(Journal { directory: directory.to_owned(), inner })
+        let (bytes, behind) = (AtomicU64::new(0), AtomicBool::new(false));
+        Ok(Journal { directory: directory.to_owned(), inner, bytes, behind })
     }
 
-    /// Appends one line. A failure is logged once, and the table goes on in memory.
-    pub(super) fn append(&self, line: &str) {
+    /// Appends one line; whether it is in the file. A failure is logged once, and the table goes on
+    /// in memory.
+    pub(super) fn append(&self, line: &str) -> bool {
         let mut inner = self.inner();
         let lead = if inner.behind { "\n" } else { "" };
         let text = format!("{lead}{line}");
@@ -93,17 +109,29 @@ impl Journal {
         }
         // Without a file, the table remembers: that was logged at the start.
         let written = inner.file.as_mut().map_or(Ok(()), |file| file.write_all(text.as_bytes()));
-        if let Err(error) = written {
-            inner.fail(&self.directory, &error);
+        if let Err(error) = &written {
+            inner.fail(&self.directory, error);
         }
+        written.is_ok() && inner.file.is_some()
     }
 
     /// Whether a rewrite would help at `time`: lines are missing from the file, or it has grown.
     pub(super) fn wants_rewrite(&self, time: u64) -> bool {
         let inner = self.inner();
         let bytes = inner.file.as_ref().and_then(|file| Some(file.metadata().ok()?.len()));
+        self.bytes.store(bytes.unwrap_or(0), Ordering::Relaxed);
+        self.behind.store(inner.behind || bytes.is_none(), Ordering::Relaxed);
         let enough = REWRITE_ABOVE.max(inner.rewritten.saturating_mul(GROWTH));
         (inner.behind || bytes > Some(enough)) && time >= inner.retry_at
+    }
+
+    /// How it was when [`Journal::wants_rewrite`] looked last. Takes no lock.
+    pub(super) fn state(&self) -> JournalState {
+        let (bytes, behind) = (&self.bytes, &self.behind);
+        JournalState {
+            bytes: bytes.load(Ordering::Relaxed),
+            behind: behind.load(Ordering::Relaxed),
+        }
     }
 
     /// Rewrites the journal at `time` with `lines`, which are about `links` many and must be listed
@@ -215,16 +243,23 @@ fn lock(directory: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// What a journal holds.
+#[derive(Debug, Default)]
+pub(super) struct Remembered {
+    pub(super) links: Vec<(Key, Entry)>,
+    pub(super) revoked: Vec<(Target, Revocation)>,
+}
+
 /// Reads whatever journal is in `directory`; a missing one is empty. Damaged lines cost a warning.
 ///
 /// # Errors
 /// If a file is there and cannot be read, or was written by a later version.
-pub(super) fn read(directory: &Path) -> Result<Vec<(Key, Entry)>, StartError> {
-    let (mut links, mut skipped, mut rewriting) = (Vec::new(), 0, false);
+pub(super) fn read(directory: &Path) -> Result<Remembered, StartError> {
+    let (mut all, mut skipped, mut rewriting) = (Remembered::default(), 0, false);
     for name in [OLD, CURRENT] {
         let path = directory.join(name);
         let file = private(OpenOptions::new().read(true)).open(&path);
-        skipped += match file.and_then(|file| read_file(file, rewriting, &mut links)) {
+        skipped += match file.and_then(|file| read_file(file, rewriting, &mut all)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             result => result.map_err(|error| {
                 StartError::new("winglet.state_directory", format!(
@@ -239,14 +274,15 @@ pub(super) fn read(directory: &Path) -> Result<Vec<(Key, Entry)>, StartError> {
         log::warn!("state_directory: {skipped} unreadable lines of the journal were skipped");
     }
     // Of several lines of one link, the highest sequence number holds.
+    let links = &mut all.links;
     links.sort_by_key(|(key, entry)| (*key, Reverse(entry.sequence)));
     links.dedup_by_key(|(key, _)| *key);
-    Ok(links)
+    Ok(all)
 }
 
 /// Reads one file; returns how many lines were damaged. `rewriting`: version 1 was rewriting it from
 /// another one.
-fn read_file(file: File, rewriting: bool, links: &mut Vec<(Key, Entry)>) -> io::Result<usize> {
+fn read_file(file: File, rewriting: bool, all: &mut Remembered) -> io::Result<usize> {
     let mut reader = BufReader::new(file);
     let (mut line, mut skipped) = (Vec::new(), 0);
     read_line(&mut reader, &mut line)?;
@@ -263,8 +299,12 @@ fn read_file(file: File, rewriting: bool, links: &mut Vec<(Key, Entry)>) -> io::
             return Ok(skipped);
         }
         let text = std::str::from_utf8(&line).unwrap_or("").trim_end_matches('\n');
+        if let Some(revoked) = revoked::parse(text) {
+            all.revoked.push(revoked);
+            continue;
+        }
         match line::parse(text) {
-            Some(link) => links.push(link),
+            Some(link) => all.links.push(link),
             None if line == b"\n" || text == OLD_HEADER.trim_end() => {}
             None => skipped += 1,
         }

@@ -33,17 +33,26 @@ pub(super) fn format(key: &Key, entry: &Entry) -> String {
         }
         _ => line.push_str(" spent"),
     }
-    let sum = checksum(&line);
-    let _ = writeln!(line, " *{sum:08x}");
-    line
+    seal(line)
+}
+
+/// `content` with its checksum and a line break.
+pub(super) fn seal(mut content: String) -> String {
+    let sum = checksum(&content);
+    let _ = writeln!(content, " *{sum:08x}");
+    content
+}
+
+/// A line without its line break and its checksum; `None` if it is torn.
+pub(super) fn unsealed(line: &str) -> Option<&str> {
+    let (content, sum) = line.rsplit_once(" *")?;
+    let whole = u32::from_str_radix(sum, 16).ok()? == checksum(content) && sum.len() == 8;
+    whole.then_some(content)
 }
 
 /// Reads a line without its line break; `None` if it is torn, or of a kind that is not known.
 pub(super) fn parse(line: &str) -> Option<(Key, Entry)> {
-    let (content, sum) = line.rsplit_once(" *")?;
-    if u32::from_str_radix(sum, 16).ok()? != checksum(content) || sum.len() != 8 {
-        return None;
-    }
+    let content = unsealed(line)?;
     // Version 1 named no kind, and knew of no servers.
     let (content, old) =
         content.strip_prefix("link ").map_or((content, true), |rest| (rest, false));
@@ -60,7 +69,10 @@ pub(super) fn parse(line: &str) -> Option<(Key, Entry)> {
     };
     let spent = grant.is_none();
     let owned = false;
-    Some((key, Entry { sequence, expires, resource, server, spent, owned, grant, skew: 0 }))
+    Some((
+        key,
+        Entry { sequence, expires, resource, server, spent, counted: false, owned, grant, skew: 0 },
+    ))
 }
 
 fn parse_grant<'a>(words: &mut impl Iterator<Item = &'a str>, old: bool) -> Option<Grant> {
@@ -92,11 +104,11 @@ fn checksum(content: &str) -> u32 {
     u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
 }
 
-fn hex(bytes: &[u8; 16]) -> String {
+pub(super) fn hex(bytes: &[u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(*bytes))
 }
 
-fn unhex(text: &str) -> Option<[u8; 16]> {
+pub(super) fn unhex(text: &str) -> Option<[u8; 16]> {
     (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes))?
 }
 
@@ -123,6 +135,7 @@ mod tests {
             resource: [7; 16],
             server: [8; 16],
             spent: false,
+            counted: false,
             owned: false,
             grant,
             skew: 0,

@@ -8,6 +8,7 @@ mod entry;
 mod grant;
 mod journal;
 mod line;
+mod revoked;
 pub mod shared;
 pub mod spans;
 mod stream;
@@ -15,7 +16,7 @@ mod stream;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
@@ -25,8 +26,10 @@ use dashmap::mapref::one::RefMut;
 use entry::Entry;
 pub use entry::{ClaimError, ClaimRequest, LinkStatus, Rules};
 pub use grant::{EndedBy, FileVersion, MAX_STREAMS, STEP_BYTES, StreamEnd};
-use journal::Journal;
-pub use journal::make_directory;
+use journal::{Journal, Remembered};
+pub use journal::{JournalState, make_directory};
+use revoked::Revocations;
+pub use revoked::{LinkId, MAX_REVOCATIONS, Revocation, Target, TooMany, user_key};
 use shared::Agreement;
 pub use stream::{Finished, Progress, Stream};
 
@@ -42,7 +45,7 @@ pub type Key = [u8; 16];
 type Admitted<'a> = Result<RefMut<'a, Key, Entry>, ClaimError>;
 
 /// Entries outlive their use by this much, against clocks that step back; seconds.
-const AFTERLIFE: u64 = 3600;
+pub const AFTERLIFE: u64 = 3600;
 /// If the clock moves by more than this between two looks, it has leapt; seconds.
 const LEAP: u64 = 60;
 /// The table is swept this often; seconds.
@@ -58,6 +61,9 @@ pub struct Replay {
     servers: Mutex<HashMap<Key, usize>>,
     /// How many there may be.
     bound: usize,
+    /// How many of them are spent.
+    spent: AtomicUsize,
+    revocations: Revocations,
     journal: Option<Journal>,
     /// Who else may own a link; `None` if nobody.
     agreement: Option<Arc<dyn Agreement>>,
@@ -103,7 +109,9 @@ impl Replay {
     ) -> Result<Replay, StartError> {
         let (clock, steady) = (now.into(), now.into());
         let replay = Replay { bound, clock, steady, ..Replay::default() };
-        let links = journal::read(directory)?.into_iter();
+        let Remembered { links, revoked } = journal::read(directory)?;
+        replay.recall(revoked, now);
+        let links = links.into_iter();
         let (live, over): (Vec<_>, Vec<_>) =
             links.partition(|(_, entry)| entry.end(rules.window) > now);
         // What seems to be over stays for an hour if there is room: the clock may be wrong yet.
@@ -115,6 +123,7 @@ impl Replay {
                 grant.ended = grant.ended.min(now);
             }
             *replay.servers().entry(entry.server).or_default() += 1;
+            replay.count(&mut entry);
             replay.entries.insert(key, entry);
         }
         Ok(replay)
@@ -223,6 +232,11 @@ impl Replay {
         })
     }
 
+    /// Whether a link was begun and is not spent yet. Settles nothing.
+    pub fn is_open(&self, key: &Key) -> bool {
+        self.entries.get(key).is_some_and(|entry| !entry.spent)
+    }
+
     /// Looks at the clock, removes what has expired, and rewrites the journal if that is due.
     /// Called about once a second.
     pub fn maintain(&self, rules: &Rules, now: u64) {
@@ -243,11 +257,13 @@ impl Replay {
         self.entries.retain(|_, entry| {
             let over = self.time(entry, now) >= entry.end(rules.window);
             if over {
+                self.spent.fetch_sub(usize::from(entry.counted), Ordering::Relaxed);
                 self.servers().entry(entry.server).and_modify(|links| *links -= 1);
             }
             !over
         });
         self.servers().retain(|_, links| *links > 0);
+        self.revocations.sweep(|skew| self.time_with(skew, now));
     }
 
     fn rewrite(&self, journal: &Journal) {
@@ -257,13 +273,27 @@ impl Replay {
         });
         let lines =
             keys.flatten().filter_map(|key| Some(line::format(&key, &*self.entries.get(&key)?)));
-        journal.rewrite(self.steady.load(Ordering::Relaxed), self.tracked() as u64, lines);
+        let revoked = std::iter::once_with(|| self.revocations.lines()).flatten();
+        let count = self.tracked() + self.revocations();
+        let time = self.steady.load(Ordering::Relaxed);
+        journal.rewrite(time, count as u64, lines.chain(revoked));
     }
 
     /// The time for `entry`: what the system's clock says, without any leap ahead that it has made
     /// since the entry came.
     fn time(&self, entry: &Entry, now: u64) -> u64 {
-        now.min(self.steady.load(Ordering::Relaxed).wrapping_add(entry.skew))
+        self.time_with(entry.skew, now)
+    }
+
+    fn time_with(&self, skew: u64, now: u64) -> u64 {
+        now.min(self.steady.load(Ordering::Relaxed).wrapping_add(skew))
+    }
+
+    /// Counts an entry that is spent, once.
+    fn count(&self, entry: &mut Entry) {
+        if entry.spent && !std::mem::replace(&mut entry.counted, true) {
+            self.spent.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn servers(&self) -> MutexGuard<'_, HashMap<Key, usize>> {
@@ -273,12 +303,25 @@ impl Replay {
     /// Lets go of an entry that has changed, and returns what the journal must learn of it.
     fn line(&self, mut entry: RefMut<'_, Key, Entry>) -> Option<String> {
         entry.sequence += 1;
+        self.count(&mut entry);
         self.journal.as_ref().map(|_| line::format(entry.key(), &entry))
     }
 
-    fn write(&self, line: Option<String>) {
-        if let (Some(journal), Some(line)) = (&self.journal, line) {
-            journal.append(&line);
+    /// Tracked links that are spent.
+    pub fn spent(&self) -> usize {
+        self.spent.load(Ordering::Relaxed)
+    }
+
+    /// How the journal is, if there is one.
+    pub fn journal(&self) -> Option<JournalState> {
+        self.journal.as_ref().map(Journal::state)
+    }
+
+    /// Whether the journal has it.
+    fn write(&self, line: Option<String>) -> bool {
+        match (&self.journal, line) {
+            (Some(journal), Some(line)) => journal.append(&line),
+            _ => false,
         }
     }
 }
@@ -304,8 +347,19 @@ pub fn hash_of(resource: &Resource) -> [u8; 16] {
     let (kind, server, name) = match resource {
         Resource::File { server, path } => ("file", server, path.clone()),
         Resource::Backup { server, backup } => ("backup", server, backup.to_string()),
+        // Each path with its length: no two lists are spelt alike. The format of an archive is left
+        // out, as the token does not say it: another one is another version of the same thing.
+        Resource::Directory { server, path } => ("directory", server, measured(path)),
+        Resource::Files { server, path, files } => {
+            let files: String = files.iter().map(|file| measured(file)).collect();
+            ("files", server, measured(path) + &files)
+        }
     };
     key_of(&format!("{kind}\0{server}{name}"))
+}
+
+fn measured(path: &str) -> String {
+    format!("{}:{path}", path.len())
 }
 
 #[cfg(test)]

@@ -40,6 +40,14 @@ impl Stream {
         self.is_current().then(|| self.flow.reserved())
     }
 
+    /// Pays for `bytes` that were read and are not sent. Whether the budget had so many left.
+    pub fn pay(&self, bytes: u64) -> bool {
+        let Some(mut entry) = self.replay.entries.get_mut(&self.key) else { return false };
+        let paid = entry.grant.as_mut().is_some_and(|grant| grant.pay(bytes));
+        self.replay.write(self.replay.line(entry));
+        paid
+    }
+
     /// Reports how many content bytes were handed to the kernel and how many of them the client has
     /// acknowledged. Takes no lock. Until the first report, the stream counts as sending; a sender
     /// that holds bytes back for its turn reports them as handed over, or another client could take

@@ -201,7 +201,7 @@ fn sign_says_what_is_doubtful_about_a_link() {
     node.write_config();
     let (url, said) = signed(&node, &["--base-url", "https://n:1/x/"]);
     assert!(url.starts_with("https://n:1/x/download/file?token="), "{url}");
-    assert_eq!(said, "winglet: warning: the link does not work yet: no such file\n");
+    assert_eq!(said, "winglet: warning: the link would be refused now: no such file\n");
     node.file("a b/é.log", b"content");
     assert_eq!(signed(&node, &["--base-url", "https://n", "--expires", "2"]).1, "");
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();

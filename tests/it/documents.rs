@@ -184,7 +184,7 @@ fn manual_and_completions_know_the_command_line_and_nothing_else() {
         let mut found = words_after(&text, prefix);
         // The manual also has one-letter options, and fish its local variables.
         found.retain(|word| {
-            word.len() > 1 && !["commands", "none", "sign", "kind"].contains(&&**word)
+            word.len() > 1 && !["commands", "none", "sign", "kind", "archive"].contains(&&**word)
         });
         let text_words: BTreeSet<&str> = text.split(|c: char| !c.is_alphanumeric()).collect();
         assert_eq!(found, options(), "{path}");
@@ -232,4 +232,39 @@ fn the_manual_describes_every_key_with_its_default() {
         let of_wings = wings.contains(&name.split('.').next().unwrap());
         assert!(of_wings || keys.iter().any(|(key, _)| key == name), "{name} is no key");
     }
+}
+
+#[test]
+fn the_readme_lists_every_key_with_its_default() {
+    let readme = read("README.md");
+    let section = readme.split("\n## Configuration\n").nth(1).unwrap();
+    let rows: Vec<Vec<&str>> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"))
+        .map(|line| line.split('|').map(|cell| cell.trim().trim_matches(['`', '"'])).collect())
+        .collect();
+    let seconds = |text: &str| humantime::parse_duration(text).ok();
+    for (key, value) in sample_keys() {
+        let row = rows.iter().find(|row| row[0] == key);
+        let row = row.unwrap_or_else(|| panic!("README.md does not list winglet.{key}"));
+        // Lists and the sample's own address are said in words.
+        if let Some(value) = value.filter(|value| !value.starts_with('[')) {
+            let same =
+                row[1] == value || seconds(row[1]).is_some_and(|s| Some(s) == seconds(&value));
+            assert!(same, "the default of winglet.{key}: {value}, in README.md {}", row[1]);
+        }
+    }
+}
+
+#[test]
+fn the_readme_names_no_file_that_is_missing() {
+    let readme = read("README.md");
+    let targets = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let files: Vec<&str> = targets.filter(|target| !target.contains("://")).collect();
+    assert!(files.len() > 4, "{files:?}");
+    for file in files {
+        assert!(root().join(file).exists(), "{file}");
+    }
+    let version = concat!("winglet-", env!("CARGO_PKG_VERSION"), "-x86_64-linux");
+    assert!(readme.contains(version), "the tarball of another version");
 }

@@ -23,6 +23,7 @@ pub struct Token {
     /// The claims.
     pub claims: Value,
     key: Vec<u8>,
+    endpoint: &'static str,
 }
 
 impl Token {
@@ -45,6 +46,7 @@ impl Token {
                 "scope": scope,
             }),
             key: KEY.as_bytes().to_vec(),
+            endpoint: "file",
         }
     }
 
@@ -55,7 +57,17 @@ impl Token {
 
     /// A link to [`BACKUP`].
     pub fn backup() -> Token {
-        Token::new("backup-download").with("backup_uuid", BACKUP)
+        Token { endpoint: "backup", ..Token::new("backup-download") }.with("backup_uuid", BACKUP)
+    }
+
+    /// A link to a directory of [`SERVER`], as an archive.
+    pub fn directory(path: &str) -> Token {
+        Token { endpoint: "directory", ..Token::file(path) }
+    }
+
+    /// A link to some of what a directory of [`SERVER`] holds, as an archive.
+    pub fn files(path: &str, files: &[&str]) -> Token {
+        Token { endpoint: "files", ..Token::file(path) }.with("file_paths", files)
     }
 
     /// Sets a claim.
@@ -91,9 +103,7 @@ impl Token {
 
     /// The target of a request with this token.
     pub fn target(&self) -> String {
-        let backup = self.claims.get("backup_uuid").is_some();
-        let endpoint = if backup { "backup" } else { "file" };
-        format!("/download/{endpoint}?token={}", self.sign())
+        format!("/download/{}?token={}", self.endpoint, self.sign())
     }
 }
 

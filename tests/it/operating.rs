@@ -12,7 +12,7 @@ use serde_json::Value;
 use winglet::process::sandbox::{self, Sandbox};
 
 use crate::client::get;
-use crate::harness::{KEY, Node, OTHER_SERVER, PATIENCE, SERVER, Server, have, must_be_root, skip};
+use crate::harness::{Node, OTHER_SERVER, PATIENCE, SERVER, Server, have, must_be_root, skip};
 use crate::mint::Token;
 
 fn stdout(output: &Output) -> String {
@@ -25,48 +25,6 @@ fn stderr(output: &Output) -> String {
 
 fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
-}
-
-#[test]
-fn wings_file_first_and_ours_second() {
-    let node = Node::new();
-    node.file("a", b"content");
-    let wings = format!("token: {KEY}\n{}", include_str!("../wings.yml"));
-    fs::write(node.path().join("wings.yml"), &wings).unwrap();
-    fs::create_dir(node.path().join("etc")).unwrap();
-    let ours = "winglet:\n  listen: [\"127.0.0.1:0\"]\n  state_directory: state\n";
-    fs::write(node.path().join("etc/ours.yml"), ours).unwrap();
-    let files = ["--config", "wings.yml", "--config", "etc/ours.yml"];
-
-    let printed = stdout(&node.run(&[&["check", "--print"], &files[..]].concat()));
-    assert!(printed.contains("wings.yml, etc/ours.yml: ok\n"), "{printed}");
-    let line = |key: &str| {
-        let line = printed.lines().find(|line| line.trim_start().starts_with(key));
-        line.unwrap_or_else(|| panic!("no {key} in\n{printed}")).to_owned()
-    };
-    assert!(line("token ").contains("(64 bytes)") && line("token ").ends_with("wings.yml)"));
-    assert!(line("winglet.listen ").ends_with("/etc/ours.yml)"), "{printed}");
-    assert!(line("winglet.threads ").ends_with("(default)"), "{printed}");
-    assert!(!printed.contains(KEY), "{printed}");
-
-    let server = Server::spawn(node.command(&[&["serve"], &files[..]].concat()), wings.clone());
-    assert_eq!(get(server.address(), &Token::file("a").target()).body, b"content");
-    assert!(node.path().join("etc/state").is_dir(), "beside the file that names it");
-    // Wings writes its file anew: the token is read from there, and nothing else has to change.
-    let fresh = "another-key-of-sixteen-bytes-and-more";
-    fs::write(node.path().join("wings.yml"), wings.replace(KEY, fresh)).unwrap();
-    server.signal("HUP");
-    server.wait_for_log("reload: done");
-    let token = Token::file("a").signed_with(fresh.as_bytes());
-    assert_eq!(get(server.address(), &token.target()).status, 200);
-    for command in ["sign", "explain"] {
-        let more: &[&str] = match command {
-            "sign" => &["sign", "file", "--server", SERVER, "--path", "a"],
-            _ => &["explain", "x.y.z"],
-        };
-        let output = node.run(&[more, &files[..]].concat());
-        assert!(!stderr(&output).contains("cannot be read"), "{output:?}");
-    }
 }
 
 #[test]

@@ -50,12 +50,12 @@ fn finish(clients: Vec<Client>, content: &[u8]) {
 fn a_term_waits_for_parked_downloads() {
     let (node, content) = node("");
     let mut server = node.start();
-    let clients = parked(server.address(), 50);
+    let clients = parked(server.address(), 200);
     server.signal("TERM");
     server.wait_for_log("stopping");
     finish(clients, &content);
     assert!(server.wait().success());
-    assert_eq!(server.log().matches(" delivered").count(), 50);
+    assert_eq!(server.log().matches(" delivered").count(), 200);
 }
 
 #[test]
@@ -71,13 +71,14 @@ fn a_reload_leaves_parked_downloads_alone() {
 #[test]
 fn a_crash_spends_nothing_that_was_not_delivered() {
     let (node, content) = node("");
-    let node = node.with_state();
+    let node = node.with_state().winglet("max_connections_per_address: 256");
     let mut server = node.start();
-    let tokens: Vec<Token> = (0..20).map(|_| Token::file("large")).collect();
+    let tokens: Vec<Token> = (0..200).map(|_| Token::file("large")).collect();
     let clients: Vec<Client> = tokens
         .iter()
         .map(|token| {
-            let mut client = Client::over(connect_from("127.0.0.1", server.address(), Some(4096)));
+            let socket = connect_from("127.0.0.1", server.address(), Some(4096));
+            let mut client = Client::over(socket);
             client.request("GET", &token.target(), "");
             client.head().unwrap();
             client

@@ -81,6 +81,11 @@ fn the_debian_package() {
     script("deb", &stripped);
 }
 
+#[test]
+fn from_the_tarball_to_a_download() {
+    script("dist", &built());
+}
+
 /// Shell scripts of the project, by their first line or their name.
 fn scripts(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
@@ -105,7 +110,7 @@ fn shellcheck_finds_nothing_in_any_script() {
     let mut found = vec![root().join("contrib/openrc/winglet")];
     scripts(&root().join("contrib"), &mut found);
     scripts(&root().join(".ci"), &mut found);
-    for name in ["contrib/sysv/winglet", "contrib/runit/run", "contrib/deb/postinst", ".ci/run"] {
+    for name in ["contrib/sysv/winglet", "contrib/runit/run", "contrib/install.sh", ".ci/run"] {
         assert!(found.contains(&root().join(name)), "{name} is not among {found:?}");
     }
     // -x: what a script sources is looked at with it.

@@ -70,7 +70,8 @@ fn a_stalled_disk_holds_its_own_requests_only() {
         return;
     }
     // The sandbox knows the directories as they were at the start, without what is mounted later.
-    let node = Node::new().winglet("threads: 4\nsandbox: false\ntimeouts: { queue: 1s }");
+    let node = Node::new()
+        .winglet("threads: 4\nsandbox: false\ntimeouts: { queue: 1s }\ncontrol: unix:control.sock");
     node.file("file", b"file");
     node.backup(b"backup");
     let mut server = node.start();
@@ -104,6 +105,9 @@ fn a_stalled_disk_holds_its_own_requests_only() {
             answer.status == 503 && answer.text() == r#"{"status":"disk stalled"}"#
         });
         assert_eq!(get(address, &Token::backup().target()).status, 503);
+        // Who wants to know why is told, and can act.
+        let workers = &crate::control::status(&node)["workers"];
+        assert_eq!((workers["busy"].as_u64(), workers["stuck"].as_bool()), (Some(4), Some(true)));
         drop((volumes, backups));
         let statuses: Vec<u16> =
             stuck.into_iter().chain(stuck_too).map(|one| one.join().unwrap()).collect();

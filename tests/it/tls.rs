@@ -223,6 +223,7 @@ fn check_says_what_is_wrong_with_certificate_and_key() {
     let ancient = ["rsa", "-in", "other.key", "-aes256", "-passout", "pass:1234", "-traditional"];
     authority.openssl(&[&ancient[..], &["-out", "ancient.key"]].concat());
     fs::write(authority.path("garbage"), "-----BEGIN CERTIFICATE-----\n%%%\n").unwrap();
+    authority.openssl(&["x509", "-in", "leaf.pem", "-outform", "DER", "-out", "leaf.der"]);
     let config = fs::read_to_string(node.write_config()).unwrap();
     let check = |cert: &str, key: &str| {
         let files = format!("cert: tls/{cert}, key: tls/{key}");
@@ -256,7 +257,8 @@ fn check_says_what_is_wrong_with_certificate_and_key() {
         ("leaf.pem", "nowhere.key", &["api.ssl.key", "tls/nowhere.key"]),
         ("empty", "leaf.key", &["api.ssl.cert", "holds no certificate"]),
         ("garbage", "leaf.key", &["api.ssl.cert", "tls/garbage", "PEM"]),
-        ("leaf.pem", "leaf.pem", &["api.ssl.key", "private key"]),
+        ("leaf.pem", "leaf.pem", &["api.ssl.key", "holds no private key"]),
+        ("leaf.der", "leaf.key", &["api.ssl.cert", "it is DER", "-inform DER"]),
         (".", "leaf.key", &["api.ssl.cert"]),
     ];
     for (cert, key, expected) in table {

@@ -3,6 +3,7 @@
 mod cuts;
 mod formats;
 mod large;
+mod pieces;
 mod sums;
 mod tools;
 pub(super) mod tree;

@@ -60,8 +60,11 @@ pub(super) fn has(tool: &str) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&paths).any(|path| path.join(tool).is_file());
     if !found {
-        eprintln!("skipped: {tool} is not installed");
+        // Not `eprint!`, which a test that passes keeps to itself.
+        let _ = writeln!(std::io::stderr(), "skipped: {tool} is not installed");
     }
+    let strict = std::env::var_os("WINGLET_STRICT").is_some_and(|value| value != "0");
+    assert!(found || !strict, "{tool} is not installed");
     found
 }
 

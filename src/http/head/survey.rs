@@ -4,7 +4,7 @@
 //! only one spelling of each field is understood.
 
 use super::target::is_host;
-use super::{Head, Method, Route};
+use super::{Head, MAX_BODY_BYTES, Method, Route};
 use crate::http::refusal::Refusal;
 
 #[derive(Default)]
@@ -78,14 +78,24 @@ impl Survey {
         Ok(())
     }
 
+    /// Bytes of the body of a request that may have one.
+    pub(super) fn body(&self, route: Route, method: Method) -> usize {
+        let length = usize::try_from(self.content_length.unwrap_or(0)).unwrap_or(usize::MAX);
+        match (route, method) {
+            (Route::Control(_), Method::Post) if length <= MAX_BODY_BYTES => length,
+            _ => 0,
+        }
+    }
+
     /// Why `head` is refused although it is well-formed: a body or an expectation.
     pub(super) fn refusal(&self, head: &Head) -> Option<Refusal> {
         if self.unknown_coding {
             return Some(Refusal::NotImplemented);
         }
-        if self.chunked || self.content_length.is_some_and(|length| length > 0) {
+        if self.chunked || self.content_length.is_some_and(|length| length > head.body as u128) {
             return Some(match (head.route, head.method) {
                 (Route::Unknown, _) => Refusal::UnknownPath,
+                (Route::Control(_), Method::Post) => Refusal::BodyTooLong,
                 (_, Method::Get | Method::Head) => Refusal::Body,
                 _ => Refusal::Method,
             });

@@ -5,14 +5,19 @@ use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 
-use super::Route;
+use super::{Control, Place, Route};
+use crate::archive::Format;
 use crate::http::refusal::Refusal;
 use crate::link::token::Endpoint;
 
 const MALFORMED: Refusal = Refusal::Malformed("the request's target is malformed");
 
 /// The route and the query, without its question mark, of a target in printable ASCII.
-pub(super) fn parse<'a>(method: &str, target: &'a str) -> Result<(Route, &'a str), Refusal> {
+pub(super) fn parse<'a>(
+    method: &str,
+    target: &'a str,
+    place: Place,
+) -> Result<(Route, &'a str), Refusal> {
     if method == "CONNECT" || (method == "OPTIONS" && target == "*") {
         return Ok((Route::Asterisk, ""));
     }
@@ -22,15 +27,30 @@ pub(super) fn parse<'a>(method: &str, target: &'a str) -> Result<(Route, &'a str
         return Err(MALFORMED);
     }
     let (path, query) = origin.split_once('?').unwrap_or((origin, ""));
-    let route = match percent_decode_str(path).decode_utf8().unwrap_or_default().as_ref() {
+    let path = percent_decode_str(path).decode_utf8().unwrap_or_default();
+    let route = match path.as_ref() {
         // A method of the server, whatever the path (RFC 9110 §9.3.8).
         _ if method == "TRACE" => Route::Asterisk,
+        // Neither place has anything of the other.
+        path if place == Place::Control => control(path),
         "/download/file" => Route::Download(Endpoint::File),
         "/download/backup" => Route::Download(Endpoint::Backup),
+        "/download/directory" => Route::Download(Endpoint::Directory),
+        "/download/files" => Route::Download(Endpoint::Files),
         "/health" => Route::Health,
         _ => Route::Unknown,
     };
     Ok((route, query))
+}
+
+fn control(path: &str) -> Route {
+    match path {
+        "/status" => Route::Control(Control::Status),
+        "/metrics" => Route::Control(Control::Metrics),
+        "/revoke" => Route::Control(Control::Revoke),
+        "/api/deauthorize-user" => Route::Control(Control::Deauthorize),
+        _ => Route::Unknown,
+    }
 }
 
 /// What follows the authority of a target in absolute-form.
@@ -43,6 +63,21 @@ fn without_authority(target: &str) -> Result<&str, Refusal> {
         return Err(MALFORMED);
     }
     Ok(origin)
+}
+
+/// The address of the request in `head` (a valid one) with `https://`, for a client that has asked
+/// without the s. `None` if it names no host.
+#[cfg(feature = "tls")]
+pub fn secure_address(head: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(head).ok()?;
+    let mut lines = text.trim_start_matches("\r\n").split("\r\n");
+    let target = lines.next()?.split(' ').nth(1).filter(|target| target.starts_with('/'))?;
+    let host = lines
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_once(':'))
+        .find_map(|(name, value)| name.eq_ignore_ascii_case("host").then_some(value.trim()))?;
+    let valid = !host.is_empty() && is_host(host) && target.bytes().all(|b| b.is_ascii_graphic());
+    valid.then(|| format!("https://{host}{target}"))
 }
 
 /// Whether `text` is a valid value of `Host`: empty, or a host with an optional port (RFC 9110
@@ -96,6 +131,21 @@ pub fn token_of(query: &str) -> Option<Cow<'_, str>> {
     Some(percent_decode_str(value).decode_utf8().unwrap_or(Cow::Borrowed("?")))
 }
 
+/// The format that the first `archive_format` parameter of a query names; zip if there is none.
+///
+/// # Errors
+/// [`Refusal::ArchiveFormat`] if it is another one.
+pub fn format_of(query: &str) -> Result<Format, Refusal> {
+    match parameters(query).find_map(|parameter| value_of(parameter, "archive_format")) {
+        None => Ok(Format::default()),
+        Some(value) => {
+            let is_named =
+                |format: &&Format| percent_decode_str(value).eq(format.extension().bytes());
+            Format::ALL.iter().find(is_named).copied().ok_or(Refusal::ArchiveFormat)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +166,39 @@ mod tests {
         ];
         for (query, expected) in table {
             assert_eq!(token_of(query).as_deref(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn an_archive_is_a_zip_or_a_tar() {
+        for (query, expected) in [
+            ("token=a", Ok(Format::Zip)),
+            ("archive_format=zip", Ok(Format::Zip)),
+            ("a&archive%5fformat=t%61r&archive_format=zip", Ok(Format::Tar)),
+            ("archive_format", Err(Refusal::ArchiveFormat)),
+            ("archive_format=tar_gz", Err(Refusal::ArchiveFormat)),
+            ("archive_format=ZIP", Err(Refusal::ArchiveFormat)),
+        ] {
+            assert_eq!(format_of(query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "tls")]
+    fn the_same_address_with_https() {
+        let of = |head: &str| secure_address(head.as_bytes());
+        let head =
+            "GET /download/file?token=a.b HTTP/1.1\r\nAccept: */*\r\nhost: n.example:8443\r\n\r\n";
+        assert_eq!(of(head).as_deref(), Some("https://n.example:8443/download/file?token=a.b"));
+        for head in [
+            "GET / HTTP/1.0\r\n\r\n",
+            "GET / HTTP/1.0\r\n\r\nHost: n\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: \r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: n/x\r\n\r\n",
+            "GET http://n/ HTTP/1.1\r\nHost: n\r\n\r\n",
+            "GET",
+        ] {
+            assert_eq!(of(head), None, "{head}");
         }
     }
 

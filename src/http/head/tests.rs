@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn status(head: &[u8]) -> Result<Box<Head>, u16> {
-    match screen(head, 0) {
+    match screen(head, 0, Place::Public) {
         Screened::Ready(head, _) => Ok(head),
         Screened::Refused(_, refusal) => Err(refusal.status()),
         Screened::Incomplete => Err(0),
@@ -21,6 +21,8 @@ fn valid_heads_in_every_form_of_target() {
     let table: &[(&str, Route, &str)] = &[
         ("/download/file?token=a", Route::Download(Endpoint::File), "token=a"),
         ("/download/backup", Route::Download(Endpoint::Backup), ""),
+        ("/download/directory?a", Route::Download(Endpoint::Directory), "a"),
+        ("/download/files", Route::Download(Endpoint::Files), ""),
         ("/download/%66ile?token=a?b", Route::Download(Endpoint::File), "token=a?b"),
         ("http://h/download/file?a=b", Route::Download(Endpoint::File), "a=b"),
         ("HTTPS://h:1/health", Route::Health, ""),
@@ -219,7 +221,7 @@ fn forwarded_entries_come_nearest_first_whatever_their_bytes() {
 /// One byte at a time, a head must come to the same end as in one piece.
 fn drip(bytes: &[u8]) -> Screened {
     for end in 1..=bytes.len() {
-        match screen(&bytes[..end], end - 1) {
+        match screen(&bytes[..end], end - 1, Place::Public) {
             Screened::Incomplete => {}
             done => return done,
         }
@@ -230,7 +232,7 @@ fn drip(bytes: &[u8]) -> Screened {
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000), seen in 0usize..2000) {
-        let _ = screen(&bytes, seen.min(bytes.len()));
+        let _ = screen(&bytes, seen.min(bytes.len()), Place::Public);
     }
 
     #[test]
@@ -240,7 +242,7 @@ proptest! {
         fields in prop::collection::vec("(Host|Content-Length|Transfer-Encoding|Expect|Connection|X)[ ]?:[ -~]{0,12}(\r\n|\n|\r\n )", 0..6),
     ) {
         let bytes = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n{}\r\n", fields.concat());
-        if let Screened::Ready(head, length) = screen(bytes.as_bytes(), 0) {
+        if let Screened::Ready(head, length) = screen(bytes.as_bytes(), 0, Place::Public) {
             prop_assert!(length <= bytes.len());
             prop_assert!(head.query.bytes().all(|byte| (0x21..=0x7e).contains(&byte)));
         }
@@ -249,11 +251,45 @@ proptest! {
     #[test]
     fn slow_bytes_come_to_the_same_end(fields in prop::collection::vec("[A-Za-z]{1,5}: [ -~]{0,9}\r?\n", 0..4), lead in "(\r\n){0,2}") {
         let bytes = format!("{lead}GET /health HTTP/1.1\r\nHost: a\r\n{}\r\n", fields.concat());
-        match (screen(bytes.as_bytes(), 0), drip(bytes.as_bytes())) {
+        match (screen(bytes.as_bytes(), 0, Place::Public), drip(bytes.as_bytes())) {
             (Screened::Ready(_, a), Screened::Ready(_, b)) => prop_assert_eq!(a, b),
             (Screened::Refused(_, a), Screened::Refused(_, b)) => prop_assert_eq!(a.status(), b.status()),
             (Screened::Incomplete, Screened::Incomplete) => {}
             (whole, dripped) => prop_assert!(false, "{whole:?} {dripped:?}"),
         }
+    }
+}
+
+#[test]
+fn each_place_knows_its_own_paths_and_control_alone_has_bodies() {
+    let route = |head: &str, place| match screen(head.as_bytes(), 0, place) {
+        Screened::Ready(head, length) => Ok((head.route, head.body, length)),
+        Screened::Refused(_, refusal) => Err(refusal),
+        Screened::Incomplete => panic!("{head:?}"),
+    };
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: n\r\n\r\n");
+    for path in ["/status", "/metrics", "/revoke", "/api/deauthorize-user", "/%73tatus"] {
+        let (found, ..) = route(&get(path), Place::Control).unwrap();
+        assert!(matches!(found, Route::Control(_)), "{path}");
+        assert_eq!(route(&get(path), Place::Public).unwrap().0, Route::Unknown, "{path}");
+    }
+    for path in ["/download/file?token=a", "/download/backup", "/health", "/status/", "/"] {
+        assert_eq!(route(&get(path), Place::Control).unwrap().0, Route::Unknown, "{path}");
+    }
+    let post = |path: &str, length: &str| {
+        format!("POST {path} HTTP/1.1\r\nHost: n\r\nContent-Length: {length}\r\n\r\n")
+    };
+    let head = post("/revoke", "5");
+    let expected = (Route::Control(Control::Revoke), 5, head.len());
+    assert_eq!(route(&head, Place::Control), Ok(expected));
+    assert_eq!(route(&head, Place::Public), Err(Refusal::UnknownPath));
+    for length in ["16385", "99999999999999999999"] {
+        assert_eq!(route(&post("/revoke", length), Place::Control), Err(Refusal::BodyTooLong));
+    }
+    assert_eq!(route(&post("/nothing", "1"), Place::Control), Err(Refusal::UnknownPath));
+    let secret = "GET /status HTTP/1.1\r\nHost: n\r\nAuthorization: Bearer x\r\n\r\n";
+    for (place, kept) in [(Place::Public, None), (Place::Control, Some("Bearer x"))] {
+        let Screened::Ready(head, _) = screen(secret.as_bytes(), 0, place) else { panic!() };
+        assert_eq!(head.field(Field::Authorization), kept);
     }
 }

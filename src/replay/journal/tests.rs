@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::super::tests::{NOW, RULES, State, deliver, request};
-use super::super::{LEAP, LinkStatus, Replay};
+use super::super::{LEAP, LinkId, LinkStatus, Replay};
 use super::*;
 
 /// A state directory in which links `0..count` are spent, and its journal.
@@ -25,7 +25,7 @@ fn statuses(state: &State, count: u64) -> Vec<LinkStatus> {
 /// Damaged lines of the journal.
 fn skipped(state: &State) -> usize {
     let file = File::open(state.0.join(CURRENT)).unwrap();
-    read_file(file, false, &mut Vec::new()).unwrap()
+    read_file(file, false, &mut Remembered::default()).unwrap()
 }
 
 fn refusal(state: &State) -> String {
@@ -201,7 +201,7 @@ fn a_rewrite_under_load_loses_nothing_and_keeps_the_file_small() {
     assert!(!replay.journal.as_ref().unwrap().inner().behind);
     drop(replay);
     assert_eq!(skipped(&state), 0);
-    let links = read(&state.0).unwrap();
+    let links = read(&state.0).unwrap().links;
     assert_eq!(links.len() as u64, THREADS * EACH);
     assert!(links.iter().all(|(_, entry)| entry.spent));
 }
@@ -234,9 +234,9 @@ fn a_line_that_failed_half_way_costs_that_line_only() {
     file.write_all(b"link 0123").unwrap();
     journal.inner().fail(&state.0, &io::Error::other("no room"));
     deliver(&replay, &request(1));
-    let mut lines = Vec::new();
-    let skipped = read_file(File::open(state.0.join(CURRENT)).unwrap(), false, &mut lines);
-    assert_eq!((lines.len(), skipped.unwrap()), (4, 1), "a claim and an end each");
+    let mut all = Remembered::default();
+    let skipped = read_file(File::open(state.0.join(CURRENT)).unwrap(), false, &mut all);
+    assert_eq!((all.links.len(), skipped.unwrap()), (4, 1), "a claim and an end each");
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn a_rewrite_that_fails_waits_longer_each_time_and_costs_nothing() {
     assert_eq!(tries, [0, 60, 180, 420, 900, 1860, 2820, 3780, 4740, 5700, 6660, 7620]);
     deliver(&replay, &request(1));
     std::fs::remove_dir(state.0.join(NEW)).unwrap();
-    assert_eq!(read(&state.0).unwrap().len(), 2, "lines go to the old file meanwhile");
+    assert_eq!(read(&state.0).unwrap().links.len(), 2, "lines go to the old file meanwhile");
     replay.maintain(&RULES, NOW + 8000 + LEAP);
     (1..20).for_each(|minute| replay.maintain(&RULES, NOW + 8000 + minute * LEAP));
     assert!(!journal.inner().behind);
@@ -315,4 +315,30 @@ fn a_directory_that_cannot_be_made_costs_the_memory_only() {
     let replay = std::sync::Arc::new(Replay::with_journal(10, nowhere, &RULES, NOW).unwrap());
     deliver(&replay, &request(0));
     assert!(replay.journal.as_ref().unwrap().inner().behind);
+}
+
+#[test]
+fn revocations_outlive_a_restart_and_a_rewrite() {
+    let state = State::new();
+    let id = LinkId { link: [1; 16], server: [2; 16], user: None, issued: Some(NOW) };
+    let target = Target { server: Some([2; 16]), ..Target::default() };
+    let known = Revocation { issued: NOW, end: NOW + 86_400 };
+    let replay = state.open(&RULES);
+    let number = replay.revoke(target, known, NOW).unwrap();
+    assert!(replay.is_revoked(&id) && replay.told() < number);
+    assert!(replay.tell() && !replay.tell(), "there is nothing more to tell");
+    assert!(replay.told() >= number && replay.is_kept());
+    drop(replay);
+    for _ in 0..2 {
+        // Opening it rewrites it.
+        let replay = state.open(&RULES);
+        assert!(replay.is_revoked(&id) && replay.revocations() == 1);
+        assert!(!replay.is_revoked(&LinkId { issued: Some(NOW + 1), ..id }));
+        drop(replay);
+    }
+    let late = Replay::with_journal(100, &state.0, &RULES, NOW + 2 * 86_400).unwrap();
+    for minute in 0..70 {
+        late.maintain(&RULES, NOW + 2 * 86_400 + minute * 60);
+    }
+    assert_eq!(late.revocations(), 0, "what is over goes, an hour later");
 }

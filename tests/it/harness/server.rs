@@ -63,7 +63,8 @@ impl Server {
     /// The address of its first TCP listener.
     pub fn address(&self) -> SocketAddr {
         let line = self.wait_for_log("listening on http");
-        line.rsplit("://").next().unwrap().parse().unwrap()
+        // A log of objects has the end of one there.
+        line.rsplit("://").next().unwrap().trim_end_matches("\"}").parse().unwrap()
     }
 
     /// `http://ADDR:PORT`
@@ -98,12 +99,13 @@ impl Server {
         self.clean = false;
     }
 
-    /// Sends a signal: `HUP`, `INT`, `TERM`, `STOP` or `CONT`.
+    /// Sends a signal: `HUP`, `INT`, `TERM`, `USR1`, `STOP` or `CONT`.
     pub fn signal(&self, name: &str) {
         let signal = match name {
             "HUP" => Signal::HUP,
             "INT" => Signal::INT,
             "TERM" => Signal::TERM,
+            "USR1" => Signal::USR1,
             "STOP" => Signal::STOP,
             "CONT" => Signal::CONT,
             _ => panic!("{name} is not sent by any test"),

@@ -1,0 +1,232 @@
+//! The control listener: the server's state, and what an operator tells it. Served like any other
+//! connection, by this thread alone, which waits for no disk: what the journal has to learn, the
+//! housekeeper writes, and the answer waits for that as a connection waits for anything.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::Acceptor;
+use super::connections::{Held, State};
+use crate::control::{metrics, orders};
+use crate::delivery::pace::Broken;
+use crate::http::head::{Control, Field, Head, Method, Route};
+use crate::http::refusal::{Busy, Refusal};
+use crate::http::response::{self, ResponseContext};
+use crate::net::address::Peer;
+use crate::pool::exchange::Connection;
+
+/// How long an answer waits for the journal; the housekeeper may stand at a disk.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An order that is carried out, and not in the journal yet.
+#[derive(Debug)]
+pub(super) struct Confirm {
+    head: Box<Head>,
+    /// What the table's count of revocations has to reach.
+    number: u64,
+    /// Downloads that it has ended.
+    ended: usize,
+}
+
+impl Acceptor {
+    /// Answers a request of the control listener once its body is complete.
+    pub(super) fn read_body(&mut self, connection: Box<Connection>, head: Box<Head>) {
+        if connection.input.len() >= head.body {
+            return self.answer_control(connection, head);
+        }
+        let deadline = Some(Instant::now() + self.settings.config.timeouts.head);
+        self.hold(connection, State::Body(head), deadline);
+    }
+
+    /// Something has come of a body.
+    pub(super) fn more_body(&mut self, mut connection: Box<Connection>, head: Box<Head>) {
+        while connection.input.len() < head.body {
+            match connection.socket.read(&mut self.scratch) {
+                Ok(count @ 1..) => connection.input.extend_from_slice(&self.scratch[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Without a new one the old deadline holds.
+                    let deadline = self.connections.deadline(connection.id);
+                    return self.hold(connection, State::Body(head), deadline);
+                }
+                _ => return self.drop_connection(connection),
+            }
+        }
+        self.answer_control(connection, head);
+    }
+
+    /// The rest of a body has not come in time.
+    pub(super) fn body_deadline(&mut self, connection: Box<Connection>, head: &Head) {
+        self.refuse_and_close(connection, Some(head), &Refusal::HeadTimeout);
+    }
+
+    fn answer_control(&mut self, mut connection: Box<Connection>, head: Box<Head>) {
+        let Route::Control(what) = head.route else { return self.drop_connection(connection) };
+        let body: Vec<u8> = connection.input.drain(..head.body).collect();
+        match (what, head.method) {
+            (Control::Status, Method::Get | Method::Head) => {
+                let text = serde_json::to_string(&self.status(true)).unwrap_or_default() + "\n";
+                self.report(connection, &head, "application/json", &text);
+            }
+            (Control::Metrics, Method::Get | Method::Head) => {
+                let text = metrics::text(&self.status(false), &self.parts.shared.counters);
+                self.report(connection, &head, metrics::MEDIA_TYPE, &text);
+            }
+            (Control::Revoke | Control::Deauthorize, Method::Post) => {
+                match self.carry_out(what, &connection, &head, &body) {
+                    Ok((number, ended)) => self.confirm(connection, head, number, ended),
+                    Err(refusal) => self.refuse(connection, &head, &refusal),
+                }
+            }
+            _ => self.refuse(connection, &head, &Refusal::Method),
+        }
+    }
+
+    /// Revokes what `body` says. What the journal's count has to reach, and how many downloads ended.
+    fn carry_out(
+        &mut self,
+        what: Control,
+        connection: &Connection,
+        head: &Head,
+        body: &[u8],
+    ) -> Result<(u64, usize), Refusal> {
+        let (shared, now) = (&self.parts.shared, self.parts.shared.clock.unix());
+        let config = &self.settings.config;
+        let token = head.field(Field::Authorization).and_then(|text| {
+            let (scheme, token) = text.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("Bearer").then_some(token.trim())
+        });
+        // A port is open to every user of this machine, and to the pages that they look at.
+        let open = connection.peer == Peer::Unix && what == Control::Revoke;
+        let trusted = token.is_some_and(|token| {
+            config.token.is(token.as_bytes())
+                || self.settings.verifier.vouches(token, &orders::seal(body), now)
+        });
+        if !open && !trusted {
+            return Err(Refusal::Unauthorized);
+        }
+        let orders = match what {
+            Control::Deauthorize => orders::deauthorize(body, config, now),
+            _ => orders::revoke(body, config, &self.settings.verifier, now).map(|one| vec![one]),
+        };
+        let (mut number, mut ended) = (0, 0);
+        for (target, known, what) in orders.map_err(Refusal::Malformed)? {
+            number = shared
+                .replay
+                .revoke(target, known, now)
+                .map_err(|_| Refusal::Busy(Busy::Revocations))?;
+            let count = shared.downloads.revoke(&target, &known);
+            log::info!("revoked: {what}; running downloads that end: {count}");
+            ended += count;
+        }
+        self.end_revoked();
+        Ok((number, ended))
+    }
+
+    /// Ends the downloads whose link was revoked and that are here; those at workers end there.
+    fn end_revoked(&mut self) {
+        for id in self.connections.ids() {
+            let revoked = self.connections.look(id).is_some_and(|held| match &held.state {
+                State::Parked(transfer) | State::Ready(transfer) => {
+                    transfer.delivery.running.is_revoked()
+                }
+                State::Watched(watch) => watch.is_revoked(),
+                _ => false,
+            });
+            if revoked {
+                self.shed(id, &Broken::Revoked.to_string());
+            }
+        }
+    }
+
+    fn confirm(&mut self, connection: Box<Connection>, head: Box<Head>, number: u64, ended: usize) {
+        self.confirming.push(connection.id);
+        let confirm = Box::new(Confirm { head, number, ended });
+        self.hold(connection, State::Confirming(confirm), Some(Instant::now() + PATIENCE));
+        self.parts.shared.call_housekeeper();
+    }
+
+    /// Whether an answer waits for what the journal knows by now.
+    pub(super) fn is_confirmed(&mut self) -> bool {
+        let told = self.parts.shared.replay.told();
+        let connections = &mut self.connections;
+        self.confirming.iter().any(|id| {
+            connections.look(*id).is_none_or(|held| match &held.state {
+                State::Confirming(confirm) => confirm.number <= told,
+                _ => true,
+            })
+        })
+    }
+
+    /// Answers those that waited for the journal.
+    pub(super) fn answer_confirmed(&mut self) {
+        let told = self.parts.shared.replay.told();
+        for id in std::mem::take(&mut self.confirming) {
+            let Some(Held { connection, state }) = self.connections.take(id) else { continue };
+            match state {
+                State::Confirming(confirm) if confirm.number <= told => {
+                    self.confirmed(connection, &confirm);
+                }
+                State::Confirming(_) => {
+                    self.confirming.push(id);
+                    self.put_back(Held { connection, state });
+                }
+                state => self.put_back(Held { connection, state }),
+            }
+        }
+    }
+
+    /// Says what has become of an order.
+    pub(super) fn confirmed(&mut self, connection: Box<Connection>, confirm: &Confirm) {
+        let replay = &self.parts.shared.replay;
+        let kept = confirm.number <= replay.told() && replay.is_kept();
+        let Confirm { head, ended, .. } = confirm;
+        if head.route == Route::Control(Control::Deauthorize) {
+            return self.answer(connection, head, 204, response::done);
+        }
+        let remembered = if kept { "journal" } else { "memory" };
+        let text = format!("{{\"ended\":{ended},\"remembered\":\"{remembered}\"}}\n");
+        self.report(connection, head, "application/json", &text);
+    }
+
+    fn report(&mut self, connection: Box<Connection>, head: &Head, media_type: &str, text: &str) {
+        self.answer(connection, head, 200, |context| response::report(context, media_type, text));
+    }
+
+    fn answer(
+        &mut self,
+        connection: Box<Connection>,
+        head: &Head,
+        status: u16,
+        make: impl FnOnce(&ResponseContext<'_>) -> Vec<u8>,
+    ) {
+        let id = self.parts.shared.next_id();
+        let mut context = ResponseContext::of(Some(head), &id, &self.settings.config);
+        context.cors = String::new();
+        context.keep_alive = head.keep_alive && self.may_keep(&connection);
+        let (answer, keep) = (make(&context), context.keep_alive);
+        self.parts.shared.counters.answered(status);
+        self.write_on(connection, answer, 0, keep);
+    }
+
+    /// Writes what the socket takes of `answer`, from `at` on.
+    pub(super) fn write_on(
+        &mut self,
+        mut connection: Box<Connection>,
+        answer: Vec<u8>,
+        mut at: usize,
+        keep: bool,
+    ) {
+        while at < answer.len() {
+            match connection.socket.write(&answer[at..]) {
+                Ok(count @ 1..) => at += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let deadline = Some(Instant::now() + self.settings.config.timeouts.stall);
+                    let state = State::Answering { answer, at, keep };
+                    return self.hold(connection, state, deadline);
+                }
+                _ => return self.drop_connection(connection),
+            }
+        }
+        self.answered(connection, keep);
+    }
+}

@@ -1,0 +1,178 @@
+//! The bodies of orders to the control listener: which links are to be revoked.
+
+use serde::Deserialize;
+
+use crate::config::Config;
+use crate::link::Uuid;
+use crate::link::token::{TokenFault, Verifier};
+use crate::replay::{AFTERLIFE, Revocation, Target, key_of, user_key};
+
+/// The body of `POST /revoke`: one link, or the links of a server, of a user, of both, or all.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Revoke {
+    token: Option<String>,
+    server: Option<Uuid>,
+    user: Option<String>,
+    all: bool,
+}
+
+/// The body of `POST /api/deauthorize-user`, as the Panel sends it to Wings.
+#[derive(Debug, Deserialize)]
+struct Deauthorize {
+    user: String,
+    /// None means all.
+    #[serde(default)]
+    servers: Vec<Uuid>,
+}
+
+/// What is to be revoked, and what the log calls it.
+pub type Order = (Target, Revocation, String);
+
+/// Why an order cannot be carried out: what is wrong with it.
+pub type Mistake = &'static str;
+
+/// The order in `body` of `POST /revoke` at `now`.
+///
+/// # Errors
+/// If the body is no such order, or its token was not signed with this node's key.
+pub fn revoke(
+    body: &[u8],
+    config: &Config,
+    verifier: &Verifier,
+    now: u64,
+) -> Result<Order, Mistake> {
+    const SHAPE: Mistake =
+        "the body has to be JSON with one of token, server, user (with or without server) and all";
+    let order: Revoke = serde_json::from_slice(body).map_err(|_| SHAPE)?;
+    let known = known(config, now);
+    match order {
+        Revoke { token: Some(token), server: None, user: None, all: false } => {
+            one(&token, verifier, &known)
+        }
+        Revoke { token: None, server: None, user: None, all: true } => {
+            Ok((Target::default(), known, "all links".to_owned()))
+        }
+        Revoke { token: None, server, user, all: false } => match (server, user) {
+            (None, None) => Err(SHAPE),
+            (server, user) => Ok(some(server, user.as_deref(), known)),
+        },
+        _ => Err(SHAPE),
+    }
+}
+
+/// The orders in `body` of `POST /api/deauthorize-user` at `now`.
+///
+/// # Errors
+/// If the body is no such order.
+pub fn deauthorize(body: &[u8], config: &Config, now: u64) -> Result<Vec<Order>, Mistake> {
+    let order: Deauthorize = serde_json::from_slice(body)
+        .map_err(|_| "the body has to be JSON with user and servers, a list of UUIDs")?;
+    let (user, known) = (Some(order.user.as_str()), known(config, now));
+    Ok(match order.servers.as_slice() {
+        [] => vec![some(None, user, known)],
+        servers => servers.iter().map(|server| some(Some(*server), user, known)).collect(),
+    })
+}
+
+/// What a token names that goes with `body`, so that it is good for nothing else.
+pub fn seal(body: &[u8]) -> String {
+    let hash = hmac_sha256::Hash::hash(body);
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What is meant by everything that exists at `now`, and for how long.
+fn known(config: &Config, now: u64) -> Revocation {
+    let issued = now.saturating_add(config.clock_skew.as_secs());
+    // A token lives so long, and a link that is in use by now may outlive its own.
+    let token = issued.saturating_add(config.max_token_lifetime.as_secs());
+    let grant = now.saturating_add(config.resume_window.as_secs());
+    Revocation { issued, end: token.max(grant).saturating_add(AFTERLIFE) }
+}
+
+fn one(token: &str, verifier: &Verifier, known: &Revocation) -> Result<Order, Mistake> {
+    let (identity, expires) = verifier.identify(token).map_err(|fault| match fault {
+        TokenFault::Signature => "the token's signature is wrong: it is no link of this node",
+        _ => "this is no link: it has no token that could be read",
+    })?;
+    let link = key_of(&identity);
+    let target = Target { link: Some(link), ..Target::default() };
+    // Whenever it was made: it is this one that is meant.
+    let end = expires.saturating_add(AFTERLIFE).max(known.end);
+    let what = format!("link {:032x}", u128::from_be_bytes(link));
+    Ok((target, Revocation { issued: u64::MAX, end }, what))
+}
+
+fn some(server: Option<Uuid>, user: Option<&str>, known: Revocation) -> Order {
+    let target = Target {
+        link: None,
+        server: server.map(|server| key_of(&server.to_string())),
+        user: user.map(user_key),
+    };
+    let mut what = "links".to_owned();
+    if let Some(user) = user {
+        what += &format!(" of user {}", crate::logging::escape(user));
+    }
+    if let Some(server) = server {
+        what += &format!(" of server {server}");
+    }
+    (target, known, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    const SERVER: &str = "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40";
+
+    fn config() -> Config {
+        let loaded = config::load(
+            &[std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config.yml")],
+            &[],
+            &|_| None,
+        );
+        loaded.config.unwrap()
+    }
+
+    #[test]
+    fn nothing_but_an_order_is_one() {
+        let config = config();
+        let verifier = Verifier::new(&config);
+        let read = |body: &str| revoke(body.as_bytes(), &config, &verifier, 1000);
+        for body in [
+            "",
+            "{}",
+            "null",
+            "[]",
+            r#"{"all":false}"#,
+            r#"{"all":"yes"}"#,
+            r#"{"all":true,"server":"8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40"}"#,
+            r#"{"server":"../x"}"#,
+            r#"{"sever":"8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40"}"#,
+            r#"{"token":"a.b.c"}"#,
+            r#"{"token":"x","all":true}"#,
+        ] {
+            assert!(read(body).is_err(), "{body}");
+        }
+        let (target, known, what) = read(r#"{"all":true}"#).unwrap();
+        assert!(target.is_all() && what == "all links");
+        assert_eq!((known.issued, known.end), (1060, 1060 + 86_400 + 3600));
+        let (target, _, what) = read(&format!(r#"{{"server":"{SERVER}","user":"A\n"}}"#)).unwrap();
+        assert_eq!((target.server, target.user), (Some(key_of(SERVER)), Some(user_key("a\n"))));
+        assert_eq!(what, format!("links of user A\\n of server {SERVER}"));
+    }
+
+    #[test]
+    fn the_panels_call_is_about_a_user_on_some_servers_or_all() {
+        let config = config();
+        let read = |body: &str| deauthorize(body.as_bytes(), &config, 1000);
+        let orders = read(&format!(r#"{{"user":"u","servers":["{SERVER}"],"x":1}}"#)).unwrap();
+        assert_eq!((orders.len(), orders[0].0.server), (1, Some(key_of(SERVER))));
+        let orders = read(r#"{"user":"u","servers":[]}"#).unwrap();
+        assert_eq!((orders.len(), orders[0].0.server, orders[0].0.is_all()), (1, None, false));
+        assert!(
+            read(r#"{"servers":[]}"#).is_err() && read(r#"{"user":"u","servers":[5]}"#).is_err()
+        );
+    }
+}

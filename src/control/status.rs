@@ -1,0 +1,253 @@
+//! What the server says about itself: `GET /status`, `GET /metrics`, and the log after SIGUSR1.
+//!
+//! The acceptor fills a [`Status`] from memory, without a lock that anybody holds while waiting for
+//! something.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::delivery::running::{Download, Ended};
+use crate::link::token::Resource;
+use crate::logging::escape;
+
+/// The state of the server at one moment: the JSON of `/status`. Sizes are bytes, times are seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// When it was started, since the epoch.
+    pub started: u64,
+    /// How long ago that was.
+    pub uptime: u64,
+    /// It ends once its downloads have ended.
+    pub draining: bool,
+    /// By what they are waiting for.
+    pub connections: Connections,
+    /// The threads of the pool.
+    pub workers: Workers,
+    /// The table of used links.
+    pub links: Links,
+    /// Where they are remembered; `None` for memory only.
+    pub journal: Option<Journal>,
+    /// When the certificate's validity ends, since the epoch.
+    pub certificate_expires: Option<u64>,
+    /// What is sent.
+    pub bandwidth: Bandwidth,
+    /// Downloads that are under way, by what they are waiting for.
+    pub phases: Phases,
+    /// How downloads have ended since the start.
+    pub ended: Totals,
+    /// Each of them, in the order in which they began.
+    pub downloads: Vec<Row>,
+}
+
+/// Connections, by what they are waiting for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// The most there may be.
+    pub limit: usize,
+    /// A handshake, or the rest of a request.
+    pub heads: usize,
+    /// The client's next request, or its end.
+    pub idle: usize,
+    /// A worker for their request.
+    pub queued: usize,
+    /// At a worker.
+    pub working: usize,
+    /// Between two pieces of a download.
+    pub downloads: usize,
+    /// The client to acknowledge the last bytes.
+    pub finishing: usize,
+    /// On the control listener.
+    pub control: usize,
+}
+
+/// The pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workers {
+    /// Threads.
+    pub total: usize,
+    /// Those that are at something.
+    pub busy: usize,
+    /// Requests and pieces that wait for one.
+    pub waiting: usize,
+    /// None has come back for longer than a request may wait: the disk stands still.
+    pub stuck: bool,
+}
+
+/// Used links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Links {
+    /// Remembered.
+    pub tracked: usize,
+    /// Those of them whose download is complete.
+    pub spent: usize,
+    /// The most that may be remembered.
+    pub limit: usize,
+    /// Revocations in force.
+    pub revocations: usize,
+}
+
+/// The journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    /// Its length.
+    pub bytes: u64,
+    /// Something is not written yet, because the disk took nothing.
+    pub behind: bool,
+}
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bandwidth {
+    /// Bytes per second of all downloads, as of the last second.
+    pub rate: u64,
+    /// The most that may be; 0 for no limit.
+    pub limit: u64,
+    /// Bytes since the start.
+    pub sent: u64,
+}
+
+/// Downloads that are under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phases {
+    /// Nothing holds them up.
+    pub sending: usize,
+    /// Their turn in the bandwidth.
+    pub limited: usize,
+    /// The client.
+    pub parked: usize,
+    /// The client to acknowledge the last bytes.
+    pub finishing: usize,
+}
+
+/// How downloads have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Whole.
+    pub delivered: u64,
+    /// The part that was asked for.
+    pub parts: u64,
+    /// Cut.
+    pub interrupted: u64,
+}
+
+impl From<Ended> for Totals {
+    fn from(Ended { delivered, parts, interrupted }: Ended) -> Totals {
+        Totals { delivered, parts, interrupted }
+    }
+}
+
+/// A download that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// `X-Request-Id`, as in the log.
+    pub id: String,
+    /// The client's address, if it is known.
+    pub client: Option<String>,
+    /// The server that the file or backup belongs to.
+    pub server: String,
+    /// The path of a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The UUID of a backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
+    /// The path of a directory that is sent as an archive, in whole or in part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    /// Where in the file this answer begins.
+    pub start: u64,
+    /// Its length.
+    pub length: u64,
+    /// Bytes of it that were sent.
+    pub sent: u64,
+    /// Bytes per second.
+    pub rate: u64,
+    /// How long it has been under way.
+    pub seconds: u64,
+    /// `sending`, `limited`, `parked` or `finishing`.
+    pub state: String,
+    /// What tells its link from others: a hash, of no use to anybody else.
+    pub link: String,
+}
+
+impl Row {
+    /// The row for `download` at `now`.
+    pub fn of(download: &Download, now: Instant) -> Row {
+        let (mut file, mut backup, mut directory) = (None, None, None);
+        match &download.resource {
+            Resource::File { path, .. } => file = Some(path.clone()),
+            Resource::Backup { backup: uuid, .. } => backup = Some(uuid.to_string()),
+            Resource::Directory { path, .. } | Resource::Files { path, .. } => {
+                directory = Some(path.clone());
+            }
+        }
+        Row {
+            id: download.request.clone(),
+            client: download.client.map(|client| client.to_string()),
+            server: download.resource.server().to_string(),
+            file,
+            backup,
+            directory,
+            start: download.start,
+            length: download.length,
+            sent: download.sent(),
+            rate: download.rate(now),
+            seconds: now.saturating_duration_since(download.began).as_secs(),
+            state: download.phase().name().to_owned(),
+            link: format!("{:032x}", u128::from_be_bytes(download.link.link)),
+        }
+    }
+
+    /// What is downloaded, in a form that stays on its line.
+    pub fn what(&self) -> String {
+        match (&self.file, &self.backup, &self.directory) {
+            (Some(file), ..) => escape(file),
+            (_, Some(backup), _) => format!("backup {backup}"),
+            (.., Some(path)) => format!("directory {}", escape(path)),
+            _ => "?".to_owned(),
+        }
+    }
+}
+
+impl Status {
+    /// Lines for the log: one in all, and one for each of up to `most` downloads.
+    pub fn lines(&self, most: usize) -> Vec<String> {
+        let Connections { limit, heads, idle, queued, working, downloads, finishing, control } =
+            self.connections;
+        let all = heads + idle + queued + working + downloads + finishing + control;
+        let mut lines = vec![format!(
+            "status: up {} s, connections {all} of {limit}, workers {} of {} busy, {} waiting, links {} tracked and {} spent, {} revocations, {} B/s, {} downloads",
+            self.uptime,
+            self.workers.busy,
+            self.workers.total,
+            self.workers.waiting,
+            self.links.tracked,
+            self.links.spent,
+            self.links.revocations,
+            self.bandwidth.rate,
+            self.downloads.len(),
+        )];
+        for row in self.downloads.iter().take(most) {
+            lines.push(format!(
+                "status: {} {} server={} {} bytes={}/{} rate={} seconds={} id={}",
+                row.client.as_deref().unwrap_or("-"),
+                row.state,
+                row.server,
+                row.what(),
+                row.sent,
+                row.length,
+                row.rate,
+                row.seconds,
+                row.id,
+            ));
+        }
+        let more = self.downloads.len().saturating_sub(most);
+        if more > 0 {
+            lines.push(format!("status: and {more} more downloads"));
+        }
+        lines
+    }
+}

@@ -1,0 +1,199 @@
+//! Reads a file for a download without filling the page cache, which belongs to the game servers.
+//!
+//! What was read is dropped from the cache once it is sent (posix_fadvise(2)). A stream that runs
+//! at length goes past the cache altogether (`RWF_DONTCACHE`), which leaves alone what others have
+//! there. A file that is in use, such as a running world, is read like any other and stays.
+
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+use super::readers::{Place, Readers};
+
+/// Files below this many bytes are read like any other.
+const WORTH_SPARING: u64 = 8 << 20;
+/// Sent bytes are dropped this many at a time.
+const DROP: u64 = 1 << 20;
+/// The kernel drops a folio only as a whole, and with the last byte of one the next has begun.
+const LARGEST_FOLIO: u64 = 4 << 20;
+/// What the kernel may have read ahead of a reader, in bytes.
+const READAHEAD: u64 = 16 << 20;
+/// A stream that has sent this many bytes without being parked goes past the cache. Parked later, it
+/// reads again once what the kernel had read ahead for it, up to 8 MiB: not worth it for less.
+const RUN: u64 = 16 << 20;
+/// The length of such reads, and what their ends are multiples of. Less splits large folios, which
+/// are then read twice: 1.1 times the file with 1 MiB, 1.5 times with 128 KiB.
+pub const STEP: u64 = 2 << 20;
+/// Places of a file that are looked at to tell whether it is in use.
+const SAMPLES: u64 = 16;
+/// …but no more than one for each so many bytes.
+const SAMPLE: u64 = 64 << 10;
+/// From linux/fs.h.
+const RWF_DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
+/// A file on its way to a client.
+#[derive(Debug)]
+pub struct DiskFile {
+    file: File,
+    sparing: Option<Sparing>,
+}
+
+/// Which files are worth the trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worth {
+    /// Of 8 MiB or more, and not in use.
+    Large,
+    /// Of any length, and not in use: one of very many.
+    Any,
+    /// It is certain that nobody uses it.
+    Unused,
+}
+
+#[derive(Debug)]
+struct Sparing {
+    place: Place,
+    began: u64,
+    can_bypass: bool,
+    /// Everything before it has been dropped, or left to another reader.
+    dropped: u64,
+    /// Nothing from here on is in the cache because of this reader.
+    cached: u64,
+}
+
+impl DiskFile {
+    /// `file`, read like any other.
+    pub fn keep(file: File) -> DiskFile {
+        DiskFile { file, sparing: None }
+    }
+
+    /// `span` of `file`, read so that nothing stays in the cache; but files that `worth` leaves out,
+    /// and those that somebody else has there, are read like any other.
+    pub fn spare(file: File, span: &Range<u64>, worth: Worth, readers: &Arc<Readers>) -> DiskFile {
+        let metadata = file.metadata().ok().filter(|metadata| match worth {
+            Worth::Unused => true,
+            Worth::Any => !is_in_use(&file, metadata.len()),
+            Worth::Large => metadata.len() >= WORTH_SPARING && !is_in_use(&file, metadata.len()),
+        });
+        let sparing = metadata.map(|metadata| Sparing {
+            place: readers.enter((metadata.dev(), metadata.ino()), span.clone()),
+            began: span.start,
+            can_bypass: readers.can_bypass(),
+            dropped: span.start,
+            cached: span.start,
+        });
+        DiskFile { file, sparing }
+    }
+
+    /// Where a read past the cache from `position` on has to end, if this is the time for one.
+    /// Everything before `position` has been sent.
+    pub fn step_from(&mut self, position: u64) -> Option<u64> {
+        let sparing = self.sparing.as_mut()?;
+        let alone = sparing.place.advance(position);
+        let runs = alone && sparing.can_bypass && position - sparing.began >= RUN;
+        runs.then(|| (position / STEP + 1) * STEP)
+    }
+
+    /// Reads at `position`, everything before which has been sent.
+    ///
+    /// # Errors
+    /// Whatever pread(2) returns.
+    pub fn read_at(&mut self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let count = loop {
+            match self.file.read_at(buffer, position) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
+        if let Some(sparing) = &mut self.sparing {
+            sparing.place.advance(position);
+            sparing.cached = position + count as u64 + READAHEAD;
+            sparing.drop_sent(&self.file, position, DROP);
+        }
+        Ok(count)
+    }
+
+    /// Reads at `position` past the cache, up to where [`DiskFile::step_from`] said.
+    ///
+    /// # Errors
+    /// Whatever preadv2(2) returns.
+    pub fn read_step(&mut self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let Some(sparing) = &mut self.sparing else { return self.read_at(buffer, position) };
+        loop {
+            let mut slices = [IoSliceMut::new(buffer)];
+            match preadv2(&self.file, &mut slices, position, RWF_DONTCACHE) {
+                Ok(count) => {
+                    sparing.drop_sent(&self.file, position, DROP);
+                    return Ok(count);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::INVAL) => {
+                    sparing.can_bypass = false;
+                    return self.read_at(buffer, position);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Drops what is left, all before `position` having been sent and nothing more to come.
+    pub fn finish(&mut self, position: u64) {
+        let Some(mut sparing) = self.sparing.take() else { return };
+        sparing.place.advance(position);
+        let ahead = sparing.cached.max(position);
+        sparing.drop_sent(&self.file, ahead, 1);
+        if sparing.place.leave() {
+            let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
+        }
+    }
+}
+
+impl Sparing {
+    /// Drops what is cached before `position`, if it is `least` bytes or more.
+    fn drop_sent(&mut self, file: &File, position: u64, least: u64) {
+        let end = position.min(self.cached);
+        if end < self.dropped.saturating_add(least) && end < self.cached {
+            return;
+        }
+        let range = self.dropped.saturating_sub(LARGEST_FOLIO)..end;
+        if self.dropped < end && self.place.may_drop(&range) {
+            let length = NonZeroU64::new(range.end - range.start);
+            // Advice: if it is not taken, the cache is used as ever.
+            let _ = fadvise(file, range.start, length, Advice::DontNeed);
+        }
+        self.dropped = position;
+    }
+}
+
+/// Whether half of the file or more is in the cache: somebody else works with it. cachestat(2) and
+/// mincore(2) tell that only to those who may write to the file, which this process may not, so
+/// bytes all over the file are read that may not be waited for. A place that is not in the cache
+/// costs a page's read from the disk.
+fn is_in_use(file: &File, length: u64) -> bool {
+    use std::hash::{BuildHasher, RandomState};
+    // Other places each time: a page that was looked at is in the cache from then on.
+    let random = RandomState::new().hash_one(0);
+    let samples = (length / SAMPLE).clamp(1, SAMPLES);
+    let stride = (length / samples).max(1);
+    let (mut hits, mut misses) = (0, 0);
+    for number in 0..samples {
+        let position = number * stride + random % stride;
+        let mut byte = [0];
+        let flags = ReadWriteFlags::NOWAIT;
+        match preadv2(file, &mut [IoSliceMut::new(&mut byte)], position, flags) {
+            Ok(_) => hits += 1,
+            Err(Errno::AGAIN | Errno::INTR) => misses += 1,
+            // Not to be told here: rather too much in the cache than a world gone from it.
+            Err(_) => return true,
+        }
+        if misses > samples / 2 {
+            return false;
+        }
+    }
+    hits >= misses
+}

@@ -1,0 +1,4 @@
+//! Reads files for downloads and leaves the page cache to the game servers.
+
+pub mod file;
+pub mod readers;

@@ -1,0 +1,329 @@
+//! Links that were revoked: one by one, or those of a server, of a user, or all that existed then.
+//!
+//! A revocation is remembered until no link that it is about could be used any more. Their number is
+//! bounded: whoever revokes more of them one by one is told so, and revokes a server or everything.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::line::{hex, seal, unhex, unsealed};
+use super::{AFTERLIFE, Key, Replay, key_of};
+use crate::link::token::Claims;
+
+/// Revocations at a time.
+pub const MAX_REVOCATIONS: usize = 4096;
+
+/// What tells a token from others, without its secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkId {
+    /// The hash of its `unique_id`, or of the whole token if it has none.
+    pub link: Key,
+    /// The hash of its server.
+    pub server: Key,
+    /// The hash of its user, if it names one.
+    pub user: Option<Key>,
+    /// Its `iat`, in seconds since the epoch.
+    pub issued: Option<u64>,
+}
+
+impl LinkId {
+    /// The identity of `token`, whose claims are `claims`.
+    pub fn of(claims: &Claims, token: &str) -> LinkId {
+        LinkId {
+            link: key_of(claims.unique_id.as_deref().unwrap_or(token)),
+            server: key_of(&claims.resource.server().to_string()),
+            user: claims.user.as_deref().map(user_key),
+            issued: claims.issued,
+        }
+    }
+}
+
+/// The key of a user, whom a token names by UUID or, if it is an older one, by number.
+pub fn user_key(text: &str) -> Key {
+    key_of(&text.to_ascii_lowercase())
+}
+
+/// Which links are revoked: those that have all that is named here. If nothing is, every link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// One link.
+    pub link: Option<Key>,
+    /// The links of a server.
+    pub server: Option<Key>,
+    /// The links of a user.
+    pub user: Option<Key>,
+}
+
+impl Target {
+    /// Whether it is about every link.
+    pub fn is_all(&self) -> bool {
+        *self == Target::default()
+    }
+
+    /// Whether it is about the link of `id`.
+    pub fn names(&self, id: &LinkId) -> bool {
+        self.link.is_none_or(|link| link == id.link)
+            && self.server.is_none_or(|server| server == id.server)
+            && self.user.is_none_or(|user| Some(user) == id.user)
+    }
+
+    /// Whether it is about everything that `other` is about.
+    fn includes(&self, other: &Target) -> bool {
+        let includes = |ours: Option<Key>, theirs| ours.is_none() || ours == theirs;
+        includes(self.link, other.link)
+            && includes(self.server, other.server)
+            && includes(self.user, other.user)
+    }
+}
+
+/// Until when which tokens are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// Tokens with a later `iat` are not meant, in seconds since the epoch.
+    pub issued: u64,
+    /// No token that is meant can be used from here on, in seconds since the epoch.
+    pub end: u64,
+}
+
+impl Revocation {
+    /// Whether it is about a token with this `iat`.
+    pub fn covers(&self, issued: Option<u64>) -> bool {
+        issued.is_none_or(|issued| issued <= self.issued)
+    }
+}
+
+/// There are [`MAX_REVOCATIONS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany;
+
+/// A revocation, and by how much the system's clock is ahead of the table's own, for all it knows.
+type Known = (Revocation, u64);
+
+/// All revocations in force.
+#[derive(Debug, Default)]
+pub(super) struct Revocations {
+    all: RwLock<HashMap<Target, Known>>,
+    /// Lines that the journal has yet to get.
+    untold: Mutex<Vec<String>>,
+    told: AtomicU64,
+    kept: AtomicBool,
+}
+
+impl Revocations {
+    /// Adds one. Those that it makes superfluous go; the later of two for one target holds.
+    pub(super) fn add(&self, target: Target, new: Revocation, skew: u64) -> Result<(), TooMany> {
+        let mut all = self.write();
+        all.retain(|other, (old, _)| {
+            !(target.includes(other) && old.issued <= new.issued && old.end <= new.end)
+        });
+        let old = all.get(&target).map(|(old, _)| *old);
+        // There is one for everything at most, so that it needs no place.
+        if old.is_none() && !target.is_all() && all.len() >= MAX_REVOCATIONS {
+            return Err(TooMany);
+        }
+        let old = old.unwrap_or(new);
+        let joined = Revocation { issued: old.issued.max(new.issued), end: old.end.max(new.end) };
+        all.insert(target, (joined, skew));
+        Ok(())
+    }
+
+    /// Whether the link of `id` is revoked.
+    pub(super) fn has(&self, id: &LinkId) -> bool {
+        let all = self.read();
+        if all.is_empty() {
+            return false;
+        }
+        let server = Target { server: Some(id.server), ..Target::default() };
+        let user = Target { user: id.user, ..Target::default() };
+        let both = Target { user: id.user, ..server };
+        let link = Target { link: Some(id.link), ..Target::default() };
+        // Without a user, two of them are others of the list.
+        [link, server, user, both, Target::default()]
+            .iter()
+            .any(|target| all.get(target).is_some_and(|(known, _)| known.covers(id.issued)))
+    }
+
+    /// Removes those that are over; `time` says what time it is for one with this skew.
+    pub(super) fn sweep(&self, time: impl Fn(u64) -> u64) {
+        self.write().retain(|_, (known, skew)| time(*skew) < known.end);
+    }
+
+    /// A line of the journal for each.
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.read().iter().map(|(target, (known, _))| format(target, known)).collect()
+    }
+
+    fn untold(&self) -> MutexGuard<'_, Vec<String>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<Target, Known>> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Target, Known>> {
+        self.all.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Replay {
+    /// Revokes at `now` what `target` names, in memory, at once. Returns a number: once
+    /// [`Replay::told`] has reached it, the journal knows.
+    ///
+    /// # Errors
+    /// If there are [`MAX_REVOCATIONS`].
+    pub fn revoke(&self, target: Target, known: Revocation, now: u64) -> Result<u64, TooMany> {
+        let skew = now.wrapping_sub(self.steady.load(Ordering::Relaxed));
+        self.revocations.add(target, known, skew)?;
+        let mut untold = self.revocations.untold();
+        untold.push(format(&target, &known));
+        Ok(self.told() + untold.len() as u64)
+    }
+
+    /// Whether a link is revoked: the one rule for all who ask.
+    pub fn is_revoked(&self, id: &LinkId) -> bool {
+        self.revocations.has(id)
+    }
+
+    /// Writes to the journal what was revoked since the last call. Whether that was anything.
+    pub fn tell(&self) -> bool {
+        let lines = self.revocations.untold().clone();
+        if lines.is_empty() {
+            return false;
+        }
+        // Every one is written, whatever became of the one before.
+        let lost = lines.iter().filter(|line| !self.write(Some((*line).clone()))).count();
+        let kept = lost == 0;
+        self.revocations.kept.store(kept, Ordering::Relaxed);
+        let mut untold = self.revocations.untold();
+        untold.drain(..lines.len());
+        self.revocations.told.fetch_add(lines.len() as u64, Ordering::AcqRel);
+        true
+    }
+
+    /// How many revocations were written to the journal, or could not be.
+    pub fn told(&self) -> u64 {
+        self.revocations.told.load(Ordering::Acquire)
+    }
+
+    /// Whether the journal has taken the last of them.
+    pub fn is_kept(&self) -> bool {
+        self.revocations.kept.load(Ordering::Relaxed)
+    }
+
+    /// Revocations in force.
+    pub fn revocations(&self) -> usize {
+        self.revocations.read().len()
+    }
+
+    /// Takes over what the journal remembers, at `now`.
+    pub(super) fn recall(&self, remembered: Vec<(Target, Revocation)>, now: u64) {
+        for (target, known) in remembered {
+            // What seems to be over stays for an hour: the clock may be wrong yet.
+            let skew = known.end.saturating_sub(AFTERLIFE).min(now).wrapping_sub(now);
+            // More than there may be can only have come from another hand.
+            let _ = self.revocations.add(target, known, skew);
+        }
+    }
+}
+
+/// The journal's line for a revocation, line break included.
+pub(super) fn format(target: &Target, known: &Revocation) -> String {
+    let key = |key: Option<Key>| key.map_or_else(|| "-".to_owned(), |key| hex(&key));
+    let mut line = String::with_capacity(160);
+    let (link, server, user) = (key(target.link), key(target.server), key(target.user));
+    let _ = write!(line, "revoked {link} {server} {user} {} {}", known.issued, known.end);
+    seal(line)
+}
+
+/// Reads a line without its line break; `None` if it is torn or none of these.
+pub(super) fn parse(line: &str) -> Option<(Target, Revocation)> {
+    let mut words = unsealed(line)?.strip_prefix("revoked ")?.split(' ');
+    let mut key = || match words.next()? {
+        "-" => Some(None),
+        text => unhex(text).map(Some),
+    };
+    let target = Target { link: key()?, server: key()?, user: key()? };
+    let known =
+        Revocation { issued: words.next()?.parse().ok()?, end: words.next()?.parse().ok()? };
+    Some((target, known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000;
+    const ID: LinkId =
+        LinkId { link: [1; 16], server: [2; 16], user: Some([3; 16]), issued: Some(NOW) };
+
+    fn until(issued: u64) -> Revocation {
+        Revocation { issued, end: issued.saturating_add(100) }
+    }
+
+    #[test]
+    fn each_kind_is_about_its_own_links() {
+        let none = Target::default();
+        let targets = [
+            (none, true),
+            (Target { link: Some([1; 16]), ..none }, true),
+            (Target { link: Some([9; 16]), ..none }, false),
+            (Target { server: Some([2; 16]), ..none }, true),
+            (Target { server: Some([9; 16]), ..none }, false),
+            (Target { user: Some([3; 16]), ..none }, true),
+            (Target { user: Some([9; 16]), ..none }, false),
+            (Target { user: Some([3; 16]), server: Some([2; 16]), ..none }, true),
+            (Target { user: Some([3; 16]), server: Some([9; 16]), ..none }, false),
+        ];
+        for (target, named) in targets {
+            let all = Revocations::default();
+            all.add(target, until(NOW), 0).unwrap();
+            assert_eq!((all.has(&ID), target.names(&ID)), (named, named), "{target:?}");
+            // Nobody is named by a token without a user.
+            let anonymous = LinkId { user: None, ..ID };
+            assert_eq!(all.has(&anonymous), named && target.user.is_none(), "{target:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_issued_later_is_not_meant() {
+        let all = Revocations::default();
+        all.add(Target::default(), until(NOW), 0).unwrap();
+        for (issued, revoked) in [(None, true), (Some(NOW), true), (Some(NOW + 1), false)] {
+            assert_eq!(all.has(&LinkId { issued, ..ID }), revoked, "{issued:?}");
+        }
+        all.add(Target::default(), until(NOW - 50), 0).unwrap();
+        assert!(all.has(&ID), "an earlier one takes nothing back");
+    }
+
+    #[test]
+    fn their_number_is_bounded_and_everything_is_always_possible() {
+        let all = Revocations::default();
+        let key = |number: usize| Some((number as u128).to_be_bytes());
+        for number in 0..MAX_REVOCATIONS {
+            let target = Target { server: key(number), ..Target::default() };
+            all.add(target, until(NOW), 0).unwrap();
+        }
+        let more = Target { user: key(1), ..Target::default() };
+        assert_eq!(all.add(more, until(NOW), 0), Err(TooMany));
+        let known = Target { server: key(5), ..Target::default() };
+        all.add(known, until(NOW + 1), 0).unwrap();
+        all.add(Target::default(), until(NOW), 0).unwrap();
+        assert_eq!(all.read().len(), 2, "the others say nothing more");
+        all.sweep(|_| NOW + 100);
+        assert_eq!(all.read().len(), 1);
+    }
+
+    #[test]
+    fn a_line_is_read_back_and_a_torn_one_is_not() {
+        let target = Target { server: Some([2; 16]), ..Target::default() };
+        let line = format(&target, &until(NOW));
+        let line = line.trim_end();
+        assert_eq!(parse(line), Some((target, until(NOW))));
+        for end in 0..line.len() {
+            assert_eq!(parse(&line[..end]), None);
+        }
+    }
+}

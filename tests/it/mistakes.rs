@@ -1,0 +1,127 @@
+//! What an operator who makes a mistake in the configuration is told, by `check` and by `serve`.
+
+use std::fs;
+use std::process::Output;
+
+use winglet::config::defaults::SAMPLE_TOKEN;
+
+use crate::harness::{KEY, Node, have, must_be_root, skip};
+
+fn said(output: &Output) -> String {
+    let texts = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    texts.concat()
+}
+
+/// A configuration that nothing is wrong with, and `more`.
+fn sound(more: &str) -> String {
+    format!(
+        "token: {KEY}\nsystem: {{data: volumes, backup_directory: backups}}\nwinglet:\n  listen: ['127.0.0.1:0']\n{more}"
+    )
+}
+
+fn wide(text: &str) -> Vec<u8> {
+    text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+#[test]
+fn serve_refuses_what_check_calls_an_error_in_the_same_words() {
+    let node = Node::new();
+    fs::write(node.path().join("file"), "").unwrap();
+    let listening = |listen: &str| sound("").replace("'127.0.0.1:0'", listen).into_bytes();
+    let sample = sound("").replace(KEY, SAMPLE_TOKEN).replace("127.0.0.1:0", "0.0.0.0:0");
+    let table: &[(Vec<u8>, &str)] = &[
+        ([sound("# caf").as_bytes(), b"\xe9\n"].concat(), "config.yml: is not UTF-8, at line 5"),
+        (wide(&sound("")), "config.yml: is UTF-16; save it as UTF-8"),
+        (sound("  reuse: once\n  reuse: once\n").into(), "second time at line 6; keep one"),
+        (sound("\ttab: 1\n").into(), "has a tab at the beginning of line 5"),
+        (sound("  treads: 8\n").into(), "winglet.treads: is an unknown key; the nearest known one"),
+        (sound("  state_directory: file\n").into(), "winglet.state_directory: "),
+        (sound("  state_directory: file/below\n").into(), "/file is not a directory; name one"),
+        (listening("8081"), "winglet.listen[0]: is the number 8081; write a text, such as"),
+        (listening("'8081'"), "\"8081\" is not an address; write ADDR:PORT"),
+        (listening("'127.0.0.1:1', '127.0.0.1:1'"), "stands twice in the list"),
+        (listening("'127.0.0.1:1', '0.0.0.0:1'"), "the system refuses the second of them"),
+        (listening("'192.0.2.1:1'"), "cannot listen on 192.0.2.1:1"),
+        (sample.into(), "token: is the sample's, which everybody knows, and 0.0.0.0:0 is open"),
+        (sound("").replace("token", "tokne").into(), "did you mean token?"),
+    ];
+    for (text, told) in table {
+        fs::write(node.config(), text).unwrap();
+        let [check, serve] = [&["check"], &["serve"]].map(|arguments| node.run(arguments));
+        for output in [check, serve] {
+            assert_eq!(output.status.code(), Some(1), "{told}: {output:?}");
+            assert!(said(&output).contains(told), "{told}:\n{}", said(&output));
+            assert!(!said(&output).contains(KEY), "{told}");
+        }
+    }
+}
+
+#[test]
+fn check_warns_of_what_serve_starts_with() {
+    let node = Node::new();
+    for (text, told) in [
+        (format!("\u{feff}{}", sound("")), ""),
+        (sound("reuse: once\n"), "reuse: is ignored here; it belongs under winglet:"),
+        (sound("listen: ['[::]:0']\n"), "listen: is ignored here; it belongs under winglet:"),
+        (
+            sound("").replace("backups}", "backups, state_directory: x}"),
+            "system.state_directory: is ignored here; it belongs under winglet:",
+        ),
+        (sound("").replace("data:", "datas:"), "system.datas: is ignored, as every key of Wings'"),
+        (sound("api: {trusted_proxies: ['0.0.0.0/0']}\n"), "believes X-Forwarded-For of everybody"),
+    ] {
+        fs::write(node.config(), text).unwrap();
+        let output = node.run(&["check", "--quiet"]);
+        assert_eq!(output.status.code(), Some(0), "{told}: {output:?}");
+        let lines = said(&output);
+        assert!(lines.contains(told) && lines.is_empty() == told.is_empty(), "{told}: {lines}");
+        assert!(lines.lines().all(|line| line.starts_with("warning: ")), "{lines}");
+        let mut server = node.start_with(&[]);
+        assert!(server.log().contains(told), "{told}:\n{}", server.log());
+        server.stop();
+    }
+}
+
+#[test]
+fn one_port_in_both_families_is_told_before_serve_fails() {
+    let Ok(v6only) = fs::read("/proc/sys/net/ipv6/bindv6only") else {
+        return skip("this machine has no IPv6");
+    };
+    let node = Node::new();
+    // Free a moment ago; no test depends on its staying so.
+    let port = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    let both = format!("'0.0.0.0:{port}', '[::]:{port}'");
+    fs::write(node.config(), sound("").replace("'127.0.0.1:0'", &both)).unwrap();
+    let output = node.run(&["check", "--quiet"]);
+    let code = if v6only.starts_with(b"0") { 1 } else { 0 };
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    assert!(said(&output).contains("takes what arrives at 0.0.0.0"), "{}", said(&output));
+}
+
+#[test]
+fn whoever_may_not_read_the_configuration_is_told_to_use_sudo() {
+    if !must_be_root() || !have("setpriv") {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let node = Node::new().as_user(65534);
+    fs::write(node.config(), sound("")).unwrap();
+    node.run(&["check"]);
+    std::os::unix::fs::chown(node.config(), Some(0), Some(0)).unwrap();
+    fs::set_permissions(node.config(), fs::Permissions::from_mode(0o600)).unwrap();
+    for command in [&["check"][..], &["serve"], &["explain", "x.y.z"]] {
+        let output = std::process::Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(node.path().join("winglet"))
+            .args(command)
+            .current_dir(node.path())
+            .output()
+            .unwrap();
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(
+            text.contains("cannot be read (permission denied); run this as root (sudo)"),
+            "{text}"
+        );
+    }
+}
