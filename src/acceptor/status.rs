@@ -5,9 +5,10 @@ use std::time::Instant;
 use super::Acceptor;
 use super::connections::{Held, State};
 use crate::control::status::{
-    Bandwidth, Connections, Journal, Links, Phases, Row, Status, Workers,
+    Bandwidth, Connections, Journal, Links, Phases, Row, SharedState, Status, Workers,
 };
 use crate::http::head::Place;
+use crate::replay::shared::Counts;
 
 /// Downloads that the log lists after SIGUSR1.
 const MOST_LINES: usize = 100;
@@ -41,6 +42,11 @@ impl Acceptor {
                 .replay
                 .journal()
                 .map(|state| Journal { bytes: state.bytes, behind: state.behind }),
+            shared_state: shared.replay.agreement().map(|agreement| {
+                let Counts { round_trips, failures, take_overs, up } = agreement.counts();
+                let front_end = agreement.name().to_owned();
+                SharedState { front_end, up, round_trips, failures, take_overs }
+            }),
             certificate_expires: self.certificate_expires(),
             bandwidth: Bandwidth {
                 rate: shared.downloads.rate(),

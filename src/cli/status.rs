@@ -219,6 +219,17 @@ fn head(status: &Status) -> String {
         Some(journal) => size_text(journal.bytes),
     };
     let _ = writeln!(text, "journal      {journal}");
+    if let Some(shared) = &status.shared_state {
+        let _ = writeln!(
+            text,
+            "shared state {}; this front end is {}; {} round trips, {} failures, {} links taken over",
+            if shared.up { "answers" } else { "does not answer" },
+            shared.front_end,
+            shared.round_trips,
+            shared.failures,
+            shared.take_overs
+        );
+    }
     let limit = match status.bandwidth.limit {
         0 => String::new(),
         limit => format!(" of {}/s", size_text(limit)),

@@ -143,11 +143,6 @@ impl Redis {
         Membership::begin(self, Arc::clone(table), clock.clone())
     }
 
-    /// What this front end is called.
-    pub fn node(&self) -> &str {
-        &self.node
-    }
-
     /// Asks on a worker's behalf.
     fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, ClaimError> {
         let deadline = Instant::now() + PATIENCE;
@@ -321,6 +316,10 @@ impl Agreement for Redis {
 
     fn claimed_alone(&self) {
         self.tasks.assert_all();
+    }
+
+    fn name(&self) -> &str {
+        &self.node
     }
 
     fn counts(&self) -> Counts {
