@@ -5,9 +5,10 @@ use std::time::Instant;
 use super::Acceptor;
 use super::connections::{Held, State};
 use crate::control::status::{
-    Archives, Bandwidth, Connections, Journal, Links, Phases, Row, Status, Workers,
+    Archives, Bandwidth, Connections, Journal, Links, Phases, Row, SharedState, Status, Workers,
 };
 use crate::http::head::Place;
+use crate::replay::shared::Counts;
 
 /// Downloads that the log lists after SIGUSR1.
 const MOST_LINES: usize = 100;
@@ -45,6 +46,11 @@ impl Acceptor {
                 let (kept, bytes) = shared.shelf.usage();
                 Archives { kept, bytes }
             },
+            shared_state: shared.replay.agreement().map(|agreement| {
+                let Counts { round_trips, failures, take_overs, up } = agreement.counts();
+                let front_end = agreement.name().to_owned();
+                SharedState { front_end, up, round_trips, failures, take_overs }
+            }),
             certificate_expires: self.certificate_expires(),
             bandwidth: Bandwidth {
                 rate: shared.downloads.rate(),

@@ -6,7 +6,8 @@ use super::explain::{IN_PROGRESS, Lines};
 use crate::config::{Config, Finding, Reuse, WhenDown};
 use crate::http::refusal::{Busy, Refusal};
 use crate::link::token::{Claims, TokenFault, Used};
-use crate::replay::{self, shared::Owner, shared::Redis};
+use crate::replay;
+use crate::replay::shared::{Agreement, Owner, Redis};
 
 const KEY: &str = "winglet.shared_state";
 /// The oldest Redis that has all commands that are used (`SET … KEEPTTL`).
@@ -50,7 +51,7 @@ pub(super) fn check(
         let message = "forgets keys when it is full, and a link could be used twice; set maxmemory-policy noeviction";
         findings.push(Finding::warning(KEY, message));
     }
-    let node = Some(redis.node()).filter(|node| !node.is_empty()).unwrap_or("not named yet");
+    let node = Some(redis.name()).filter(|node| !node.is_empty()).unwrap_or("not named yet");
     Some(("shared state", format!("version {version}; this front end is {node}")))
 }
 
@@ -105,7 +106,7 @@ pub(super) fn judge(
     let Some(redis) = Redis::to_ask(config).transpose() else { return refusal };
     let owner = redis.map_err(|error| error.to_string()).and_then(|redis| {
         let owner = redis.owner(&replay::key_of(unique_id)).map_err(|error| error.to_string())?;
-        Ok((owner, redis.node().to_owned()))
+        Ok((owner, redis.name().to_owned()))
     });
     let (text, refusal) = match owner {
         Err(error) => {

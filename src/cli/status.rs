@@ -223,6 +223,17 @@ fn head(status: &Status) -> String {
         let memory = size_text(status.archives.bytes as u64);
         let _ = writeln!(text, "archives     {} listed, {memory} of memory", status.archives.kept);
     }
+    if let Some(shared) = &status.shared_state {
+        let _ = writeln!(
+            text,
+            "shared state {}; this front end is {}; {} round trips, {} failures, {} links taken over",
+            if shared.up { "answers" } else { "does not answer" },
+            shared.front_end,
+            shared.round_trips,
+            shared.failures,
+            shared.take_overs
+        );
+    }
     let limit = match status.bandwidth.limit {
         0 => String::new(),
         limit => format!(" of {}/s", size_text(limit)),

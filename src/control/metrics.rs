@@ -161,4 +161,23 @@ fn links(text: &mut Text, status: &Status) {
             u8::from(journal.behind),
         );
     }
+    if let Some(shared) = &status.shared_state {
+        let up = u8::from(shared.up);
+        text.gauge("winglet_shared_state_up", "1 if the shared state answers.", up);
+        text.counter(
+            "winglet_shared_state_round_trips_total",
+            "Questions to the shared state that were answered.",
+            shared.round_trips,
+        );
+        text.counter(
+            "winglet_shared_state_failures_total",
+            "Those that were not, or with an error.",
+            shared.failures,
+        );
+        text.counter(
+            "winglet_shared_state_take_overs_total",
+            "Links taken over from front ends that are gone.",
+            shared.take_overs,
+        );
+    }
 }

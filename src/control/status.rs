@@ -33,6 +33,9 @@ pub struct Status {
     /// Folders that are sent as archives.
     #[serde(default)]
     pub archives: Archives,
+    /// What is agreed with other front ends; `None` if there are none.
+    #[serde(default)]
+    pub shared_state: Option<SharedState>,
     /// When the certificate's validity ends, since the epoch.
     pub certificate_expires: Option<u64>,
     /// What is sent.
@@ -108,6 +111,21 @@ pub struct Archives {
     pub kept: usize,
     /// Their memory.
     pub bytes: usize,
+}
+
+/// The front ends' shared state. All links that are downloaded here are this front end's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedState {
+    /// What this front end is called.
+    pub front_end: String,
+    /// It answers.
+    pub up: bool,
+    /// Questions that were answered.
+    pub round_trips: u64,
+    /// Questions that were not, or with an error.
+    pub failures: u64,
+    /// Links taken over from front ends that are gone.
+    pub take_overs: u64,
 }
 
 /// What is sent.

@@ -137,3 +137,31 @@ pub fn probe() -> Sandbox {
         .and_then(Result::ok)
         .unwrap_or(Sandbox::None)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn one_port_can_be_connected_to_and_no_other() {
+        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (shared, other) = (listen(), listen());
+        let shared = shared.local_addr().unwrap();
+        let other = other.local_addr().unwrap();
+        let allowed = Allowed { connect: Some(shared.port()), ..Allowed::default() };
+        let confined = std::thread::spawn(move || {
+            let sandbox = enter(&allowed).unwrap();
+            let refused = |address| TcpStream::connect(address).err().map(|error| error.kind());
+            (sandbox, refused(shared), refused(other))
+        });
+        let (sandbox, shared, other) = confined.join().unwrap();
+        assert_ne!(shared, Some(ErrorKind::PermissionDenied));
+        // Older kernels know of no ports.
+        if sandbox == Sandbox::Full {
+            assert_eq!(other, Some(ErrorKind::PermissionDenied));
+        }
+    }
+}

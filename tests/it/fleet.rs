@@ -9,6 +9,7 @@ use std::time::Instant;
 use rustix::process::Signal;
 
 use crate::client::{Client, get};
+use crate::control::{exchange, request};
 use crate::front_ends::{Fleet, Redis, free_port, location, next_line, until};
 use crate::harness::{Node, PATIENCE, Server, have, pattern};
 use crate::mint::Token;
@@ -105,7 +106,7 @@ fn whoever_sends_a_redirect_back_is_answered() {
 #[test]
 fn a_dead_owners_links_are_taken_over() {
     let Some(redis) = Redis::start(&[]) else { return };
-    let mut fleet = Fleet::start(&redis, 2, "");
+    let mut fleet = Fleet::start(&redis, 2, "control: unix:control.sock");
     fleet.nodes[0].sparse("f", 64 << 20);
     fleet.nodes[0].file("small", b"content");
     let (target, small) = (Token::file("/f").target(), Token::file("/small").target());
@@ -124,6 +125,12 @@ fn a_dead_owners_links_are_taken_over() {
         Client::connect(fleet.address(1)).get_with(&target, resume).status == 206
     });
     assert_eq!(get(fleet.address(1), &small).status, 401, "spent stays spent");
+    let status = fleet.nodes[1].run(&["status", "--config", "config.yml"]);
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.contains("answers; this front end is n1"), "{status}");
+    assert!(status.contains("0 failures, 1 links taken over"), "{status}");
+    let metrics = exchange(&fleet.nodes[1], &request("GET", "/metrics", "", ""));
+    assert!(metrics.contains("winglet_shared_state_take_overs_total 1\n"), "{metrics}");
     // The one that comes back has lost the link, whatever its journal says.
     let back = fleet.nodes[0].start();
     back.wait_for_log("answers; this front end is");

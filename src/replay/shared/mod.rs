@@ -44,6 +44,9 @@ pub trait Agreement: fmt::Debug + Send + Sync {
     /// A link was claimed without the others, who are to know of it as soon as can be.
     fn claimed_alone(&self);
 
+    /// What this front end is called.
+    fn name(&self) -> &str;
+
     /// What has happened so far.
     fn counts(&self) -> Counts;
 }
@@ -80,9 +83,9 @@ impl Replay {
         self.agreement = Some(agreement);
     }
 
-    /// The shared state's numbers; `None` if there is none.
-    pub fn shared_counts(&self) -> Option<Counts> {
-        self.agreement.as_ref().map(|agreement| agreement.counts())
+    /// What is agreed with others; `None` if there are none.
+    pub fn agreement(&self) -> Option<&dyn Agreement> {
+        self.agreement.as_deref()
     }
 
     /// Makes sure that the link of `request` is this front end's.

@@ -62,6 +62,23 @@ struct Turn {
     waiting: usize,
 }
 
+/// A worker's turn, over when it is dropped.
+struct Asking<'a> {
+    redis: &'a Redis,
+    connection: Option<Connection>,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        // After a panic, half an answer may be under way on it.
+        let connection = self.connection.take().filter(|_| !std::thread::panicking());
+        let mut turn = self.redis.turn();
+        (turn.connection, turn.busy) = (connection, false);
+        drop(turn);
+        self.redis.turn_over.notify_all();
+    }
+}
+
 /// The shared state of this front end.
 #[derive(Debug)]
 pub struct Redis {
@@ -143,30 +160,24 @@ impl Redis {
         Membership::begin(self, Arc::clone(table), clock.clone())
     }
 
-    /// What this front end is called.
-    pub fn node(&self) -> &str {
-        &self.node
-    }
-
     /// Asks on a worker's behalf.
     fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, ClaimError> {
         let deadline = Instant::now() + PATIENCE;
-        let mut connection = self.take_turn(deadline).ok_or(ClaimError::Away)?;
-        let mut result = self.query(&mut connection, command, deadline);
+        let mut turn = self.take_turn(deadline).ok_or(ClaimError::Away)?;
+        let connection = &mut turn.connection;
+        let mut result = self.query(connection, command, deadline);
         // A connection that has lain idle may have been closed meanwhile. Asking twice does no harm.
         let again = |error: &RedisError| is_broken(error) && !error.is_timeout();
         if connection.is_some() && result.as_ref().is_err_and(again) {
-            connection = None;
-            result = self.query(&mut connection, command, deadline);
+            *connection = None;
+            result = self.query(connection, command, deadline);
         }
         if result.as_ref().is_err_and(is_broken) {
-            connection = None;
+            *connection = None;
+            // Before the turn is over: whoever waits for it gives up, and does not find out anew.
             self.mistrust();
         }
-        let mut turn = self.turn();
-        (turn.connection, turn.busy) = (connection, false);
         drop(turn);
-        self.turn_over.notify_all();
         result.map_err(|error| {
             self.complain(&error);
             ClaimError::Away
@@ -195,7 +206,7 @@ impl Redis {
     }
 
     /// Waits for the turn until `deadline`; `None` if it does not come, or nobody would answer.
-    fn take_turn(&self, deadline: Instant) -> Option<Option<Connection>> {
+    fn take_turn(&self, deadline: Instant) -> Option<Asking<'_>> {
         let mut turn = self.turn();
         if turn.waiting + usize::from(turn.busy) >= self.room {
             return None;
@@ -214,7 +225,7 @@ impl Redis {
             return None;
         }
         turn.busy = true;
-        Some(turn.connection.take())
+        Some(Asking { redis: self, connection: turn.connection.take() })
     }
 
     fn turn(&self) -> MutexGuard<'_, Turn> {
@@ -321,6 +332,10 @@ impl Agreement for Redis {
 
     fn claimed_alone(&self) {
         self.tasks.assert_all();
+    }
+
+    fn name(&self) -> &str {
+        &self.node
     }
 
     fn counts(&self) -> Counts {

@@ -38,6 +38,10 @@ impl Agreement for Fake {
 
     fn claimed_alone(&self) {}
 
+    fn name(&self) -> &str {
+        "a"
+    }
+
     fn counts(&self) -> Counts {
         Counts::default()
     }
