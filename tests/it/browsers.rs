@@ -5,8 +5,10 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::client::get;
 use crate::clients::{Download, assert_spent, node};
-use crate::harness::{PATIENCE, Scratch, have};
+use crate::harness::{Node, PATIENCE, Scratch, have, pattern};
+use crate::mint::Token;
 use crate::proxy::Proxy;
 
 const MIB: usize = 1 << 20;
@@ -54,6 +56,27 @@ fn chromium_downloads() {
     wait_for_browser(&download, content.len());
     browser.kill();
     assert_spent(&server, &download, &content, &target);
+}
+
+#[test]
+fn chromium_downloads_a_folder() {
+    if !have("chromium") || !have("unzip") {
+        return;
+    }
+    let node = Node::new();
+    node.file("world/region/r.0.0.mca", &pattern(16 * MIB));
+    node.file("world/level.dat", b"level");
+    let server = node.start();
+    let target = Token::directory("world").target();
+    let (download, profile) = (Download::new(), Scratch::new());
+    let mut browser =
+        download.start(&mut chromium(&download, &profile, &(server.base() + &target)));
+    server.wait_for_log("delivered");
+    let archive = download.directory().join("world.zip");
+    server.wait_until("the browser has the archive", |_| archive.exists());
+    browser.kill();
+    download.run(Command::new("unzip").arg("-tq").arg(&archive));
+    assert_eq!(get(server.address(), &target).status, 401);
 }
 
 #[test]
