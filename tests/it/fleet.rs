@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use rustix::process::Signal;
@@ -261,6 +261,16 @@ fn check_says_what_is_wrong() {
     redis.signal(Signal::CONT);
 }
 
+/// Killed when it goes out of scope, a failed test's as well.
+struct Proxy(Child);
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn behind_the_shipped_haproxy_a_client_keeps_its_front_end_until_that_dies() {
     let Some(redis) = Redis::start(&[]) else { return };
@@ -282,7 +292,7 @@ fn behind_the_shipped_haproxy_a_client_keeps_its_front_end_until_that_dies() {
     fs::write(&file, config).unwrap();
     let mut command = Command::new("haproxy");
     command.arg("-db").arg("-f").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut proxy = command.spawn().unwrap();
+    let _proxy = Proxy(command.spawn().unwrap());
     until("it listens", || TcpStream::connect(front).is_ok());
     let target = Token::file("/f").target();
     let ask = |start: usize| {
@@ -299,8 +309,6 @@ fn behind_the_shipped_haproxy_a_client_keeps_its_front_end_until_that_dies() {
     let owner = owner().unwrap();
     fleet.servers[owner].kill();
     until("the other serves", || ask(50_000).status == 206);
-    let _ = proxy.kill();
-    let _ = proxy.wait();
 }
 
 #[cfg(feature = "shared-state-tls")]
