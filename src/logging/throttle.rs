@@ -13,7 +13,7 @@ use crate::net::address::ClientKey;
 /// The length of a period.
 const PERIOD: Duration = Duration::from_secs(10);
 /// Counters of addresses per kind. Two addresses that share one share its bound.
-const COUNTERS: usize = 256;
+const COUNTERS: usize = 4096;
 
 /// What a line that a stranger can cause is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,7 +40,7 @@ fn read_slowly(stream: &TcpStream, target: &str, rate: usize, time: Duration) ->
 /// With `stall` of a second, the average is over three.
 #[test]
 fn slower_than_the_minimum_is_cut_and_twice_the_minimum_is_not() {
-    let node = Node::new().winglet("min_rate: 20000\ntimeouts: { stall: 1s }");
+    let node = Node::new().winglet("min_rate: 20000\ntimeouts: { stall: 3s }");
     node.sparse("large", 64 << 20);
     let server = node.start();
     let read = |rate, seconds| {
