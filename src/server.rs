@@ -126,7 +126,9 @@ impl Server {
         let (sender, chores) = sync_channel(CHORES);
         let shared = Arc::new(Shared::new(settings, replay, clock, sender)?);
         #[cfg(feature = "shared-state")]
-        let membership = opened.redis.map(|redis| redis.join(&shared.replay, &shared.clock));
+        let membership = opened.redis.map(|redis| {
+            Membership::begin(redis, Arc::clone(&shared.replay), shared.clock.clone())
+        });
         let worker = Arc::clone(&shared);
         let handler = move |exchange| download::serve(&worker, exchange);
         let pool = Pool::start(threads, tiny, Arc::clone(&shared.handed), handler)?;

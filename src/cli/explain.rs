@@ -7,7 +7,7 @@ use std::time::Duration;
 use jwt_simple::reexports::ct_codecs::{Base64UrlSafeNoPadding, Decoder};
 use serde_json::{Value, json};
 
-use super::{load, token_in};
+use super::{IN_PROGRESS, Lines, load, token_in};
 use crate::archive::Format;
 use crate::cli::args::Explain;
 use crate::clock::{self, Clock};
@@ -16,6 +16,7 @@ use crate::error::CommandError;
 use crate::http::head::format_of;
 use crate::http::refusal::Refusal;
 use crate::link::folder::Packing;
+use crate::link::resource;
 use crate::link::storage::backup_layouts;
 use crate::link::token::{Claims, Endpoint, Resource, TokenFault, Used};
 use crate::logging::escape;
@@ -24,12 +25,6 @@ use crate::process::sandbox::{self, Allowed};
 use crate::replay::{self, ClaimRequest, LinkId, LinkStatus, Replay};
 use crate::server;
 use crate::shared::Settings;
-
-/// What is known about a link, as pairs of a name and a text.
-pub(super) type Lines = Vec<(&'static str, String)>;
-
-/// How the line about a link begins that is in use.
-pub(super) const IN_PROGRESS: &str = "in progress";
 
 /// Says what a link means, and what the server would answer now. It spends nothing. The status is 1
 /// if the link would be refused.
@@ -232,7 +227,7 @@ fn judge_file(
     }
     let open = || {
         let packing = Packing { format, ..Packing::default() };
-        settings.storage.open(&claims.resource, packing)
+        resource::open(&settings.storage, &claims.resource, packing)
     };
     let free = open();
     let confined = match &free {

@@ -2,7 +2,7 @@
 
 use redis::RedisError;
 
-use super::explain::{IN_PROGRESS, Lines};
+use super::{IN_PROGRESS, Lines};
 use crate::config::{Config, Finding, Reuse, WhenDown};
 use crate::http::refusal::{Busy, Refusal};
 use crate::link::token::{Claims, TokenFault, Used};

@@ -28,6 +28,12 @@ use crate::error::CommandError;
 use crate::http::head::token_of;
 use crate::process;
 
+/// What is known about a link, as pairs of a name and a text.
+type Lines = Vec<(&'static str, String)>;
+
+/// How the line about a link begins that is in use.
+const IN_PROGRESS: &str = "in progress";
+
 /// Runs the command that `arguments` (the program's name first) ask for. The status is 0 for
 /// success, 1 for a failure, and 2 for a command line that is not understood.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {

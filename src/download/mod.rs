@@ -25,7 +25,8 @@ use crate::http::range::{Conditions, Selection, Validators, select};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
 use crate::link::folder::Packing;
-use crate::link::storage::{EntityTag, Found, OpenError, Source};
+use crate::link::resource::{self, Source};
+use crate::link::storage::{EntityTag, Found, OpenError};
 use crate::link::token::{Claims, Endpoint, Resource, TokenFault, Used};
 use crate::logging::access::{Entry, Outcome};
 use crate::logging::throttle::Kind;
@@ -91,7 +92,7 @@ struct Serving<'a> {
 
 /// A request that may be answered with content or about it.
 struct Granted {
-    found: Found,
+    found: Found<Source>,
     selection: Selection,
     /// How its link is claimed; `None` if its token is not one-time.
     claim: Option<ClaimRequest>,
@@ -150,7 +151,7 @@ impl Serving<'_> {
         };
         let link = claim.as_ref().map_or_else(|| replay::key_of(&token), |claim| claim.key);
         let packing = Packing { format, link, shelf: Arc::clone(&self.shared.shelf) };
-        let found = self.settings.storage.open(&claims.resource, packing)?;
+        let found = resource::open(&self.settings.storage, &claims.resource, packing)?;
         let mut conditions = self.conditions();
         conditions.changed = last_seen.is_some_and(|tag| tag != found.tag);
         let file = Validators { tag: found.tag, modified: found.modified, length: found.length };

@@ -88,9 +88,9 @@ impl<'a> ResponseContext<'a> {
 }
 
 /// The head of an answer with content: 200, or 206 for a part.
-pub fn content_head(
+pub fn content_head<S>(
     context: &ResponseContext<'_>,
-    found: &Found,
+    found: &Found<S>,
     selection: &Selection,
     ranges: bool,
 ) -> Vec<u8> {
@@ -123,7 +123,7 @@ pub fn content_head(
 }
 
 /// The answer to a client that has the file already: 304.
-pub fn not_modified(context: &ResponseContext<'_>, found: &Found) -> Vec<u8> {
+pub fn not_modified<S>(context: &ResponseContext<'_>, found: &Found<S>) -> Vec<u8> {
     let mut head = context.start(304);
     push_validators(&mut head, context, found);
     head.push_str("Cache-Control: private, no-store\r\n\r\n");
@@ -206,7 +206,7 @@ pub fn plain_http(context: &ResponseContext<'_>, link: &str) -> Vec<u8> {
     context.with_page(context.start(400), &page::plain_http(link, context.id))
 }
 
-fn push_validators(head: &mut String, context: &ResponseContext<'_>, found: &Found) {
+fn push_validators<S>(head: &mut String, context: &ResponseContext<'_>, found: &Found<S>) {
     let _ = write!(head, "ETag: {}\r\n", format_tag(found.tag));
     // A file from the future was modified now (RFC 9110 §8.8.2.1).
     let modified = clock::time(found.modified).min(context.date);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cap_std::fs::Dir;
 
 use super::Uuid;
-use super::storage::{EntityTag, Found, Missing, OpenError, Source, Storage, classify};
+use super::storage::{EntityTag, Found, Missing, OpenError, Storage, classify};
 use super::token::Resource;
 use crate::archive::shelf::Link;
 use crate::archive::{Format, Listing, Packed, Shelf, WalkError, walk, walk_paths};
@@ -44,7 +44,7 @@ impl Folder {
     }
 
     /// Walks the directory and lays it out.
-    pub(super) fn open(mut self) -> Result<Found, OpenError> {
+    pub(super) fn open(mut self) -> Result<Found<Folder>, OpenError> {
         let archive = self.pack(PATIENCE)?.archive;
         self.tag = archive.tag();
         Ok(Found {
@@ -52,7 +52,7 @@ impl Folder {
             modified: archive.modified(),
             tag: archive.tag(),
             name: self.name(),
-            source: Source::Folder(self),
+            source: self,
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod date;
 pub mod folder;
+pub mod resource;
 pub mod storage;
 pub mod token;
 mod voucher;

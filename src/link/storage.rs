@@ -16,17 +16,15 @@ use rustix::io::Errno;
 
 use crate::config::Config;
 use crate::link::Uuid;
-use crate::link::folder::{Folder, Packing};
-use crate::link::token::Resource;
 
 /// A strong validator: a hash of inode, size and modification time, so that it reveals none of them.
 pub type EntityTag = u64;
 
-/// A file that may be served.
+/// Something that may be served.
 #[derive(Debug)]
-pub struct Found {
+pub struct Found<S> {
     /// Where its bytes come from.
-    pub source: Source,
+    pub source: S,
     /// Length in bytes when it was opened. What is appended later is not served.
     pub length: u64,
     /// Last modification, whole seconds since the epoch.
@@ -37,13 +35,12 @@ pub struct Found {
     pub name: String,
 }
 
-/// Where the bytes of a download come from.
-#[derive(Debug)]
-pub enum Source {
-    /// A regular file, open for reading.
-    File(File),
-    /// A directory, as an archive.
-    Folder(Folder),
+impl<S> Found<S> {
+    /// The same of another source.
+    pub(super) fn map<T>(self, to: impl FnOnce(S) -> T) -> Found<T> {
+        let Found { source, length, modified, tag, name } = self;
+        Found { source: to(source), length, modified, tag, name }
+    }
 }
 
 /// Why nothing could be opened. `http::refusal` turns it into a status.
@@ -115,21 +112,6 @@ impl Storage {
         Storage { data: config.data.clone(), backups: config.backup_directory.clone() }
     }
 
-    /// Opens what `resource` names; of a directory, an archive as `packing` says.
-    ///
-    /// # Errors
-    /// [`OpenError::NotFound`] if there is nothing that may be served, another [`OpenError`] if
-    /// there is something and the system refuses it.
-    pub fn open(&self, resource: &Resource, packing: Packing) -> Result<Found, OpenError> {
-        match resource {
-            Resource::File { server, path } => self.open_file(server, path),
-            Resource::Backup { server, backup } => self.open_backup(server, backup),
-            Resource::Directory { .. } | Resource::Files { .. } => {
-                Folder::new(self.clone(), resource.clone(), packing).open()
-            }
-        }
-    }
-
     fn open_volume(&self, server: &Uuid) -> Result<Dir, OpenError> {
         Dir::open_ambient_dir(self.data.join(server.to_string()), ambient_authority())
             .map_err(|error| classify(&error, Missing::Server))
@@ -144,7 +126,8 @@ impl Storage {
         }
     }
 
-    fn open_file(&self, server: &Uuid, path: &str) -> Result<Found, OpenError> {
+    /// Opens the file `path` of `server`.
+    pub(super) fn open_file(&self, server: &Uuid, path: &str) -> Result<Found<File>, OpenError> {
         let volume = self.open_volume(server)?;
         let relative = path.trim_start_matches('/');
         if relative.is_empty() {
@@ -154,7 +137,12 @@ impl Storage {
         open_beneath(&volume, Path::new(relative), name, Missing::File)
     }
 
-    fn open_backup(&self, server: &Uuid, backup: &Uuid) -> Result<Found, OpenError> {
+    /// Opens `backup` of `server`, wherever it is.
+    pub(super) fn open_backup(
+        &self,
+        server: &Uuid,
+        backup: &Uuid,
+    ) -> Result<Found<File>, OpenError> {
         let directory = Dir::open_ambient_dir(&self.backups, ambient_authority())
             .map_err(|error| classify(&error, Missing::Backup))?;
         for candidate in backup_layouts(server, backup) {
@@ -178,7 +166,12 @@ pub fn backup_layouts(server: &Uuid, backup: &Uuid) -> [String; 4] {
     ]
 }
 
-fn open_beneath(dir: &Dir, path: &Path, name: String, what: Missing) -> Result<Found, OpenError> {
+fn open_beneath(
+    dir: &Dir,
+    path: &Path,
+    name: String,
+    what: Missing,
+) -> Result<Found<File>, OpenError> {
     let mut options = OpenOptions::new();
     // O_NONBLOCK keeps a planted FIFO from hanging the worker in open(2), O_NOCTTY keeps a terminal
     // from becoming ours.
@@ -194,7 +187,7 @@ fn open_beneath(dir: &Dir, path: &Path, name: String, what: Missing) -> Result<F
         length: metadata.len(),
         modified: metadata.modified().map_or(0, whole_seconds),
         tag: entity_tag(metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()),
-        source: Source::File(file),
+        source: file,
         name,
     })
 }

@@ -4,9 +4,9 @@
 //! It alone decides that the shared state answers again, so that workers never wait to find out.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,6 @@ use super::redis::{PATIENCE, Redis, link, random};
 use crate::clock::Clock;
 use crate::replay::{Key, Replay};
 
-/// Links that are spent and not passed on yet; above that, all are asserted.
-const MAX_SPENT: usize = 1024;
 /// Links in one round trip.
 const BATCH: usize = 128;
 /// While it does not answer, it is asked this often.
@@ -31,66 +29,6 @@ if redis.call('SET', 'winglet:since', 1, 'NX') then
   redis.call('SET', 'winglet:wait', 1, 'PX', ARGV[1])
 end
 return redis.call('PTTL', 'winglet:wait')";
-
-/// What the keeper has to do.
-#[derive(Debug, Default)]
-pub(super) struct Tasks {
-    inner: Mutex<Inner>,
-    more: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    spent: Vec<Key>,
-    /// Something was missed: all links are to be asserted.
-    all: bool,
-    woken: bool,
-    stop: bool,
-}
-
-impl Tasks {
-    /// A link is spent.
-    pub(super) fn push(&self, key: Key) {
-        let mut inner = self.inner();
-        if inner.spent.len() < MAX_SPENT {
-            inner.spent.push(key);
-        } else {
-            inner.all = true;
-        }
-        drop(inner);
-        self.wake();
-    }
-
-    /// Links are to be asserted at the next look.
-    pub(super) fn assert_all(&self) {
-        self.inner().all = true;
-    }
-
-    /// The keeper says goodbye and ends.
-    pub(super) fn stop(&self) {
-        self.inner().stop = true;
-        self.more.notify_one();
-    }
-
-    /// Lets the keeper look at once.
-    pub(super) fn wake(&self) {
-        self.inner().woken = true;
-        self.more.notify_one();
-    }
-
-    fn wait(&self, timeout: Duration) -> Inner {
-        let inner = self.inner();
-        let asleep = |inner: &mut Inner| !inner.woken && !inner.stop;
-        let waited = self.more.wait_timeout_while(inner, timeout, asleep);
-        let mut inner = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let stop = inner.stop;
-        std::mem::replace(&mut *inner, Inner { stop, ..Inner::default() })
-    }
-
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The thread's own.
 struct Keeper {
@@ -116,11 +54,12 @@ pub struct Membership {
 }
 
 impl Membership {
-    pub(super) fn begin(
-        redis: Arc<Redis>,
-        table: Arc<Replay>,
-        clock: Clock,
-    ) -> io::Result<Membership> {
+    /// Joins the other front ends with the links of `table`. When this returns, the shared state has
+    /// been asked once, if it answered within two seconds.
+    ///
+    /// # Errors
+    /// If there is no thread for what keeps up the membership.
+    pub fn begin(redis: Arc<Redis>, table: Arc<Replay>, clock: Clock) -> io::Result<Membership> {
         let keeper = Keeper {
             redis: Arc::clone(&redis),
             table,

@@ -10,6 +10,8 @@ mod connection;
 mod keeper;
 #[cfg(feature = "shared-state")]
 mod redis;
+#[cfg(feature = "shared-state")]
+mod tasks;
 
 use std::fmt;
 use std::sync::Arc;

@@ -9,18 +9,17 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, FromRedisValue, RedisError, RedisResult};
 
 use super::connection::{Connection, Target, is_broken};
-use super::keeper::{Membership, Tasks};
+use super::tasks::Tasks;
 use super::{Agreement, Counts, Wish, verdict};
-use crate::clock::Clock;
 use crate::config::{Config, SharedState, is_node_name};
 use crate::error::StartError;
-use crate::replay::{ClaimError, Key, Replay, make_directory};
+use crate::replay::{ClaimError, Key, make_directory};
 
 /// Nobody waits for an answer for longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -149,15 +148,6 @@ impl Redis {
             take_overs: AtomicU64::new(0),
             complained: Mutex::default(),
         })
-    }
-
-    /// Joins the other front ends with the links of `table`. When this returns, the shared state has
-    /// been asked once, if it answered within two seconds.
-    ///
-    /// # Errors
-    /// If there is no thread for what keeps up the membership.
-    pub fn join(self: Arc<Self>, table: &Arc<Replay>, clock: &Clock) -> io::Result<Membership> {
-        Membership::begin(self, Arc::clone(table), clock.clone())
     }
 
     /// Asks on a worker's behalf.
