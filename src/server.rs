@@ -133,10 +133,7 @@ impl Server {
         let handler = move |exchange| download::serve(&worker, exchange);
         let pool = Pool::start(threads, tiny, Arc::clone(&shared.handed), handler)?;
         let reload = signals.reload_flag();
-        let (control, public): (Vec<_>, Vec<_>) =
-            opened.listeners.iter().partition(|listener| listener.is_control());
-        let control = control.first().map(ToString::to_string);
-        let addresses = public.iter().map(ToString::to_string).collect();
+        let (control, addresses) = addresses(&opened.listeners);
         let acceptor = Acceptor::new(Parts {
             shared: Arc::clone(&shared),
             listeners: opened.listeners,
@@ -287,6 +284,13 @@ fn raise_descriptors(config: &Config) -> usize {
         );
     }
     descriptors::room(config, available)
+}
+
+/// The control listener's address, and those of the others.
+fn addresses(listeners: &[Listener]) -> (Option<String>, Vec<String>) {
+    let (control, public): (Vec<_>, Vec<_>) =
+        listeners.iter().partition(|listener| listener.is_control());
+    (control.first().map(ToString::to_string), public.iter().map(ToString::to_string).collect())
 }
 
 fn open_replay(settings: &Settings, now: u64) -> Result<Replay, StartError> {

@@ -60,19 +60,24 @@ pub(super) fn explain(options: &Explain, out: &mut String) -> Result<ExitCode, C
             link.or(file)
         }
     };
-    let verdict = match &refusal {
+    report(lines, refusal.as_ref(), options.json, out);
+    Ok(if refusal.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn report(mut lines: Lines, refusal: Option<&Refusal>, as_json: bool, out: &mut String) {
+    let verdict = match refusal {
         None => "it would be served".to_owned(),
         Some(refusal) => {
             format!("it would be refused with {}: {}", refusal.status(), refusal.cause())
         }
     };
-    if options.json {
+    if as_json {
         let details: Vec<_> =
             lines.iter().map(|(name, text)| json!({"name": name, "text": text})).collect();
         let value = json!({
             "served": refusal.is_none(),
-            "status": refusal.as_ref().map_or(200, Refusal::status),
-            "cause": refusal.as_ref().map(Refusal::cause),
+            "status": refusal.map_or(200, Refusal::status),
+            "cause": refusal.map(Refusal::cause),
             "details": details,
         });
         let _ = writeln!(out, "{value:#}");
@@ -82,7 +87,6 @@ pub(super) fn explain(options: &Explain, out: &mut String) -> Result<ExitCode, C
             let _ = writeln!(out, "{name:<12} {text}");
         }
     }
-    Ok(if refusal.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn payload_of(token: &str) -> Option<Value> {

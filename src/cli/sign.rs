@@ -27,39 +27,7 @@ use crate::link::token::{Endpoint, Verifier};
 /// # Errors
 /// If the configuration is not valid, or would refuse the link.
 pub(super) fn sign(what: &Sign, out: &mut String) -> Result<ExitCode, CommandError> {
-    let (endpoint, payload, format, options) = match what {
-        Sign::File { server, path, options } => (
-            Endpoint::File,
-            Payload { file_path: Some(path), ..Payload::new(*server, "file-download", options) },
-            Format::default(),
-            options,
-        ),
-        Sign::Backup { server, backup, options } => (
-            Endpoint::Backup,
-            Payload {
-                backup_uuid: Some(*backup),
-                ..Payload::new(*server, "backup-download", options)
-            },
-            Format::default(),
-            options,
-        ),
-        Sign::Directory { server, path, format, options } => (
-            Endpoint::Directory,
-            Payload { file_path: Some(path), ..Payload::new(*server, "file-download", options) },
-            *format,
-            options,
-        ),
-        Sign::Files { server, path, files, format, options } => (
-            Endpoint::Files,
-            Payload {
-                file_path: Some(path),
-                file_paths: Some(files),
-                ..Payload::new(*server, "file-download", options)
-            },
-            *format,
-            options,
-        ),
-    };
+    let (endpoint, payload, format, options) = parts_of(what);
     let loaded = load(&options.files)?;
     // Nothing is an error by now, so that there is a configuration.
     let Some(config) = &loaded.config else { return Ok(ExitCode::FAILURE) };
@@ -95,6 +63,43 @@ pub(super) fn sign(what: &Sign, out: &mut String) -> Result<ExitCode, CommandErr
         false => writeln!(out, "{url}"),
     };
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a link of this kind is signed for.
+fn parts_of(what: &Sign) -> (Endpoint, Payload<'_>, Format, &SignOptions) {
+    match what {
+        Sign::File { server, path, options } => (
+            Endpoint::File,
+            Payload { file_path: Some(path), ..Payload::new(*server, "file-download", options) },
+            Format::default(),
+            options,
+        ),
+        Sign::Backup { server, backup, options } => (
+            Endpoint::Backup,
+            Payload {
+                backup_uuid: Some(*backup),
+                ..Payload::new(*server, "backup-download", options)
+            },
+            Format::default(),
+            options,
+        ),
+        Sign::Directory { server, path, format, options } => (
+            Endpoint::Directory,
+            Payload { file_path: Some(path), ..Payload::new(*server, "file-download", options) },
+            *format,
+            options,
+        ),
+        Sign::Files { server, path, files, format, options } => (
+            Endpoint::Files,
+            Payload {
+                file_path: Some(path),
+                file_paths: Some(files),
+                ..Payload::new(*server, "file-download", options)
+            },
+            *format,
+            options,
+        ),
+    }
 }
 
 #[derive(Serialize)]

@@ -211,6 +211,21 @@ fn head(status: &Status) -> String {
         "links        {} tracked, {} spent, of {}; revocations: {}",
         links.tracked, links.spent, links.limit, links.revocations
     );
+    text += &parts(status);
+    let limit = match status.bandwidth.limit {
+        0 => String::new(),
+        limit => format!(" of {}/s", size_text(limit)),
+    };
+    let (rate, sent) = (size_text(status.bandwidth.rate), size_text(status.bandwidth.sent));
+    let _ = writeln!(text, "bandwidth    {rate}/s{limit}; {sent} since the start");
+    if let Some(expires) = status.certificate_expires {
+        let _ = writeln!(text, "certificate  until {}", clock::date(expires));
+    }
+    text
+}
+
+/// The lines about what not every server has.
+fn parts(status: &Status) -> String {
     let journal = match &status.journal {
         None => "none: used links are remembered in memory only".to_owned(),
         Some(journal) if journal.behind => {
@@ -218,7 +233,7 @@ fn head(status: &Status) -> String {
         }
         Some(journal) => size_text(journal.bytes),
     };
-    let _ = writeln!(text, "journal      {journal}");
+    let mut text = format!("journal      {journal}\n");
     if status.archives.kept > 0 {
         let memory = size_text(status.archives.bytes as u64);
         let _ = writeln!(text, "archives     {} listed, {memory} of memory", status.archives.kept);
@@ -233,15 +248,6 @@ fn head(status: &Status) -> String {
             shared.failures,
             shared.take_overs
         );
-    }
-    let limit = match status.bandwidth.limit {
-        0 => String::new(),
-        limit => format!(" of {}/s", size_text(limit)),
-    };
-    let (rate, sent) = (size_text(status.bandwidth.rate), size_text(status.bandwidth.sent));
-    let _ = writeln!(text, "bandwidth    {rate}/s{limit}; {sent} since the start");
-    if let Some(expires) = status.certificate_expires {
-        let _ = writeln!(text, "certificate  until {}", clock::date(expires));
     }
     text
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::source::{Source, State, Turn};
 use crate::delivery::pace::Broken;
 use crate::delivery::running::Running;
-use crate::delivery::transfer::{Piece, Transfer};
+use crate::delivery::transfer::{Piece, Rest, Transfer};
 use crate::disk::file::STEP;
 use crate::net::socket::Socket;
 use crate::replay::Stream;
@@ -40,19 +40,17 @@ pub fn send_piece(
     let running = &*Arc::clone(&transfer.delivery.running);
     let content_start = transfer.delivery.content_start;
     let (was_parked, allowance) = (transfer.was_parked, transfer.allowance);
-    if let Some(stream) = stream.as_ref().filter(|_| began > transfer.delivery.content_start) {
+    if let Some(stream) = stream.as_ref().filter(|_| began > content_start) {
         // Until the next report the link counts as sending: nobody takes it over meanwhile.
         let acknowledged = transfer.delivery.content_of(socket.acknowledged().unwrap_or(0));
         stream.progress(transfer.delivery.content, acknowledged);
     }
-    let rest = transfer.rest(began);
+    let mut rest = transfer.rest(began);
     let length = rest.length();
     let state = State::default();
     state.room.set(socket.room(length));
     let runs = !was_parked && allowance >= STEP;
-    let steps = runs && rest.content.step_from(rest.span.start).is_some();
-    let most = if steps { STEP_BUFFER } else { BUFFER };
-    let buffer = usize::try_from(length).unwrap_or(usize::MAX).clamp(MIN_BUFFER, most);
+    let buffer = buffer_for(&mut rest, runs);
     let source = Source { rest, turn: Turn::new(allowance, others), state: &state, runs };
     let mut source = BufReader::with_capacity(buffer, source);
     let mut sink = Sink {
@@ -87,6 +85,13 @@ pub fn send_piece(
         (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => Ok(Piece::Full),
         (Err(error), None) => Err(Broken::Client(error.kind().to_string())),
     }
+}
+
+/// How many bytes of buffer the rest of an answer is worth; `runs`: in one go.
+fn buffer_for(rest: &mut Rest<'_>, runs: bool) -> usize {
+    let steps = runs && rest.content.step_from(rest.span.start).is_some();
+    let most = if steps { STEP_BUFFER } else { BUFFER };
+    usize::try_from(rest.length()).unwrap_or(usize::MAX).clamp(MIN_BUFFER, most)
 }
 
 struct Sink<'a> {

@@ -103,14 +103,53 @@ const NEW_LINK: Remedy = Remedy {
 const RELOAD: Remedy =
     Remedy { with_panel: "Go back to the panel, reload the file list and try again.", ..NEW_LINK };
 
+const BUSY: (&str, &str, Remedy) = (
+    "The server is busy",
+    "Too many downloads are running at the moment.",
+    same("Wait a little, then try the same link again."),
+);
+
+/// The same remedy with and without a panel.
+const fn same(text: &'static str) -> Remedy {
+    Remedy { with_panel: text, without_panel: text }
+}
+
 /// Title, what happened, and what to do, in plain words.
 fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
-    let same = |text| Remedy { with_panel: text, without_panel: text };
     match refusal {
-        Refusal::Token(TokenFault::Expired) => {
+        Refusal::Token(fault) => explain_token(fault),
+        Refusal::Open(error) => explain_open(error),
+        Refusal::Elsewhere { .. } => (
+            "This link is in use elsewhere",
+            "Another server is sending this file already. The link works where the download was begun.",
+            NEW_LINK,
+        ),
+        Refusal::ArchiveFormat => (
+            "This kind of archive is not offered",
+            "A folder can be downloaded as zip or as tar.",
+            NEW_LINK,
+        ),
+        Refusal::UnknownPath => (
+            "There is nothing here",
+            "The address may have been cut short or changed on its way.",
+            NEW_LINK,
+        ),
+        Refusal::Busy(_) => BUSY,
+        Refusal::Precondition | Refusal::Range { .. } => (
+            "The file has changed",
+            "It is no longer the file that your download began with.",
+            same("Delete the partial download and start again."),
+        ),
+        _ => ("That request could not be understood", "It was not a valid download.", NEW_LINK),
+    }
+}
+
+fn explain_token(fault: &TokenFault) -> (&'static str, &'static str, Remedy) {
+    match fault {
+        TokenFault::Expired => {
             ("This link has expired", "A link works for a short time only.", NEW_LINK)
         }
-        Refusal::Token(TokenFault::Used(Used::OtherAddress)) => (
+        TokenFault::Used(Used::OtherAddress) => (
             "This link is in use from another address",
             "It works where the download was begun: on the same device or the same network.",
             Remedy {
@@ -118,23 +157,24 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
                 without_panel: "To download the file here, ask whoever sent you the link for a new one.",
             },
         ),
-        Refusal::Token(TokenFault::Used(Used::Revoked)) => {
+        TokenFault::Used(Used::Revoked) => {
             ("This link was revoked", "It was good, and was taken back.", NEW_LINK)
         }
-        Refusal::Elsewhere { .. } => (
-            "This link is in use elsewhere",
-            "Another server is sending this file already. The link works where the download was begun.",
-            NEW_LINK,
-        ),
-        Refusal::Token(TokenFault::Used(_)) => {
+        TokenFault::Used(_) => {
             ("This link was already used", "Each link is good for one download.", NEW_LINK)
         }
-        Refusal::Token(_) => (
+        _ => (
             "This link does not work",
             "It may have been cut short or changed on its way.",
             NEW_LINK,
         ),
-        Refusal::Open(OpenError::NotFound(Missing::Backup)) => (
+    }
+}
+
+fn explain_open(error: &OpenError) -> (&'static str, &'static str, Remedy) {
+    const GONE: &str = "It may have been moved, renamed or deleted.";
+    match error {
+        OpenError::NotFound(Missing::Backup) => (
             "This backup is not here",
             "It may be stored elsewhere, or it was deleted.",
             Remedy {
@@ -142,13 +182,12 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
                 ..NEW_LINK
             },
         ),
-        Refusal::Open(OpenError::NotFound(Missing::Directory)) => {
-            ("This folder does not exist", "It may have been moved, renamed or deleted.", RELOAD)
-        }
-        Refusal::Open(OpenError::NotFound(Missing::Files)) => {
+        OpenError::NotFound(Missing::Directory) => ("This folder does not exist", GONE, RELOAD),
+        OpenError::NotFound(Missing::Files) => {
             ("These files do not exist", "They may have been moved, renamed or deleted.", RELOAD)
         }
-        Refusal::Open(OpenError::TooMany) => (
+        OpenError::NotFound(_) => ("This file does not exist", GONE, RELOAD),
+        OpenError::TooMany => (
             "This folder is too large for one download",
             "An archive holds 200,000 files and folders at most.",
             Remedy {
@@ -156,15 +195,7 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
                 without_panel: "Ask whoever sent you the link for its subfolders one by one.",
             },
         ),
-        Refusal::ArchiveFormat => (
-            "This kind of archive is not offered",
-            "A folder can be downloaded as zip or as tar.",
-            NEW_LINK,
-        ),
-        Refusal::Open(OpenError::NotFound(_)) => {
-            ("This file does not exist", "It may have been moved, renamed or deleted.", RELOAD)
-        }
-        Refusal::Open(OpenError::Failed(_)) => (
+        OpenError::Failed(_) => (
             "The file could not be read",
             "The file exists, but this server could not read it.",
             Remedy {
@@ -172,22 +203,7 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
                 without_panel: "Tell whoever sent you the link, with the number below.",
             },
         ),
-        Refusal::UnknownPath => (
-            "There is nothing here",
-            "The address may have been cut short or changed on its way.",
-            NEW_LINK,
-        ),
-        Refusal::Busy(_) | Refusal::Open(OpenError::NoDescriptors | OpenError::TooManyWalks) => (
-            "The server is busy",
-            "Too many downloads are running at the moment.",
-            same("Wait a little, then try the same link again."),
-        ),
-        Refusal::Precondition | Refusal::Range { .. } => (
-            "The file has changed",
-            "It is no longer the file that your download began with.",
-            same("Delete the partial download and start again."),
-        ),
-        _ => ("That request could not be understood", "It was not a valid download.", NEW_LINK),
+        OpenError::NoDescriptors | OpenError::TooManyWalks => BUSY,
     }
 }
 
