@@ -1,6 +1,6 @@
-//! The control listener: the server's state, and what an operator tells it. Served like any other
-//! connection, by this thread alone, which waits for no disk: what the journal has to learn, the
-//! housekeeper writes, and the answer waits for that as a connection waits for anything.
+//! The control listener: reports the server's state and carries out an operator's orders. This thread
+//! serves it like any other connection and never blocks on a disk: the housekeeper writes the journal,
+//! and the connection waits for that before it is answered.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::http::response::{self, ResponseContext};
 use crate::net::address::Peer;
 use crate::pool::exchange::Connection;
 
-/// How long an answer waits for the journal; the housekeeper may stand at a disk.
+/// How long an answer waits for the journal; the housekeeper may be blocked on a disk.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Acceptor {
@@ -28,7 +28,7 @@ impl Acceptor {
         self.hold(connection, State::Body(head), deadline);
     }
 
-    /// Something has come of a body.
+    /// More of a request's body has arrived.
     pub(super) fn more_body(&mut self, mut connection: Box<Connection>, head: Box<Head>) {
         while connection.input.len() < head.body {
             match connection.socket.read(&mut self.scratch) {
@@ -71,7 +71,7 @@ impl Acceptor {
         }
     }
 
-    /// Revokes what `body` says. What the journal's count has to reach, and how many downloads ended.
+    /// Revokes what `body` names. Returns the journal's count to wait for, and how many downloads ended.
     fn carry_out(
         &mut self,
         what: Control,
@@ -165,7 +165,7 @@ impl Acceptor {
         }
     }
 
-    /// Says what has become of an order.
+    /// Answers with the result of an order.
     pub(super) fn confirmed(&mut self, connection: Box<Connection>, confirm: &Confirm) {
         let replay = &self.parts.shared.replay;
         let kept = confirm.number <= replay.told() && replay.is_kept();

@@ -1,5 +1,5 @@
-//! To the workers and back: what is ready goes to tiny_http against free workers, and what they are
-//! done with waits again or goes on.
+//! To the workers and back: hands ready work to free workers through tiny_http, and parks, queues or
+//! finishes what comes back.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -143,7 +143,7 @@ impl Acceptor {
         }
     }
 
-    /// Corrects what a piece was allowed by what it has sent.
+    /// Refunds the part of a piece's allowance that was not sent.
     fn settle_piece(&mut self, connection: &Connection, transfer: &Transfer) {
         let rates = Rates::of(&self.settings.config);
         // The first piece, which is the head alone, was not paid for.

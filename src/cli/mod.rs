@@ -5,7 +5,7 @@
 
 pub mod args;
 mod check;
-mod control;
+mod client;
 mod explain;
 #[cfg(feature = "shared-state")]
 mod front_ends;

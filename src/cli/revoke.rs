@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{control, load, say, token_in};
+use super::{client, load, say, token_in};
 use crate::cli::args::Revoke;
 use crate::error::CommandError;
 
@@ -21,7 +21,7 @@ pub(super) fn revoke(options: &Revoke, out: &mut String) -> Result<ExitCode, Com
         Revoke { all: true, .. } => json!({"all": true}),
         Revoke { server, user, .. } => json!({"server": server, "user": user}),
     };
-    let answer = control::post(&config, "/revoke", &order.to_string())?;
+    let answer = client::post(&config, "/revoke", &order.to_string())?;
     let said: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     if answer.status != 200 {
         let text = said["error"].as_str().unwrap_or("the answer cannot be read");

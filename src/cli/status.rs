@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use super::{control, load, printed};
+use super::{client, load, printed};
 use crate::cli::args::Status as Options;
 use crate::clock;
 use crate::config::Config;
@@ -78,7 +78,7 @@ fn watch(config: &Config, json: bool) -> Result<ExitCode, CommandError> {
 
 /// The server's state, as it says it and as it is meant.
 fn ask(config: &Config) -> Result<(String, Status), CommandError> {
-    let answer = control::get(config, "/status")?;
+    let answer = client::get(config, "/status")?;
     match serde_json::from_str(&answer.body) {
         Ok(status) if answer.status == 200 => Ok((answer.body, status)),
         _ => Err(CommandError(format!(

@@ -1,5 +1,5 @@
-//! What the control listener says and is told: `/status`, `/metrics`, `/revoke`. The acceptor serves
-//! it like any other listener, and only there.
+//! What the control listener answers (`/status`, `/metrics`) and the orders that it takes (`/revoke`,
+//! `/api/deauthorize-user`). The acceptor serves it as it serves any other listener.
 
 pub mod counters;
 pub mod metrics;

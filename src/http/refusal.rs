@@ -67,7 +67,7 @@ pub enum Refusal {
 pub enum Busy {
     /// No worker became free in time.
     Workers,
-    /// This client already has its share of the workers.
+    /// This client already has its share of the connections.
     ClientShare,
     /// This link already has its share of streams.
     LinkShare,
@@ -144,7 +144,9 @@ impl Refusal {
                 (413, "the folder holds more than the 200,000 files that an archive may have")
             }
             Refusal::Open(OpenError::Failed(_)) => (500, "the file exists and could not be read"),
-            Refusal::Method => (405, "only GET and HEAD are possible here"),
+            Refusal::Method => {
+                (405, "this method is not possible here; Allow names those that are")
+            }
             Refusal::HeadTimeout => (408, "the request did not arrive in time"),
             Refusal::Precondition => (412, "the file has changed since the client saw it"),
             Refusal::Body => (413, "a download request has no body"),

@@ -136,7 +136,7 @@ impl Entry {
     /// revive it.
     pub(super) fn settle(&mut self, rules: &Rules, time: u64) {
         if self.open_grant().is_some_and(|grant| grant.is_settled(rules.settle, time)) {
-            self.close();
+            self.mark_spent();
         }
     }
 
@@ -170,7 +170,7 @@ impl Entry {
     }
 
     /// The link is spent; running streams may go on.
-    pub(super) fn close(&mut self) {
+    pub(super) fn mark_spent(&mut self) {
         self.spent = true;
         self.grant = self.grant.take().filter(|grant| !grant.streams.is_empty());
     }

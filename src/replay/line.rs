@@ -157,7 +157,7 @@ mod tests {
         let (key, entry) = again(&line);
         assert_eq!((key, format(&key, &entry)), ([9; 16], line));
         let mut spent = open_entry();
-        spent.close();
+        spent.mark_spent();
         let line = format(&[9; 16], &spent);
         assert!(line.contains(" spent *"), "{line}");
         assert_eq!(format(&[9; 16], &again(&line).1), line);

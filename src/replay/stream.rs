@@ -82,7 +82,7 @@ impl Stream {
             let (delivered, length) = (grant.delivered(), grant.file.length);
             if whole {
                 newly_spent = !entry.spent;
-                entry.close();
+                entry.mark_spent();
             }
             finished.progress = Some(Progress { delivered, length, spent: entry.spent });
             finished.line = self.replay.line(entry);
