@@ -3,6 +3,7 @@
 //! and the connection waits for that before it is answered.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Acceptor;
@@ -17,6 +18,17 @@ use crate::pool::exchange::Connection;
 
 /// How long an answer waits for the journal; the housekeeper may be blocked on a disk.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whether `host` is an address or `localhost`. Any other name may be a web page's own, whose domain
+/// leads here so that a browser on this machine reads for it (DNS rebinding).
+fn names_this_machine(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+}
 
 impl Acceptor {
     /// Answers a request of the control listener once its body is complete.
@@ -52,6 +64,11 @@ impl Acceptor {
     fn answer_control(&mut self, mut connection: Box<Connection>, head: Box<Head>) {
         let Route::Control(what) = head.route else { return self.drop_connection(connection) };
         let body: Vec<u8> = connection.input.drain(..head.body).collect();
+        if connection.peer != Peer::Unix && !head.field(Field::Host).is_none_or(names_this_machine)
+        {
+            let refusal = Refusal::Malformed("Host has to be an address or localhost here");
+            return self.refuse(connection, &head, &refusal);
+        }
         match (what, head.method) {
             (Control::Status, Method::Get | Method::Head) => {
                 let text = serde_json::to_string(&self.status(true)).unwrap_or_default() + "\n";

@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
-#[cfg(feature = "tls")]
-use super::connections::State;
-use super::connections::{MAKING_ROOM, Rank};
+use super::connections::{Held, MAKING_ROOM, Rank, State};
 use super::{Acceptor, TAG_LISTENERS};
 use crate::http::head::Place;
 use crate::logging::throttle::Kind;
@@ -80,6 +78,24 @@ impl Acceptor {
         }
     }
 
+    /// Whether one more may come to the control listener. Whoever says nothing gives way, so that no
+    /// user of this machine keeps the operator out.
+    fn has_control_room(&mut self) -> bool {
+        if self.controls < CONTROLS {
+            return true;
+        }
+        let connections = &mut self.connections;
+        let mut silent = connections.ids();
+        silent.retain(|id| {
+            connections.look(*id).is_some_and(|Held { connection, state }| {
+                connection.place == Place::Control
+                    && matches!(state, State::Reading { .. } | State::Body(_))
+            })
+        });
+        let oldest = silent.into_iter().min_by_key(|id| connections.deadline(*id));
+        oldest.is_some_and(|id| self.shed(id, "control: too many connections"))
+    }
+
     /// Takes a fresh connection in, within the limits.
     fn admit(&mut self, accepted: Accepted, peer: Peer, tls: bool, place: Place) {
         let now = Instant::now();
@@ -88,7 +104,7 @@ impl Acceptor {
             true => None,
             false => peer.ip().map(ClientKey::of),
         };
-        if place == Place::Control && self.controls >= CONTROLS {
+        if place == Place::Control && !self.has_control_room() {
             return;
         }
         if !self.has_share(key, now) || !self.has_room(now) {

@@ -26,8 +26,9 @@ pub(super) fn zip_path(path: &[u8]) -> Cow<'_, [u8]> {
 
 /// Whether a reader that takes `\` as a separator would leave its directory.
 fn climbs(part: &[u8]) -> bool {
+    let has_root = part.starts_with(b"\\") || part.get(1) == Some(&b':');
     part.contains(&b'\\')
-        && (part.starts_with(b"\\") || part.split(|&byte| byte == b'\\').any(|name| name == b".."))
+        && (has_root || part.split(|&byte| byte == b'\\').any(|name| name == b".."))
 }
 
 /// `bytes` on one line: control characters and what is not UTF-8 as `%XX`.

@@ -78,7 +78,8 @@ pub fn send_piece(
         (Ok(_), None) if sent < began + length => match (current, paid) {
             (false, _) => Err(Broken::LinkGone),
             (_, false) => Err(Broken::Budget),
-            _ if extra > 0 && socket.died() => Err(Broken::Client("connection reset".into())),
+            // Nothing is written that could fail if the client is gone, and the reading may be long.
+            _ if extra > 0 && socket.has_hung_up() => Err(Broken::Client("hung up".into())),
             _ => Ok(Piece::TurnOver),
         },
         (Ok(_), None) => Ok(if flushed { Piece::Sent } else { Piece::Full }),

@@ -106,6 +106,8 @@ pub enum Field {
     Accept,
     /// `Authorization`, on the control listener.
     Authorization,
+    /// `Host`
+    Host,
     /// `If-Match`
     IfMatch,
     /// `If-Modified-Since`
@@ -126,9 +128,10 @@ pub enum Field {
 
 impl Field {
     fn named(name: &str) -> Option<Field> {
-        const NAMES: [(&str, Field); 10] = [
+        const NAMES: [(&str, Field); 11] = [
             ("accept", Field::Accept),
             ("authorization", Field::Authorization),
+            ("host", Field::Host),
             ("if-match", Field::IfMatch),
             ("if-modified-since", Field::IfModifiedSince),
             ("if-none-match", Field::IfNoneMatch),

@@ -225,6 +225,7 @@ fn token_message(fault: &TokenFault) -> &'static str {
         | TokenFault::LifetimeTooLong
         | TokenFault::NoScope
         | TokenFault::WrongScope
+        | TokenFault::WrongEndpoint
         | TokenFault::NoClaim(_)
         | TokenFault::NotUuid(_) => "this link is not valid",
     }

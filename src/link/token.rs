@@ -149,6 +149,8 @@ pub enum TokenFault {
     NoScope,
     /// The `scope` does not cover this endpoint.
     WrongScope,
+    /// It names single files of a directory, and this endpoint is not about those.
+    WrongEndpoint,
     /// A claim that this endpoint needs is missing.
     NoClaim(&'static str),
     /// A claim that must be a UUID is not one.
@@ -191,6 +193,7 @@ impl TokenFault {
             TokenFault::LifetimeTooLong => "token valid for longer than max_token_lifetime".into(),
             TokenFault::NoScope => "token without scope, and require_scope is set".into(),
             TokenFault::WrongScope => "token's scope does not cover this endpoint".into(),
+            TokenFault::WrongEndpoint => "token with file_paths is for /download/files only".into(),
             TokenFault::NoClaim(claim) => format!("token without {claim}"),
             TokenFault::NotUuid(claim) => format!("token's {claim} is not a UUID"),
             TokenFault::Used(used) => match used {
@@ -346,6 +349,10 @@ impl Payload<'_> {
         if endpoint == Endpoint::Backup {
             let backup = uuid("backup_uuid", &self.backup_uuid)?;
             return Ok(Resource::Backup { server, backup });
+        }
+        // A link to some of a directory's files must not open the others.
+        if endpoint != Endpoint::Files && self.file_paths.is_some() {
+            return Err(TokenFault::WrongEndpoint);
         }
         let path = self.file_path.take().ok_or(TokenFault::NoClaim("file_path"))?.into_owned();
         Ok(match endpoint {

@@ -216,6 +216,12 @@ impl Socket {
         rustix::event::poll(&mut poll, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
+    /// Whether the client sends no more: it has closed its end, or is gone.
+    pub fn has_hung_up(&self) -> bool {
+        let mut poll = [PollFd::new(self, PollFlags::RDHUP)];
+        rustix::event::poll(&mut poll, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
     /// Waits until the socket takes bytes or its peer is gone. `false` after `timeout`.
     pub fn wait_writable(&self, timeout: Duration) -> bool {
         let mut poll = [PollFd::new(self, PollFlags::OUT)];

@@ -219,12 +219,20 @@ impl Replay {
     }
 
     /// Takes over what the journal remembers, at `now`.
-    pub(super) fn recall(&self, remembered: Vec<(Target, Revocation)>, now: u64) {
+    pub(super) fn recall(&self, mut remembered: Vec<(Target, Revocation)>, now: u64) {
+        // If there are more than may be, those that are over make room.
+        remembered.sort_by_key(|(_, known)| std::cmp::Reverse(known.end));
+        let mut lost = 0;
         for (target, known) in remembered {
             // What seems to be over stays for an hour: the clock may be wrong yet.
             let skew = known.end.saturating_sub(AFTERLIFE).min(now).wrapping_sub(now);
-            // More than there may be can only have come from another hand.
-            let _ = self.revocations.add(target, known, skew);
+            let added = self.revocations.add(target, known, skew);
+            lost += usize::from(added.is_err() && known.end > now);
+        }
+        if lost > 0 {
+            log::error!(
+                "state_directory: the journal has {lost} revocations more than are remembered; the links that they are about work again"
+            );
         }
     }
 }
@@ -284,6 +292,24 @@ mod tests {
             // Nobody is named by a token without a user.
             let anonymous = LinkId { user: None, ..ID };
             assert_eq!(all.has(&anonymous), named && target.user.is_none(), "{target:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_over_makes_room_for_what_is_in_force() {
+        let replay = Replay::in_memory(10);
+        let revoked = |number: u64, end| {
+            let mut link = [0; 16];
+            link[..8].copy_from_slice(&number.to_le_bytes());
+            (Target { link: Some(link), ..Target::default() }, Revocation { issued: NOW, end })
+        };
+        let count = MAX_REVOCATIONS as u64;
+        let over = (0..count).map(|number| revoked(number, NOW - 86_400));
+        let remembered = over.chain((count..count + 100).map(|number| revoked(number, NOW + 100)));
+        replay.recall(remembered.collect(), NOW);
+        for number in count..count + 100 {
+            let link = revoked(number, 0).0.link.unwrap();
+            assert!(replay.is_revoked(&LinkId { link, ..ID }), "{number}");
         }
     }
 

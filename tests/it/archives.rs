@@ -390,3 +390,34 @@ fn a_slow_client_gets_a_sound_archive() {
     download.run(Command::new("unzip").arg("-tq").arg(&file));
     assert!(Path::new(&file).metadata().unwrap().len() > 16 << 20);
 }
+
+/// Nothing is written that could fail while checksums are read: the reading ends with its client.
+#[test]
+fn reading_for_crcs_ends_with_its_client() {
+    let node = Node::new();
+    fs::create_dir_all(node.volume().join("holes")).unwrap();
+    node.sparse("holes/a", 1 << 40);
+    let server = node.start();
+    let target = target(&Token::directory("holes"), "zip");
+    let mut client = Client::connect(server.address());
+    client.request("HEAD", &target, "");
+    let head = client.bodiless_answer();
+    let length: u64 = head.field("Content-Length").unwrap().parse().unwrap();
+    // In the record of the file, which has its checksum.
+    let range = format!("Range: bytes={}-{}\r\n", length - 150, length - 120);
+    let mut client = Client::connect(server.address());
+    client.request("GET", &target, &range);
+    assert_eq!(client.head().unwrap().status, 206);
+    drop(client);
+    server.wait_for_log("interrupted: client gone (hung up)");
+}
+
+#[test]
+fn a_link_to_some_files_does_not_open_the_others() {
+    let node = node();
+    let server = node.start();
+    let link = Token::files("world", &["level.dat"]);
+    let directory = link.target().replace("/download/files", "/download/directory");
+    assert_eq!(get(server.address(), &directory).status, 401);
+    assert_eq!(get(server.address(), &link.target()).status, 200);
+}

@@ -200,6 +200,9 @@ fn a_start_beside_a_hung_listener_does_not_hang() {
 fn a_parked_download_ends_with_its_client() {
     let (node, _) = node("");
     let server = node.start();
+    if !server.shows_descriptors() {
+        return;
+    }
     let idle = server.descriptors();
     let clients = parked(server.address(), 20);
     clients.into_iter().for_each(Client::reset);

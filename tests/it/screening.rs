@@ -387,6 +387,9 @@ fn a_pipeline_that_is_never_read_holds_up_nobody() {
     node.sparse("large", 64 << 20);
     node.file("small", b"small");
     let server = node.start();
+    if !server.shows_descriptors() {
+        return;
+    }
     let mut downloads = Client::connect(server.address());
     for _ in 0..10 {
         downloads.request("GET", &Token::file("large").target(), "");

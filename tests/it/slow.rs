@@ -144,6 +144,9 @@ fn five_thousand_waiting_connections_are_not_noticed() {
     node.file("large", &content);
     node.file("small", b"small");
     let server = node.start();
+    if !server.shows_descriptors() {
+        return;
+    }
     let (before, cost_before) = measure(&server, "127.0.0.2", &content);
     // This one is under way when the attack begins.
     let mut under_way = Client::connect_from("127.0.0.3", server.address());

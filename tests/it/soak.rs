@@ -197,7 +197,8 @@ fn hostile_and_legitimate_clients_side_by_side() {
         node.file(&length.to_string(), &content[..length]);
     }
     let server = node.start();
-    let (descriptors, threads) = (server.descriptors(), server.threads());
+    let descriptors = server.shows_descriptors().then(|| server.descriptors());
+    let threads = server.threads();
     let soak = Soak {
         server: &server,
         content: &content,
@@ -215,7 +216,9 @@ fn hostile_and_legitimate_clients_side_by_side() {
         soak.attacks.into_inner(),
         began.elapsed(),
     );
-    server.wait_until("descriptors as at the start", |s| s.descriptors() == descriptors);
+    if let Some(descriptors) = descriptors {
+        server.wait_until("descriptors as at the start", |s| s.descriptors() == descriptors);
+    }
     // tiny_http's spare threads end some time after the start.
     server.wait_until("threads as at the start", |s| s.threads() <= threads);
     server.wait_until("memory as before", |s| s.resident_kib() < early + SLACK_KIB);

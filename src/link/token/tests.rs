@@ -74,8 +74,9 @@ fn an_archive_is_of_a_directory_or_of_some_of_what_it_holds() {
     };
     let server = "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40".parse().unwrap();
     let both = r#","file_path":"w","file_paths":["a\"b","c/d"],"scope":"file-download""#;
+    let all = r#","file_path":"w","file_paths":null"#;
     assert_eq!(
-        with(Endpoint::Directory, both),
+        with(Endpoint::Directory, all),
         Ok(Resource::Directory { server, path: "w".into() })
     );
     let files = vec!["a\"b".into(), "c/d".into()];
@@ -88,6 +89,8 @@ fn an_archive_is_of_a_directory_or_of_some_of_what_it_holds() {
         (Endpoint::Files, r#","file_path":"w""#, TokenFault::NoClaim("file_paths")),
         (Endpoint::Files, r#","file_paths":["a"]"#, TokenFault::NoClaim("file_path")),
         (Endpoint::Files, r#","file_path":"w","file_paths":"a""#, TokenFault::Malformed),
+        (Endpoint::Directory, both, TokenFault::WrongEndpoint),
+        (Endpoint::File, both, TokenFault::WrongEndpoint),
         (
             Endpoint::Directory,
             r#","file_path":"","scope":"backup-download""#,
