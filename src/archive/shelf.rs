@@ -2,9 +2,10 @@
 //! readers have come to know.
 //!
 //! A listing may take a dozen megabytes and a download may last for a day, so what is kept is
-//! bounded: what was not used for the longest time goes, and is made anew when it is asked for. So
-//! are the walks that run at a time: each keeps a disk busy.
+//! bounded: of the server that holds most, something goes, and is made anew when it is asked for. So
+//! are the walks that run at a time, and those of one link: each keeps a disk busy.
 
+use std::cmp::Reverse;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,8 +20,18 @@ pub const WALKS: usize = 2;
 pub const MAX_MEMORY: usize = 64 << 20;
 /// Most archives that are kept: each holds its directory open.
 pub const MAX_KEPT: usize = 64;
+/// Most archives that are kept for one link: a download of the former tree, or of the other format,
+/// goes on while another begins. A link whose tree changes all the time gets no further places.
+pub const MAX_PER_LINK: usize = 2;
 /// An archive stays this long without a link that is in use.
 const IDLE: Duration = Duration::from_secs(300);
+/// What a walk found answers the same link for so long, or for as long as the walk took. A browser
+/// asks for the page, the head and the parts within this time; and nobody, by asking for the head
+/// again and again, keeps the walks from others. A client that was cut off asks again later.
+const FRESH: Duration = Duration::from_secs(5);
+/// A walk that took so long is not done anew within that time even if the directory itself has
+/// changed: a server may be changing its own all the time.
+const COSTLY: Duration = Duration::from_millis(250);
 
 /// The hash of the link that an archive is made for.
 pub type Link = [u8; 16];
@@ -34,13 +45,95 @@ pub struct Packed {
     pub root: Arc<Dir>,
 }
 
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The hash of its link.
+    pub link: Link,
+    /// The hash of what the link opens.
+    pub resource: [u8; 16],
+    /// The server that it belongs to.
+    pub server: u128,
+    /// Zip or tar.
+    pub format: Format,
+}
+
+/// A directory as it was before its walk.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Device and inode number.
+    place: (u64, u64),
+    /// When something was last put there, taken away or renamed.
+    changed: (i64, i64),
+    pub(super) at: Instant,
+}
+
+impl Seen {
+    /// `root` as it is now.
+    ///
+    /// # Errors
+    /// If the system does not say which directory it is.
+    pub fn of(root: &Dir) -> io::Result<Seen> {
+        let metadata = root.dir_metadata()?;
+        Ok(Seen {
+            place: (metadata.dev(), metadata.ino()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            at: Instant::now(),
+        })
+    }
+}
+
+/// A walk that was done.
+#[derive(Debug)]
+struct Walked {
+    asked: Asked,
+    seen: Seen,
+    ended: Instant,
+}
+
+impl Walked {
+    fn now(asked: &Asked, seen: Seen) -> Walked {
+        Walked { asked: *asked, seen, ended: Instant::now() }
+    }
+
+    fn is_fresh(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.ended) < FRESH.max(self.took())
+    }
+
+    /// Whether what it found answers `asked`.
+    fn answers(&self, asked: &Asked, seen: &Seen) -> bool {
+        let is_unchanged = self.seen.changed == seen.changed || self.took() >= COSTLY;
+        self.asked == *asked
+            && self.seen.place == seen.place
+            && is_unchanged
+            && self.is_fresh(seen.at)
+    }
+
+    fn took(&self) -> Duration {
+        self.ended.saturating_duration_since(self.seen.at)
+    }
+}
+
+/// What a walk that was done shortly before has found.
+#[derive(Debug)]
+pub enum Recent {
+    /// An archive.
+    Packed(Packed),
+    /// More than an archive holds.
+    TooMany,
+}
+
 #[derive(Debug)]
 struct Kept {
-    link: Link,
+    walked: Walked,
     packed: Packed,
-    /// Device and inode number of the directory.
-    place: (u64, u64),
     used: Instant,
+}
+
+impl Kept {
+    fn is(&self, link: &Link, tag: u64) -> bool {
+        self.walked.asked.link == *link && self.packed.archive.tag() == tag
+    }
 }
 
 /// The archives that are kept.
@@ -49,6 +142,8 @@ pub struct Shelf {
     walks: Mutex<usize>,
     walked: Condvar,
     kept: Mutex<Vec<Kept>>,
+    /// Walks that found too much.
+    too_many: Mutex<Vec<Walked>>,
 }
 
 /// The right to walk a tree; given back when dropped.
@@ -69,45 +164,57 @@ impl Shelf {
         Some(Turn(self))
     }
 
-    /// Keeps `listing` of `root` for `link`, laid out; what is kept already of the same tree is used
-    /// again, with the CRCs that are known.
-    ///
-    /// # Errors
-    /// If the system does not say which directory `root` is.
-    pub fn put(
-        &self,
-        link: &Link,
-        root: Dir,
-        listing: Listing,
-        format: Format,
-    ) -> io::Result<Packed> {
-        let tag = listing.tag(format);
-        let metadata = root.dir_metadata()?;
-        let place = (metadata.dev(), metadata.ino());
-        let is_same = |kept: &&Kept| kept.packed.archive.tag() == tag && kept.place == place;
+    /// What was found when `asked` was last walked for, if that was just now and the directory is
+    /// still the one that is `seen`.
+    pub fn recent(&self, asked: &Asked, seen: &Seen) -> Option<Recent> {
+        let mut kept = self.lock();
+        let answers = kept.iter_mut().filter(|kept| kept.walked.answers(asked, seen));
+        if let Some(newest) = answers.max_by_key(|kept| kept.walked.ended) {
+            newest.used = Instant::now();
+            return Some(Recent::Packed(newest.packed.clone()));
+        }
+        drop(kept);
+        let too_many = self.lock_too_many();
+        too_many.iter().any(|walked| walked.answers(asked, seen)).then_some(Recent::TooMany)
+    }
+
+    /// Remembers for a while that what was `seen` is too much for an archive.
+    pub fn put_too_many(&self, asked: &Asked, seen: Seen) {
+        let walked = Walked::now(asked, seen);
+        let mut all = self.lock_too_many();
+        all.retain(|other| other.is_fresh(walked.ended) && other.asked != *asked);
+        if all.len() >= MAX_KEPT {
+            all.remove(0);
+        }
+        all.push(walked);
+    }
+
+    /// Keeps `listing` of `root`, which was `seen` before its walk, laid out; what is kept already
+    /// of the same tree is used again, with the CRCs that are known.
+    pub fn put(&self, asked: &Asked, seen: Seen, root: Dir, listing: Listing) -> Packed {
+        let walked = Walked::now(asked, seen);
+        let tag = listing.tag(asked.format);
+        let is_same =
+            |kept: &&Kept| kept.packed.archive.tag() == tag && kept.walked.seen.place == seen.place;
         let known = self.lock().iter().find(is_same).map(|kept| kept.packed.clone());
         // Laid out without the lock: of two at once, the first that comes is kept.
         let packed = known.unwrap_or_else(|| Packed {
-            archive: Arc::new(Archive::new(listing, format)),
+            archive: Arc::new(Archive::new(listing, asked.format)),
             root: Arc::new(root),
         });
         let mut kept = self.lock();
-        let now = Instant::now();
-        kept.retain(|kept| kept.link != *link || kept.packed.archive.tag() != tag);
-        kept.push(Kept { link: *link, packed: packed.clone(), place, used: now });
-        while kept.len() > MAX_KEPT || kept.len() > 1 && memory(&kept) > MAX_MEMORY {
-            let oldest = kept.iter().enumerate().min_by_key(|(_, kept)| kept.used);
-            let Some((oldest, _)) = oldest else { break };
-            kept.swap_remove(oldest);
+        kept.retain(|kept| !kept.is(&asked.link, tag));
+        kept.push(Kept { walked, packed: packed.clone(), used: Instant::now() });
+        while let Some(index) = superfluous(&kept) {
+            kept.remove(index);
         }
-        Ok(packed)
+        packed
     }
 
     /// The archive with this tag that was made for `link`, if it is still kept.
     pub fn get(&self, link: &Link, tag: u64) -> Option<Packed> {
         let mut all = self.lock();
-        let kept =
-            all.iter_mut().find(|kept| kept.link == *link && kept.packed.archive.tag() == tag)?;
+        let kept = all.iter_mut().find(|kept| kept.is(link, tag))?;
         kept.used = Instant::now();
         Some(kept.packed.clone())
     }
@@ -118,24 +225,28 @@ impl Shelf {
         let idle: Vec<Link> = {
             let kept = self.lock();
             let idle = kept.iter().filter(|kept| now.saturating_duration_since(kept.used) >= IDLE);
-            idle.map(|kept| kept.link).collect()
+            idle.map(|kept| kept.walked.asked.link).collect()
         };
         for link in idle.iter().filter(|link| !in_use(link)) {
             self.lock().retain(|kept| {
-                kept.link != *link || now.saturating_duration_since(kept.used) < IDLE
+                kept.walked.asked.link != *link || now.saturating_duration_since(kept.used) < IDLE
             });
         }
     }
 
     #[cfg(test)]
     pub(super) fn holds(&self, link: &Link) -> bool {
-        self.lock().iter().any(|kept| kept.link == *link)
+        self.lock().iter().any(|kept| kept.walked.asked.link == *link)
     }
 
     /// How many are kept, and the bytes of memory that their listings take.
     pub fn usage(&self) -> (usize, usize) {
         let kept = self.lock();
         (kept.len(), memory(&kept))
+    }
+
+    fn lock_too_many(&self) -> MutexGuard<'_, Vec<Walked>> {
+        self.too_many.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Kept>> {
@@ -148,6 +259,30 @@ impl Drop for Turn<'_> {
         *self.0.walks.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         self.0.walked.notify_one();
     }
+}
+
+/// Which of `kept`, if any, has to go; the newest, which is the last, stays. If its link has too many,
+/// that which was not used for the longest time. If there are too many in all, one of the server
+/// that holds most: so that nobody who has large trees takes the places of others.
+fn superfluous(kept: &[Kept]) -> Option<usize> {
+    let (newest, others) = kept.split_last()?;
+    let link = newest.walked.asked.link;
+    let of_link = || (0..others.len()).filter(|&index| others[index].walked.asked.link == link);
+    if of_link().count() >= MAX_PER_LINK {
+        return of_link().min_by_key(|&index| others[index].used);
+    }
+    let are_many = kept.len() > MAX_KEPT;
+    if !are_many && memory(kept) <= MAX_MEMORY {
+        return None;
+    }
+    let weight = |kept: &Kept| if are_many { 1 } else { kept.packed.archive.memory() };
+    let held = |server: u128| -> usize {
+        kept.iter().filter(|kept| kept.walked.asked.server == server).map(weight).sum()
+    };
+    (0..others.len()).max_by_key(|&index| {
+        let other = &others[index];
+        (held(other.walked.asked.server), weight(other), Reverse(other.used))
+    })
 }
 
 /// Bytes of memory; an archive that several links share counts once.

@@ -150,7 +150,8 @@ impl Serving<'_> {
             None => None,
         };
         let link = claim.as_ref().map_or_else(|| replay::key_of(&token), |claim| claim.key);
-        let packing = Packing { format, link, shelf: Arc::clone(&self.shared.shelf) };
+        let resource = replay::hash_of(&claims.resource);
+        let packing = Packing { format, link, resource, shelf: Arc::clone(&self.shared.shelf) };
         let found = resource::open(&self.settings.storage, &claims.resource, packing)?;
         let mut conditions = self.conditions();
         conditions.changed = last_seen.is_some_and(|tag| tag != found.tag);

@@ -10,7 +10,7 @@ use cap_std::fs::Dir;
 use super::Uuid;
 use super::storage::{EntityTag, Found, Missing, OpenError, Storage, classify};
 use super::token::Resource;
-use crate::archive::shelf::Link;
+use crate::archive::shelf::{Asked, Link, Recent, Seen};
 use crate::archive::{Format, Listing, Packed, Shelf, WalkError, walk, walk_paths};
 
 /// How long a request waits for its turn to walk a tree.
@@ -25,6 +25,8 @@ pub struct Packing {
     pub format: Format,
     /// The hash of the link, or of the token.
     pub link: Link,
+    /// The hash of what it opens.
+    pub resource: [u8; 16],
     /// Where archives are kept.
     pub shelf: Arc<Shelf>,
 }
@@ -43,7 +45,7 @@ impl Folder {
         Folder { storage, resource, packing, tag: 0 }
     }
 
-    /// Walks the directory and lays it out.
+    /// Walks the directory and lays it out, if that was not done for this link just now.
     pub(super) fn open(mut self) -> Result<Found<Folder>, OpenError> {
         let archive = self.pack(PATIENCE)?.archive;
         self.tag = archive.tag();
@@ -74,13 +76,30 @@ impl Folder {
     }
 
     fn pack(&self, patience: Duration) -> Result<Packed, OpenError> {
-        let Packing { format, link, shelf } = &self.packing;
+        let Packing { format, link, resource, shelf } = &self.packing;
+        let server = self.resource.server();
+        let asked = Asked {
+            link: *link,
+            resource: *resource,
+            server: server.as_uuid().as_u128(),
+            format: *format,
+        };
         let turn = shelf.turn(patience).ok_or(OpenError::TooManyWalks)?;
-        let root = self.storage.open_directory(&self.resource.server(), self.path())?;
-        let listing = self.list(&root)?;
-        drop(turn);
+        let root = self.storage.open_directory(&server, self.path())?;
         let failed = |error| OpenError::Failed(format!("fstat: {error}"));
-        shelf.put(link, root, listing, *format).map_err(failed)
+        let seen = Seen::of(&root).map_err(failed)?;
+        match shelf.recent(&asked, &seen) {
+            Some(Recent::Packed(packed)) => return Ok(packed),
+            Some(Recent::TooMany) => return Err(OpenError::TooMany),
+            None => {}
+        }
+        let listing = self.list(&root).inspect_err(|error| {
+            if matches!(error, OpenError::TooMany) {
+                shelf.put_too_many(&asked, seen);
+            }
+        })?;
+        drop(turn);
+        Ok(shelf.put(&asked, seen, root, listing))
     }
 
     fn list(&self, root: &Dir) -> Result<Listing, OpenError> {

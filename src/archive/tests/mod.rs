@@ -4,6 +4,7 @@ mod cuts;
 mod formats;
 mod large;
 mod pieces;
+mod shelf;
 mod sums;
 mod tools;
 pub(super) mod tree;
