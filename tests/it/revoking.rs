@@ -124,7 +124,9 @@ fn a_port_takes_orders_from_who_has_the_key_only() {
     let server = node.start();
     let line = server.wait_for_log("control on http://");
     let address = line.rsplit("://").next().unwrap().parse().unwrap();
-    assert_eq!(get(address, "/status").status, 200);
+    let mut reader = Client::connect(address);
+    reader.send("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(reader.answer().status, 200);
     let post = |fields: &str| {
         let mut client = Client::connect(address);
         client.send(request("POST", "/revoke", fields, r#"{"all":true}"#));
