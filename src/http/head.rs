@@ -4,11 +4,13 @@
 //! A [`Head`] that exists has a well-formed request line in printable ASCII, a valid `Host`, no body
 //! and no expectation. Whatever could be read in two ways is refused, not repaired.
 
+mod field;
 mod survey;
 mod target;
 
 use std::borrow::Cow;
 
+pub use field::Field;
 use survey::Survey;
 #[cfg(feature = "tls")]
 pub use target::secure_address;
@@ -97,52 +99,6 @@ pub enum Place {
     Public,
     /// The control listener.
     Control,
-}
-
-/// The header fields that the program reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field {
-    /// `Accept`
-    Accept,
-    /// `Authorization`, on the control listener.
-    Authorization,
-    /// `Host`
-    Host,
-    /// `If-Match`
-    IfMatch,
-    /// `If-Modified-Since`
-    IfModifiedSince,
-    /// `If-None-Match`
-    IfNoneMatch,
-    /// `If-Range`
-    IfRange,
-    /// `If-Unmodified-Since`
-    IfUnmodifiedSince,
-    /// `Origin`
-    Origin,
-    /// `Range`
-    Range,
-    /// `X-Forwarded-For`
-    XForwardedFor,
-}
-
-impl Field {
-    fn named(name: &str) -> Option<Field> {
-        const NAMES: [(&str, Field); 11] = [
-            ("accept", Field::Accept),
-            ("authorization", Field::Authorization),
-            ("host", Field::Host),
-            ("if-match", Field::IfMatch),
-            ("if-modified-since", Field::IfModifiedSince),
-            ("if-none-match", Field::IfNoneMatch),
-            ("if-range", Field::IfRange),
-            ("if-unmodified-since", Field::IfUnmodifiedSince),
-            ("origin", Field::Origin),
-            ("range", Field::Range),
-            ("x-forwarded-for", Field::XForwardedFor),
-        ];
-        NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, field)| *field)
-    }
 }
 
 /// A valid request head.

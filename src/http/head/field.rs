@@ -1,0 +1,48 @@
+//! The header fields that mean something here; all others are passed over.
+
+/// The header fields that the program reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// `Accept`
+    Accept,
+    /// `Authorization`, on the control listener.
+    Authorization,
+    /// `Host`
+    Host,
+    /// `If-Match`
+    IfMatch,
+    /// `If-Modified-Since`
+    IfModifiedSince,
+    /// `If-None-Match`
+    IfNoneMatch,
+    /// `If-Range`
+    IfRange,
+    /// `If-Unmodified-Since`
+    IfUnmodifiedSince,
+    /// `Origin`
+    Origin,
+    /// `Range`
+    Range,
+    /// `X-Forwarded-For`
+    XForwardedFor,
+}
+
+impl Field {
+    /// The field of this name, in any case.
+    pub(super) fn named(name: &str) -> Option<Field> {
+        const NAMES: [(&str, Field); 11] = [
+            ("accept", Field::Accept),
+            ("authorization", Field::Authorization),
+            ("host", Field::Host),
+            ("if-match", Field::IfMatch),
+            ("if-modified-since", Field::IfModifiedSince),
+            ("if-none-match", Field::IfNoneMatch),
+            ("if-range", Field::IfRange),
+            ("if-unmodified-since", Field::IfUnmodifiedSince),
+            ("origin", Field::Origin),
+            ("range", Field::Range),
+            ("x-forwarded-for", Field::XForwardedFor),
+        ];
+        NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, field)| *field)
+    }
+}
