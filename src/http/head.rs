@@ -343,7 +343,7 @@ fn parse(bytes: &[u8], place: Place) -> Result<(Box<Head>, Option<Refusal>), Ref
         survey.add(header)?;
         // Where nobody asks for it, a secret is not kept.
         let field = Field::named(header.name)
-            .filter(|field| place == Place::Control || *field != Field::Authorization);
+            .filter(|field| place == Place::Control || !field.is_for_control());
         fields.extend(field.map(|field| (field, header.value.into())));
     }
     survey.check_framing(line.http10)?;

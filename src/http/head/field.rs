@@ -7,7 +7,7 @@ pub enum Field {
     Accept,
     /// `Authorization`, on the control listener.
     Authorization,
-    /// `Host`
+    /// `Host`, on the control listener. Everywhere else its form is all that matters.
     Host,
     /// `If-Match`
     IfMatch,
@@ -28,6 +28,11 @@ pub enum Field {
 }
 
 impl Field {
+    /// Whether it is of use on the control listener only.
+    pub(super) fn is_for_control(self) -> bool {
+        matches!(self, Field::Authorization | Field::Host)
+    }
+
     /// The field of this name, in any case.
     pub(super) fn named(name: &str) -> Option<Field> {
         const NAMES: [(&str, Field); 11] = [
