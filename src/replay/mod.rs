@@ -8,6 +8,7 @@ mod entry;
 mod grant;
 mod journal;
 mod line;
+pub mod live;
 mod revoked;
 pub mod shared;
 pub mod spans;
