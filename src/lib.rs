@@ -1,8 +1,8 @@
-//! Winglet: hands out single files and backups from a game-panel node to whoever holds a signed
+//! Winglet: hands out files, folders and backups from a game-panel node to whoever holds a signed
 //! link, once.
 //!
 //! `ARCHITECTURE.md` is the map. A request's way: [`acceptor`] → [`pool`] → [`download`] ([`link`],
-//! [`replay`], [`http`]) → [`delivery`], and back.
+//! [`replay`], [`http`]) and back.
 
 pub mod acceptor;
 pub mod archive;
@@ -10,7 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
-pub mod delivery;
+pub mod desk;
 pub mod disk;
 pub mod download;
 pub mod error;

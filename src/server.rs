@@ -11,14 +11,19 @@ use std::time::{Duration, Instant};
 use crate::acceptor::{Acceptor, Parts};
 use crate::clock::Clock;
 use crate::config::{self, Config, Listen, Loaded};
+use crate::control::listener::Control;
+use crate::desk::Operator;
 use crate::download;
+use crate::download::job::{Crew, Job};
 use crate::error::StartError;
 use crate::logging;
 use crate::net::listener::{self, Listener};
 #[cfg(feature = "tls")]
 use crate::net::tls::Certificates;
-use crate::pool::Pool;
 use crate::pool::private::PrivateSocket;
+use crate::pool::queue::Queue;
+use crate::pool::returns::Returns;
+use crate::pool::{Exchange, Pool};
 use crate::process::descriptors;
 use crate::process::notify::Notifier;
 use crate::process::signals::Signals;
@@ -36,6 +41,10 @@ const CHORES: usize = 1024;
 const GATHER: Duration = Duration::from_millis(2);
 /// Free memory goes back to the kernel this often.
 const TRIMMING: Duration = Duration::from_secs(10);
+/// Downloads that the log lists after SIGUSR1.
+const MOST_LINES: usize = 100;
+/// Longest wait for the journal's disk at the end.
+const LAST_RECORDS: Duration = Duration::from_secs(1);
 /// The acceptor's stack in bytes.
 const STACK: usize = 512 * 1024;
 /// The longest path that a Unix socket address holds, less what we append to the directory.
@@ -90,10 +99,12 @@ pub struct Server {
     acceptor: JoinHandle<io::Result<()>>,
     chores: Receiver<Chore>,
     addresses: Vec<String>,
-    control: Option<String>,
+    control_address: Option<String>,
+    /// Answers until it is dropped.
+    control: Option<Control>,
+    operator: Operator,
     reload: Arc<AtomicBool>,
-    #[cfg(feature = "tls")]
-    tls: Option<Arc<Certificates>>,
+    report: Arc<AtomicBool>,
     sandboxed: bool,
     /// Says goodbye to the other front ends when it is dropped.
     #[cfg(feature = "shared-state")]
@@ -129,30 +140,43 @@ impl Server {
         let membership = opened.redis.map(|redis| {
             Membership::begin(redis, Arc::clone(&shared.replay), shared.clock.clone())
         });
-        let worker = Arc::clone(&shared);
-        let handler = move |exchange| download::serve(&worker, exchange);
-        let pool = Pool::start(threads, tiny, Arc::clone(&shared.handed), handler)?;
-        let reload = signals.reload_flag();
-        let (control, addresses) = addresses(&opened.listeners);
+        let returns = Returns::new(Arc::clone(&shared.waker));
+        let crew: Arc<Crew> = Arc::new(Exchange { queue: Queue::new(threads), returns });
+        let (worker, workers) = (Arc::clone(&shared), Arc::clone(&crew));
+        let work = move |_, job: Job| download::serve(&worker, &workers, job);
+        let pool = Pool::start(threads, tiny, &crew, work)?;
+        let (reload, report) = (signals.reload_flag(), signals.report_flag());
+        let (control_address, addresses) = addresses(&opened.listeners);
+        let (mut control, listeners): (Vec<_>, Vec<_>) =
+            opened.listeners.into_iter().partition(Listener::is_control);
+        let operator = Operator {
+            shared: Arc::clone(&shared),
+            crew: Arc::clone(&crew),
+            #[cfg(feature = "tls")]
+            tls: opened.tls.clone(),
+        };
+        let desk = operator.clone();
         let acceptor = Acceptor::new(Parts {
             shared: Arc::clone(&shared),
-            listeners: opened.listeners,
+            crew,
+            listeners,
             private,
             pool,
             signals,
             descriptor_room,
             #[cfg(feature = "tls")]
-            tls: opened.tls.clone(),
+            tls: opened.tls,
         })?;
         Ok(Server {
             acceptor: run_acceptor(acceptor, &shared)?,
             shared,
             chores,
             addresses,
-            control,
+            control_address,
+            control: control.pop().map(|at| Control::start(at, desk)).transpose()?,
+            operator,
             reload,
-            #[cfg(feature = "tls")]
-            tls: opened.tls,
+            report,
             sandboxed,
             #[cfg(feature = "shared-state")]
             membership: membership.transpose()?,
@@ -166,7 +190,7 @@ impl Server {
 
     /// Where it answers about itself, if anywhere.
     pub fn control(&self) -> Option<&str> {
-        self.control.as_deref()
+        self.control_address.as_deref()
     }
 
     /// Does what the other threads must not wait for, until the server has stopped: records ended
@@ -185,7 +209,6 @@ impl Server {
         let mut told = false;
         while !self.acceptor.is_finished() {
             self.do_chores(HOUSEKEEPING);
-            self.tell_journal();
             if self.reload.swap(false, Ordering::AcqRel) {
                 notifier.reloading();
                 let before = self.shared.settings();
@@ -206,8 +229,8 @@ impl Server {
             }
         }
         let result = self.acceptor.join();
-        self.chores.try_iter().for_each(Chore::carry_out);
-        self.shared.replay.tell();
+        drop(self.control);
+        write_last_records(&self.chores, &self.shared);
         #[cfg(feature = "shared-state")]
         drop(self.membership);
         result.unwrap_or_else(|_| Err(io::Error::other("the acceptor panicked")))
@@ -226,24 +249,21 @@ impl Server {
         self.chores.try_iter().take(CHORES).for_each(Chore::carry_out);
     }
 
-    /// Writes down what was revoked, for which the acceptor waits.
-    fn tell_journal(&self) {
-        if self.shared.replay.tell() {
-            self.shared.returns.wake();
-        }
-    }
-
     /// `reload`: an operator has asked for it, and is told again of what is wrong.
     fn look_after(&self, reload: bool) {
         #[cfg(not(feature = "tls"))]
         let _ = reload;
         self.shared.throttle.report(Instant::now());
         self.shared.downloads.sample(Instant::now());
+        if self.report.swap(false, Ordering::AcqRel) {
+            let status = self.operator.status(true);
+            status.lines(MOST_LINES).iter().for_each(|line| log::info!("{line}"));
+        }
         let settings = self.shared.settings();
         self.shared.replay.maintain(&settings.rules, self.shared.clock.unix());
         self.shared.shelf.sweep(Instant::now(), |link| self.shared.replay.is_open(link));
         #[cfg(feature = "tls")]
-        if let (Some(certificates), Some(files)) = (&self.tls, &settings.config.tls) {
+        if let (Some(certificates), Some(files)) = (&self.operator.tls, &settings.config.tls) {
             match certificates.refresh(files, reload) {
                 Ok(true) => log::info!("api.ssl: certificate loaded again"),
                 Ok(false) => {}
@@ -314,6 +334,28 @@ fn open_private(config: &Config) -> Result<(tiny_http::Server, PrivateSocket), S
             base.display()
         ))
     })
+}
+
+/// Writes what is still to be recorded: to the log in any case, to the journal if its disk answers.
+fn write_last_records(chores: &Receiver<Chore>, shared: &Shared) {
+    let waiting = chores.try_iter().filter_map(|chore| match chore {
+        Chore::Record(record) => Some(record),
+        Chore::Look => None,
+    });
+    let records: Vec<_> = waiting.chain(shared.take_records()).collect();
+    let finished: Vec<_> = records.into_iter().filter_map(|record| record.write_log()).collect();
+    let (done, wait) = sync_channel(1);
+    let journal = thread::Builder::new().name("journal".into()).spawn(move || {
+        for end in finished {
+            end.record();
+        }
+        let _ = done.try_send(());
+    });
+    if journal.is_err() || wait.recv_timeout(LAST_RECORDS).is_err() {
+        log::error!(
+            "state_directory: the disk did not answer; the last downloads are not in the journal"
+        );
+    }
 }
 
 fn run_acceptor(

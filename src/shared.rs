@@ -1,23 +1,23 @@
-//! What the acceptor, the pool and the housekeeper share.
+//! What the threads share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::archive::Shelf;
 use crate::clock::Clock;
 use crate::config::{Config, WhenDown};
 use crate::control::counters::Counters;
-use crate::delivery::pace::Pace;
-use crate::delivery::record::Record;
-use crate::delivery::running::Downloads;
+use crate::control::downloads::Downloads;
+use crate::control::gauges::Gauges;
 use crate::disk::readers::Readers;
 use crate::link::storage::Storage;
 use crate::link::token::Verifier;
 use crate::logging::throttle::LogThrottle;
-use crate::pool::exchange::{Handed, Returns};
-use crate::replay::{Replay, Rules};
+use crate::pool::returns::Waker;
+use crate::replay::{Finished, Replay, Rules};
 
 /// A configuration and what follows from it. Replaced as a whole by a reload.
 #[derive(Debug)]
@@ -30,8 +30,6 @@ pub struct Settings {
     pub storage: Storage,
     /// Governs links.
     pub rules: Rules,
-    /// Governs streams.
-    pub pace: Pace,
 }
 
 impl Settings {
@@ -47,17 +45,25 @@ impl Settings {
                 bind: config.bind_address,
                 alone: config.shared_state_down == WhenDown::Serve,
             },
-            pace: Pace::of(&config),
             config,
         }
     }
 }
 
+/// The end of a download, on its way to the journal and the log.
+pub trait Record: fmt::Debug + Send {
+    /// Writes to the journal, then to the log.
+    fn write(self: Box<Self>);
+
+    /// Writes to the log only. Returns what is left for the journal, whose disk may never answer.
+    fn write_log(self: Box<Self>) -> Option<Finished>;
+}
+
 /// Something for the housekeeper to do.
 #[derive(Debug)]
 pub enum Chore {
-    /// Write the end of a delivery to the journal and the log.
-    Record(Box<Record>),
+    /// Write the end of a download.
+    Record(Box<dyn Record>),
     /// Look whether there is something to reload or to report.
     Look,
 }
@@ -79,10 +85,10 @@ pub struct Shared {
     pub replay: Arc<Replay>,
     /// The time of day.
     pub clock: Clock,
-    /// Exchanges on their way to a worker.
-    pub handed: Arc<Handed>,
-    /// Connections on their way back to the acceptor.
-    pub returns: Arc<Returns>,
+    /// Wakes the acceptor.
+    pub waker: Arc<Waker>,
+    /// The state of the acceptor.
+    pub gauges: Arc<Gauges>,
     /// Who reads which file.
     pub readers: Arc<Readers>,
     /// The archives that are being downloaded.
@@ -93,9 +99,11 @@ pub struct Shared {
     pub counters: Counters,
     /// When the server was started, in seconds since the epoch and by the steady clock.
     pub started: (u64, Instant),
-    /// Requests and pieces that are ready and wait for a worker.
-    pub waiting: AtomicUsize,
+    /// True if downloads were told to stop that the acceptor may hold.
+    stops: AtomicBool,
     chores: SyncSender<Chore>,
+    /// Records of downloads that workers held when the server stopped.
+    abandoned: Mutex<Vec<Box<dyn Record>>>,
     stopping: AtomicBool,
     ids: Ids,
     /// Bounds the log lines that strangers can cause.
@@ -120,11 +128,12 @@ impl Shared {
             downloads: Arc::default(),
             counters: Counters::default(),
             clock,
-            handed: Arc::default(),
-            returns: Arc::new(Returns::new()?),
+            waker: Arc::new(Waker::new()?),
+            gauges: Arc::default(),
             readers: Arc::default(),
             shelf: Arc::default(),
-            waiting: AtomicUsize::new(0),
+            stops: AtomicBool::new(false),
+            abandoned: Mutex::default(),
             chores,
             stopping: AtomicBool::new(false),
             ids: Ids::new(),
@@ -136,7 +145,7 @@ impl Shared {
     ///
     /// # Errors
     /// The record, if the housekeeper has too many already.
-    pub fn record(&self, record: Box<Record>) -> Result<(), Box<Record>> {
+    pub fn record(&self, record: Box<dyn Record>) -> Result<(), Box<dyn Record>> {
         match self.chores.try_send(Chore::Record(record)) {
             Err(TrySendError::Full(Chore::Record(record))) => Err(record),
             Err(TrySendError::Disconnected(Chore::Record(record))) => {
@@ -145,6 +154,36 @@ impl Shared {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Leaves what is still to be recorded when the acceptor ends.
+    pub fn leave_records(&self, records: Vec<Box<dyn Record>>) {
+        self.abandoned().extend(records);
+    }
+
+    /// Takes what [`Shared::leave_records`] left.
+    pub fn take_records(&self) -> Vec<Box<dyn Record>> {
+        std::mem::take(&mut self.abandoned())
+    }
+
+    fn abandoned(&self) -> MutexGuard<'_, Vec<Box<dyn Record>>> {
+        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the acceptor end the downloads that it holds and that were told to stop.
+    pub fn note_stops(&self) {
+        self.stops.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Returns true if [`Shared::note_stops`] was called since [`Shared::take_stops`].
+    pub fn has_stops(&self) -> bool {
+        self.stops.load(Ordering::Acquire)
+    }
+
+    /// As [`Shared::has_stops`], and forgets it.
+    pub fn take_stops(&self) -> bool {
+        self.has_stops() && self.stops.swap(false, Ordering::AcqRel)
     }
 
     /// Lets the housekeeper look around. With chores waiting it does so anyway.
@@ -164,6 +203,7 @@ impl Shared {
 
     /// The server drains from here on.
     pub fn stop(&self) {
+        self.gauges.draining.store(true, Ordering::Release);
         self.stopping.store(true, Ordering::Release);
         self.call_housekeeper();
     }

@@ -111,6 +111,25 @@ pub fn leads_session() -> bool {
     unsafe { libc::getsid(0) == libc::getpid() }
 }
 
+/// Returns true if the other end of the Unix `socket` is root's, or of this process's own user
+/// (`SO_PEERCRED`, unix(7)).
+pub fn is_operator(socket: BorrowedFd<'_>) -> bool {
+    let mut peer = libc::ucred { pid: 0, uid: libc::uid_t::MAX, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for the whole call because it is borrowed; the option writes at
+    // most `length` bytes to a valid address of that size.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    };
+    result == 0 && (peer.uid == 0 || peer.uid == rustix::process::getuid().as_raw())
+}
+
 /// The best-effort I/O class (ioprio_set(2)), the one of most processes.
 pub const IO_BEST_EFFORT: i32 = 2;
 /// The idle I/O class.

@@ -3,16 +3,19 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use rustix::event::epoll::EventFlags;
+
 use super::Acceptor;
 use super::connections::State;
 use super::requests::MAX_REQUESTS;
+use crate::download::finish::HANG_UP_AFTER;
+use crate::download::job::Connection;
 use crate::http::head::{Head, Method};
 #[cfg(feature = "tls")]
 use crate::http::head::{Place, Screened, screen, secure_address};
 use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
 use crate::logging::access::{Entry, Outcome};
-use crate::pool::exchange::Connection;
 
 /// How long a client may take to hang up after its last answer.
 const LINGER: Duration = Duration::from_secs(5);
@@ -56,7 +59,7 @@ impl Acceptor {
         let id = self.parts.shared.next_id();
         let mut context = ResponseContext::of(Some(head), &id, &self.settings.config);
         context.keep_alive = head.keep_alive && self.may_keep(&connection);
-        let moving = !self.is_stuck();
+        let moving = !self.is_stuck(Instant::now());
         self.parts.shared.counters.answered(if moving { 200 } else { 503 });
         let answer = response::health(&context, moving);
         let keep = context.keep_alive;
@@ -126,24 +129,36 @@ impl Acceptor {
         }
     }
 
+    /// Waits a moment for the client to hang up first, then closes cleanly.
+    pub(super) fn close_soon(&mut self, mut connection: Box<Connection>) {
+        connection.requests += 1;
+        self.connections.remember(connection.id, EventFlags::IN);
+        let deadline = Some(Instant::now() + HANG_UP_AFTER.min(self.settings.config.timeouts.idle));
+        self.hold(connection, State::Closing { left: LINGER_BYTES, hung_up: false }, deadline);
+    }
+
     /// Closes cleanly: says that nothing more is coming, and reads on for a moment, because data
     /// that arrives at a closed socket causes a reset, which takes the answer from the client.
     pub(super) fn linger(&mut self, mut connection: Box<Connection>) {
         connection.input = Vec::new();
         connection.socket.finish_writing();
-        // The client's FIN takes a moment: reading now would find nothing.
         let deadline = Some(Instant::now() + LINGER);
-        self.hold(connection, State::Lingering { left: LINGER_BYTES }, deadline);
+        self.hold(connection, State::Closing { left: LINGER_BYTES, hung_up: true }, deadline);
     }
 
-    /// Throws away what a lingering client sends.
-    pub(super) fn discard_input(&mut self, mut connection: Box<Connection>, mut left: usize) {
+    /// Throws away what a client sends that is done with.
+    pub(super) fn discard_input(
+        &mut self,
+        mut connection: Box<Connection>,
+        mut left: usize,
+        hung_up: bool,
+    ) {
         loop {
             match connection.socket.read(&mut self.scratch) {
                 Ok(count) if count > 0 && count <= left => left -= count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let deadline = self.connections.deadline(connection.id);
-                    return self.hold(connection, State::Lingering { left }, deadline);
+                    return self.hold(connection, State::Closing { left, hung_up }, deadline);
                 }
                 Ok(_) | Err(_) => return self.drop_connection(connection),
             }

@@ -2,43 +2,35 @@
 //! share it takes.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::queue::Lane;
+use rustix::event::epoll::EventFlags;
+
 use super::shares::Shares;
-use crate::delivery::record::Record;
-use crate::delivery::transfer::Transfer;
-use crate::delivery::watch::{DeliveryWatch, Look};
-use crate::http::head::Head;
+use crate::control::gauges::{Gauges, Waits};
+use crate::download::Download;
+use crate::download::job::Connection;
 use crate::net::address::ClientKey;
-use crate::pool::exchange::{Connection, Request};
+use crate::pool::queue::Ticket;
 
 /// What a connection that no worker holds is waiting for.
 #[derive(Debug)]
 pub(super) enum State {
-    /// Its TLS handshake to go on.
+    /// Its TLS handshake to go on, until then.
     #[cfg(feature = "tls")]
     Handshake { until: Instant },
     /// A head, or the rest of one, of which so many bytes were screened already.
     Reading { screened: usize },
-    /// A worker for its request.
-    Queued { request: Box<Request>, until: Instant },
     /// Room in the socket.
-    Parked(Box<Transfer>),
-    /// A worker, or bandwidth, for the next piece of its transfer.
-    Ready(Box<Transfer>),
+    Parked(Box<Download>),
+    /// Its share of the bandwidth, which is reserved: so many bytes.
+    Paced(Box<Download>, u64),
     /// The client to take the last bytes of an answer.
-    Watched(Box<DeliveryWatch>),
-    /// The housekeeper to have room for the record of an ended delivery.
-    Recording(Box<Record>, Option<Box<DeliveryWatch>>, Look),
-    /// The rest of a request's body.
-    Body(Box<Head>),
-    /// The journal to know of an order that is carried out.
-    Confirming(Box<Confirm>),
-    /// Room for the rest of an answer, from `at` on.
-    Answering { answer: Vec<u8>, at: usize, keep: bool },
-    /// The client to close its side; so many bytes may still be thrown away.
-    Lingering { left: usize },
+    Finishing(Box<Download>),
+    /// The client to close its side, after ours was closed or before; so many bytes may still be
+    /// thrown away.
+    Closing { left: usize, hung_up: bool },
 }
 
 /// Why the log says that a connection was closed for another one.
@@ -54,19 +46,9 @@ pub(super) enum Rank {
     /// A request whose token nobody has verified yet.
     Queued,
     /// An answer that is in the kernel's hands.
-    Watched,
+    Finishing,
     /// A download.
     Transfer,
-}
-
-/// An order that is carried out, and not in the journal yet.
-#[derive(Debug)]
-pub(super) struct Confirm {
-    pub(super) head: Box<Head>,
-    /// What the table's count of revocations has to reach.
-    pub(super) number: u64,
-    /// Downloads that it has ended.
-    pub(super) ended: usize,
 }
 
 /// A connection and what it waits for.
@@ -86,34 +68,41 @@ impl Held {
                 Rank::Idle
             }
             State::Reading { .. } => Rank::Head,
-            State::Body(_) => Rank::Head,
-            State::Queued { .. } | State::Confirming(_) => Rank::Queued,
-            // No download: it does not count among those that keep others out.
-            State::Answering { .. } => Rank::Queued,
-            State::Watched(_) | State::Recording(..) => Rank::Watched,
-            State::Parked(_) | State::Ready(_) => Rank::Transfer,
-            State::Lingering { .. } => Rank::Idle,
+            State::Finishing(_) => Rank::Finishing,
+            State::Parked(_) | State::Paced(..) => Rank::Transfer,
+            State::Closing { .. } => Rank::Idle,
         }
     }
+}
+
+/// Where a connection is.
+#[derive(Debug)]
+enum Place {
+    /// Here, waiting.
+    Here(Held),
+    /// In the queue for workers, or at one of them.
+    Away(Ticket),
+    /// In the hands of whoever has just taken it out.
+    Taken,
 }
 
 /// One place in the table.
 #[derive(Debug)]
 struct Slot {
     generation: u32,
-    /// `None` while a worker has it.
-    held: Option<Held>,
+    place: Place,
     /// The address whose share it takes; `None` for a proxy between two requests.
     share: Option<ClientKey>,
-    /// Whose turns its requests take, and in which lane.
-    turn: (Lane, Option<ClientKey>),
     /// When it was last put here, in steps of a counter.
     since: u64,
     deadline: Option<Instant>,
     scheduled: Option<Instant>,
-    /// In the epoll set, though perhaps disarmed.
-    registered: bool,
+    /// True if it is in the epoll set.
+    watched: bool,
+    /// Events that came and were not acted on yet.
+    events: EventFlags,
     rank: Rank,
+    waits: Waits,
 }
 
 /// All connections.
@@ -124,15 +113,21 @@ pub(super) struct Connections {
     generation: u32,
     deadlines: BTreeSet<(Instant, u64)>,
     shares: Shares,
+    gauges: Arc<Gauges>,
     steps: u64,
     transfers: usize,
-    watched: usize,
+    finishing: usize,
 }
 
 /// A table larger than this gives its memory back when it is empty.
 const SHRINK_ABOVE: usize = 256;
 
 impl Connections {
+    /// An empty table, which is counted in `gauges`.
+    pub(super) fn new(gauges: Arc<Gauges>) -> Connections {
+        Connections { gauges, ..Connections::default() }
+    }
+
     /// Connections in the table, those at workers included.
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
@@ -143,9 +138,9 @@ impl Connections {
         self.transfers
     }
 
-    /// Downloads, and answers that are being watched.
+    /// Downloads, those included whose last bytes are on the way.
     pub(super) fn committed(&self) -> usize {
-        self.transfers + self.watched
+        self.transfers + self.finishing
     }
 
     /// Makes a place for a connection that takes the share of `key`, and returns its id, which is
@@ -155,22 +150,25 @@ impl Connections {
         self.generation = self.generation.wrapping_add(1) & 0x7fff_ffff;
         let slot = Box::new(Slot {
             generation: self.generation,
-            held: None,
+            place: Place::Taken,
             share: key,
-            turn: (Lane::Files, key),
             since: 0,
             deadline: None,
             scheduled: None,
-            registered: false,
+            watched: false,
+            events: EventFlags::empty(),
             rank: Rank::Head,
+            waits: Waits::Head,
         });
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
         self.slots[index] = Some(slot);
+        self.gauges.enter(Waits::Head);
         let id = u64::from(self.generation) << 32 | index as u64;
         self.shares.join(key, id);
+        debug_assert_eq!(self.shares.len(), self.len());
         id
     }
 
@@ -184,27 +182,77 @@ impl Connections {
         (slot.generation == (id >> 32) as u32).then_some(slot)
     }
 
-    /// Takes the connection out, to act on it; its place stays. `None` if a worker has it, or if it
-    /// is gone.
+    /// Takes the connection out, to act on it; its place stays. `None` if it is away or gone.
+    #[must_use]
     pub(super) fn take(&mut self, id: u64) -> Option<Held> {
-        self.slot_mut(id)?.held.take()
+        let slot = self.slot_mut(id)?;
+        match std::mem::replace(&mut slot.place, Place::Taken) {
+            Place::Here(held) => Some(held),
+            other => {
+                slot.place = other;
+                None
+            }
+        }
     }
 
     /// What the connection waits for.
-    pub(super) fn look(&mut self, id: u64) -> Option<&mut Held> {
-        self.slot_mut(id)?.held.as_mut()
+    pub(super) fn look(&self, id: u64) -> Option<&Held> {
+        match &self.slot(id)?.place {
+            Place::Here(held) => Some(held),
+            _ => None,
+        }
+    }
+
+    /// The ticket of a connection that is in the queue or at a worker.
+    pub(super) fn ticket(&self, id: u64) -> Option<Ticket> {
+        match self.slot(id)?.place {
+            Place::Away(ticket) => Some(ticket),
+            _ => None,
+        }
     }
 
     /// Puts a connection back, to wait until `deadline` at most.
     pub(super) fn put(&mut self, held: Held, deadline: Option<Instant>) {
-        let id = held.connection.id;
-        let rank = held.rank();
+        let (id, rank) = (held.connection.id, held.rank());
+        let waits = match rank {
+            Rank::Idle => Waits::Idle,
+            Rank::Head | Rank::Queued => Waits::Head,
+            Rank::Finishing => Waits::Finish,
+            Rank::Transfer => Waits::Download,
+        };
+        self.note(id, rank, waits);
         self.steps += 1;
         let since = self.steps;
-        self.note_rank(id, rank);
         let Some(slot) = self.slot_mut(id) else { return };
-        slot.held = Some(held);
+        debug_assert!(matches!(slot.place, Place::Taken | Place::Away(_)), "{:?}", slot.place);
+        slot.place = Place::Here(held);
         slot.since = since;
+        self.schedule(id, deadline);
+    }
+
+    /// Notes that a connection is in the queue, or at a worker, as `ticket` says, and will be asked
+    /// for at `deadline`.
+    pub(super) fn send(&mut self, ticket: Ticket, rank: Rank, deadline: Option<Instant>) {
+        self.note(ticket.id, rank, Waits::Worker);
+        self.steps += 1;
+        let since = self.steps;
+        let Some(slot) = self.slot_mut(ticket.id) else { return };
+        debug_assert!(matches!(slot.place, Place::Taken), "{:?}", slot.place);
+        slot.place = Place::Away(ticket);
+        slot.since = since;
+        self.schedule(ticket.id, deadline);
+    }
+
+    /// Notes that a connection that was away is in our hands.
+    pub(super) fn note_back(&mut self, id: u64) {
+        if let Some(slot) = self.slot_mut(id) {
+            debug_assert!(matches!(slot.place, Place::Away(_)), "{:?}", slot.place);
+            slot.place = Place::Taken;
+        }
+    }
+
+    fn schedule(&mut self, id: u64, deadline: Option<Instant>) {
+        let Some(slot) = self.slot_mut(id) else { return };
         slot.deadline = deadline;
         // A deadline that was moved back is found to be later when it comes: most never come.
         if let Some(when) = deadline
@@ -216,35 +264,43 @@ impl Connections {
         }
     }
 
-    fn note_rank(&mut self, id: u64, rank: Rank) {
+    fn note(&mut self, id: u64, rank: Rank, waits: Waits) {
         let Some(slot) = self.slot_mut(id) else { return };
         let before = std::mem::replace(&mut slot.rank, rank);
-        if before == rank {
-            return;
+        let waited = std::mem::replace(&mut slot.waits, waits);
+        if waited != waits {
+            self.gauges.leave(waited);
+            self.gauges.enter(waits);
         }
-        for (rank, step) in [(before, -1), (rank, 1)] {
-            match rank {
-                Rank::Transfer => self.transfers = self.transfers.wrapping_add_signed(step),
-                Rank::Watched => self.watched = self.watched.wrapping_add_signed(step),
-                _ => {}
+        if before != rank {
+            for (rank, step) in [(before, -1), (rank, 1)] {
+                match rank {
+                    Rank::Transfer => self.transfers = self.transfers.wrapping_add_signed(step),
+                    Rank::Finishing => self.finishing = self.finishing.wrapping_add_signed(step),
+                    _ => {}
+                }
             }
+            debug_assert!(self.committed() <= self.len());
         }
     }
 
     /// Gives up the place of `id`. Its connection is closed by being dropped.
     pub(super) fn forget(&mut self, id: u64) {
-        self.note_rank(id, Rank::Head);
+        self.note(id, Rank::Head, Waits::Head);
         let index = (id & 0xffff_ffff) as usize;
         let Some(slot) = self.slot(id) else { return };
         let (share, scheduled) = (slot.share, slot.scheduled);
+        self.gauges.leave(Waits::Head);
         self.shares.leave(share, id);
         scheduled.map(|when| self.deadlines.remove(&(when, id)));
         self.slots[index] = None;
         self.free.push(index);
+        debug_assert_eq!(self.shares.len(), self.len());
         if self.len() == 0 && self.slots.len() > SHRINK_ABOVE {
             // After a flood the table's memory goes back.
             let (generation, steps) = (self.generation, self.steps);
-            *self = Connections { generation, steps, ..Connections::default() };
+            let fresh = Connections::new(Arc::clone(&self.gauges));
+            *self = Connections { generation, steps, ..fresh };
         }
     }
 
@@ -258,6 +314,11 @@ impl Connections {
         }
     }
 
+    /// The address whose share `id` takes.
+    pub(super) fn share(&self, id: u64) -> Option<ClientKey> {
+        self.slot(id).and_then(|slot| slot.share)
+    }
+
     /// Until when the connection waits, as last set.
     pub(super) fn deadline(&self, id: u64) -> Option<Instant> {
         self.slot(id).and_then(|slot| slot.deadline)
@@ -268,21 +329,29 @@ impl Connections {
         &self.shares
     }
 
-    /// Whose turns the requests of `id` take, and in which lane.
-    pub(super) fn turn(&self, id: u64) -> (Lane, Option<ClientKey>) {
-        self.slot(id).map_or((Lane::Files, None), |slot| slot.turn)
+    /// Returns true if `id` is in the epoll set.
+    pub(super) fn is_watched(&self, id: u64) -> bool {
+        self.slot(id).is_some_and(|slot| slot.watched)
     }
 
-    /// Sets what [`Connections::turn`] returns.
-    pub(super) fn set_turn(&mut self, id: u64, lane: Lane, key: Option<ClientKey>) {
+    /// Notes that `id` is in the epoll set.
+    pub(super) fn note_watched(&mut self, id: u64) {
         if let Some(slot) = self.slot_mut(id) {
-            slot.turn = (lane, key);
+            slot.watched = true;
         }
     }
 
-    /// Whether `id` was in the epoll set before; from here on it is.
-    pub(super) fn register(&mut self, id: u64) -> bool {
-        self.slot_mut(id).is_some_and(|slot| std::mem::replace(&mut slot.registered, true))
+    /// Remembers events that nobody could act on: the epoll set reports each only once.
+    pub(super) fn remember(&mut self, id: u64, events: EventFlags) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.events |= events;
+        }
+    }
+
+    /// Returns the events that were remembered, and forgets them.
+    pub(super) fn take_events(&mut self, id: u64) -> EventFlags {
+        let taken = |slot: &mut Slot| std::mem::replace(&mut slot.events, EventFlags::empty());
+        self.slot_mut(id).map_or(EventFlags::empty(), taken)
     }
 
     /// The ids of all connections.
@@ -291,11 +360,6 @@ impl Connections {
             slot.as_ref().map(|slot| u64::from(slot.generation) << 32 | index as u64)
         };
         self.slots.iter().enumerate().filter_map(id).collect()
-    }
-
-    /// All connections; `None` for one that is at a worker.
-    pub(super) fn all(&self) -> impl Iterator<Item = Option<&Held>> {
-        self.slots.iter().flatten().map(|slot| slot.held.as_ref())
     }
 
     /// The next moment at which something is due.
@@ -313,7 +377,7 @@ impl Connections {
             self.deadlines.pop_first();
             let Some(slot) = self.slot_mut(id) else { continue };
             slot.scheduled = None;
-            let Some(deadline) = slot.deadline.filter(|_| slot.held.is_some()) else { continue };
+            let Some(deadline) = slot.deadline else { continue };
             if deadline <= now {
                 slot.deadline = None;
                 return Some(id);
@@ -323,47 +387,49 @@ impl Connections {
         }
     }
 
-    /// The connection that gives way to a newcomer: an idle one of a proxy, else one of the address
-    /// that holds most; the lowest rank first, then the one that has waited longest.
-    pub(super) fn victim(&self) -> Option<u64> {
-        let idle = self.first_of(self.shares.of(None), Rank::Idle);
-        idle.or_else(|| self.shares.heaviest().find_map(|key| self.victim_of(key, Rank::Watched)))
+    /// The connections that may give way to a newcomer, the first choice first: idle ones of a
+    /// proxy, then those of the addresses that hold most; the lowest rank first, then those that
+    /// have waited longest.
+    pub(super) fn victims(&self) -> impl Iterator<Item = u64> {
+        let idle = self.victims_among(self.shares.of(None), Rank::Idle);
+        let heavy = self.shares.heaviest().flat_map(|key| self.victims_of(key, Rank::Finishing));
+        idle.into_iter().chain(heavy)
     }
 
-    /// The connection of `key` that gives way, if one is of `highest` rank or lower.
-    pub(super) fn victim_of(&self, key: ClientKey, highest: Rank) -> Option<u64> {
-        self.first_of(self.shares.of(Some(key)), highest)
+    /// The connections of `key` that may give way, of `highest` rank or lower.
+    pub(super) fn victims_of(&self, key: ClientKey, highest: Rank) -> Vec<u64> {
+        self.victims_among(self.shares.of(Some(key)), highest)
     }
 
-    /// An answer that is being watched, of the address that holds most.
-    pub(super) fn watched_victim(&self) -> Option<u64> {
-        self.shares.heaviest().find_map(|key| {
-            let watched =
-                |id: &&u64| self.slot(**id).is_some_and(|slot| slot.rank == Rank::Watched);
-            let held = |id: &&u64| self.slot(**id).is_some_and(|slot| slot.held.is_some());
-            self.shares.of(Some(key)).iter().filter(watched).find(held).copied()
-        })
+    fn victims_among(&self, ids: &[u64], highest: Rank) -> Vec<u64> {
+        let candidate = |id: &u64| {
+            let slot = self.slot(*id).filter(|slot| slot.rank <= highest)?;
+            Some((slot.rank, slot.since, *id))
+        };
+        let mut candidates: Vec<_> = ids.iter().filter_map(candidate).collect();
+        candidates.sort_unstable();
+        candidates.into_iter().map(|(_, _, id)| id).collect()
+    }
+
+    /// An answer whose last bytes are on the way, of the address that holds most.
+    pub(super) fn finishing_victim(&self) -> Option<u64> {
+        let finishing = |id: &&u64| {
+            self.look(**id).is_some_and(|held| matches!(held.state, State::Finishing(_)))
+        };
+        self.shares
+            .heaviest()
+            .find_map(|key| self.shares.of(Some(key)).iter().find(finishing).copied())
     }
 
     /// The parked download whose client takes its bytes most slowly.
-    pub(super) fn slowest(&self) -> Option<u64> {
-        let rate = |slot: &Slot| match slot.held.as_ref() {
-            Some(Held { connection, state: State::Parked(transfer) }) => {
-                Some((transfer.rate(), connection.id))
+    pub(super) fn slowest(&self, now: Instant) -> Option<u64> {
+        let rate = |slot: &Slot| match &slot.place {
+            Place::Here(Held { connection, state: State::Parked(download) }) => {
+                Some((download.live.rate(now), connection.id))
             }
             _ => None,
         };
         let rates = self.slots.iter().flatten().filter_map(|slot| rate(slot));
         rates.min().map(|(_, id)| id)
-    }
-
-    fn first_of(&self, ids: &[u64], highest: Rank) -> Option<u64> {
-        let candidates = ids.iter().filter_map(|id| {
-            let slot = self.slot(*id)?;
-            let held = slot.held.as_ref()?;
-            let rank = held.rank();
-            (rank <= highest).then_some((rank, slot.since, *id))
-        });
-        candidates.min().map(|(_, _, id)| id)
     }
 }

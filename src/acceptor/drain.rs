@@ -6,7 +6,9 @@ use rustix::event::epoll;
 
 use super::Acceptor;
 use super::connections::{Held, State};
-use crate::delivery::watch::Sign;
+use crate::download::end::End;
+use crate::download::finish::Sign;
+use crate::shared::Record;
 
 /// What a client may take, once the server stops, to send the request that it connected for.
 const LAST_CALL: Duration = Duration::from_secs(2);
@@ -29,16 +31,16 @@ impl Acceptor {
         }
         log::error!("the private socket to tiny_http ended; stopping");
         self.failed = true;
-        // Whoever waits for a worker that never comes is told by a closed connection.
-        self.parts.shared.handed.clear();
         let _ = epoll::delete(&self.epoll, &self.parts.private);
         if self.draining.is_none() {
             self.drain();
         }
+        // Whoever waits for a worker that never comes is told by a closed connection.
         for id in self.connections.ids() {
-            let waits = self.connections.look(id).is_some_and(|held| {
-                matches!(held.state, State::Queued { .. } | State::Ready(_) | State::Parked(_))
-            });
+            let waits = match self.connections.look(id) {
+                Some(held) => matches!(held.state, State::Paced(..) | State::Parked(_)),
+                None => true,
+            };
             if waits {
                 self.shed(id, "server stopping");
             }
@@ -60,35 +62,37 @@ impl Acceptor {
         // Closing the listeners refuses new connections at once.
         self.parts.listeners.clear();
         for id in self.connections.ids() {
-            let Some(Held { connection, state }) = self.connections.take(id) else { continue };
+            let Some(Held { connection, state }) = self.connections.take(id) else {
+                self.drop_walk(id);
+                continue;
+            };
             match state {
                 State::Reading { screened } => {
                     let fresh = connection.requests == 0;
                     self.read_head(connection, screened);
                     self.last_call(id, fresh);
                 }
-                State::Watched(mut watch) => {
-                    watch.close_after();
-                    self.look(connection, watch, Sign::None);
+                State::Finishing(mut download) => {
+                    download.close_after();
+                    self.look(connection, download, Sign::None);
                 }
-                state => self.put_back(Held { connection, state }),
+                state => self.hold_on(Held { connection, state }),
             }
         }
     }
 
-    /// The drain is over: ends what is left, so that it is recorded how far each link has come.
+    /// The drain is over: ends what is left, so that it is recorded how far each link has come. What
+    /// a worker holds is recorded from what everyone sees of it, without waiting for the worker.
     pub(super) fn cut_all(&mut self) {
         for id in self.connections.ids() {
             self.shed(id, "server stopping");
         }
-        for id in std::mem::take(&mut self.unrecorded) {
-            if let Some(Held { state: State::Recording(record, ..), .. }) =
-                self.connections.take(id)
-            {
-                // Nobody waits for the acceptor any more.
-                record.write();
-            }
-        }
+        let shared = &self.parts.shared;
+        let mut records: Vec<Box<dyn Record>> = self.backlog.drain(..).collect();
+        let running = shared.downloads.all();
+        let ends = running.into_iter().filter_map(|live| End::of_abandoned(live, shared));
+        records.extend(ends.map(|end| end as Box<dyn Record>));
+        shared.leave_records(records);
     }
 
     /// Gives a connection that has yet to send its first request a moment for it, and closes an idle
@@ -102,7 +106,7 @@ impl Acceptor {
                 self.hold(connection, state, Some(end));
             }
             State::Reading { .. } => self.drop_connection(connection),
-            state => self.put_back(Held { connection, state }),
+            state => self.hold_on(Held { connection, state }),
         }
     }
 }

@@ -5,21 +5,20 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
-use super::connections::{Held, MAKING_ROOM, Rank, State};
+use super::connections::{MAKING_ROOM, Rank, State};
 use super::{Acceptor, TAG_LISTENERS};
-use crate::http::head::Place;
+use crate::download::job::Connection;
 use crate::logging::throttle::Kind;
 use crate::net::address::{ClientKey, Peer};
 use crate::net::listener::Accepted;
 use crate::net::socket::Socket;
-use crate::pool::exchange::Connection;
 
 /// Connections accepted from one listener before others get their turn.
 const ACCEPTS: usize = 64;
 /// How long accepting pauses if no descriptor could be freed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Connections to the control listener at a time.
-const CONTROLS: usize = 32;
+/// Connections that are asked to give way for one newcomer. More workers than this never hold one.
+const VICTIMS: usize = 64;
 /// Places that are kept for connections whose head is still to come, so that an address below its
 /// share always gets in, and `/health` always answers.
 const KEPT_FOR_HEADS: usize = 32;
@@ -35,22 +34,21 @@ impl Acceptor {
         for _ in 0..most {
             let Some(source) = self.parts.listeners.get(listener) else { return };
             let tls = source.is_tls();
-            let place = if source.is_control() { Place::Control } else { Place::Public };
             match source.accept() {
-                Ok((accepted, peer)) => self.admit(accepted, peer, tls, place),
+                Ok((accepted, peer)) => self.admit(accepted, peer, tls),
                 Err(error) => match error.raw_os_error().map(Errno::from_raw_os_error) {
                     Some(Errno::WOULDBLOCK) => return,
                     Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                        let Some(victim) = self.connections.victim().filter(|_| !shed) else {
+                        if shed || !self.shed_one() {
                             return self.pause_accepting();
-                        };
+                        }
+                        shed = true;
                         self.parts.shared.throttle.warn(
                             Kind::Descriptors,
                             None,
                             Instant::now(),
-                            || format!("{error}; closing a connection of the busiest address"),
+                            || format!("{error}; closed a connection of the busiest address"),
                         );
-                        shed = self.shed(victim, MAKING_ROOM);
                     }
                     // The one connection is gone; the next is another matter.
                     _ => {}
@@ -78,43 +76,20 @@ impl Acceptor {
         }
     }
 
-    /// Whether one more may come to the control listener. Whoever says nothing gives way, so that no
-    /// user of this machine keeps the operator out.
-    fn has_control_room(&mut self) -> bool {
-        if self.controls < CONTROLS {
-            return true;
-        }
-        let connections = &mut self.connections;
-        let mut silent = connections.ids();
-        silent.retain(|id| {
-            connections.look(*id).is_some_and(|Held { connection, state }| {
-                connection.place == Place::Control
-                    && matches!(state, State::Reading { .. } | State::Body(_))
-            })
-        });
-        let oldest = silent.into_iter().min_by_key(|id| connections.deadline(*id));
-        oldest.is_some_and(|id| self.shed(id, "control: too many connections"))
-    }
-
     /// Takes a fresh connection in, within the limits.
-    fn admit(&mut self, accepted: Accepted, peer: Peer, tls: bool, place: Place) {
+    fn admit(&mut self, accepted: Accepted, peer: Peer, tls: bool) {
         let now = Instant::now();
         self.parts.shared.counters.accepted();
         let key = match peer.is_proxy(&self.settings.config) {
             true => None,
             false => peer.ip().map(ClientKey::of),
         };
-        if place == Place::Control && !self.has_control_room() {
-            return;
-        }
         if !self.has_share(key, now) || !self.has_room(now) {
             return;
         }
         let Some(socket) = self.open_socket(accepted, tls) else { return };
         let id = self.connections.open(key);
-        let connection =
-            Box::new(Connection { id, peer, place, socket, input: Vec::new(), requests: 0 });
-        self.controls += usize::from(place == Place::Control);
+        let connection = Box::new(Connection { id, peer, socket, input: Vec::new(), requests: 0 });
         let deadline = now + self.settings.config.timeouts.head;
         #[cfg(feature = "tls")]
         if tls {
@@ -131,8 +106,8 @@ impl Acceptor {
         let Some(key) = key.filter(|key| self.connections.shares().is_full(*key, share)) else {
             return true;
         };
-        let victim = self.connections.victim_of(key, Rank::Head);
-        let closed = victim.is_some_and(|victim| self.shed(victim, MAKING_ROOM));
+        let victims = self.connections.victims_of(key, Rank::Head);
+        let closed = victims.into_iter().any(|victim| self.shed(victim, MAKING_ROOM));
         let taken = closed || !self.connections.shares().is_exceeded(key, share);
         self.parts.shared.throttle.warn(Kind::Share, Some(key), now, || match closed {
             true => format!("{key} has its share; closing one of its waiting connections"),
@@ -147,8 +122,7 @@ impl Acceptor {
             return true;
         }
         let count = self.connections.len();
-        let victim = self.connections.victim();
-        let closed = victim.is_some_and(|victim| self.shed(victim, MAKING_ROOM));
+        let closed = self.shed_one();
         self.parts.shared.throttle.warn(Kind::Connections, None, now, || match closed {
             true => format!("{count} connections; closing one of the busiest address"),
             false => format!("{count} connections, all of them downloads; dropping a newcomer"),
@@ -156,15 +130,24 @@ impl Acceptor {
         closed
     }
 
+    /// Closes the connection that gives way first. Returns false if none does.
+    fn shed_one(&mut self) -> bool {
+        // One that a worker has just taken cannot: the next may.
+        let victims: Vec<u64> = self.connections.victims().take(VICTIMS).collect();
+        victims.into_iter().any(|victim| self.shed(victim, MAKING_ROOM))
+    }
+
     fn is_full(&self) -> bool {
-        let (count, transfers) = (self.connections.len(), self.connections.transfers());
+        let count = self.connections.len() + self.backlog.len();
+        let transfers = self.connections.transfers();
         count >= self.settings.config.max_connections
             || count + transfers >= self.parts.descriptor_room
     }
 
-    /// Whether downloads and watched answers have all places but those that are kept for heads.
+    /// Returns true if downloads have all places but those that are kept for heads.
     pub(super) fn is_committed(&self) -> bool {
-        let (count, transfers) = (self.connections.committed(), self.connections.transfers());
+        let count = self.connections.committed() + self.backlog.len();
+        let transfers = self.connections.transfers();
         let full = |count: usize, bound: usize| count + KEPT_FOR_HEADS.min(bound / 4) >= bound;
         full(count, self.settings.config.max_connections)
             || full(count + transfers, self.parts.descriptor_room)

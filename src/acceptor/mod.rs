@@ -2,24 +2,22 @@
 //! well-formed, and the keeper of every connection that no worker holds.
 //!
 //! One thread and one epoll set. Connections wait here at about a kilobyte each, without a thread: for
-//! a head, for a worker, for room in their socket, for the end of their delivery. A request or a
-//! piece goes to tiny_http only against a free worker, so that the queue stays here, bounded.
+//! a head, for room in their socket, for the end of their download. What is ready for a worker lies
+//! in the pool's queue, bounded.
 
 mod answers;
 mod bandwidth;
 mod connections;
-mod control;
 mod drain;
 #[cfg(feature = "tls")]
 mod handshakes;
+mod idle;
 mod intake;
-mod parking;
-mod queue;
 mod requests;
 mod shares;
-mod status;
 mod workers;
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind::WouldBlock};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -28,18 +26,15 @@ use std::time::{Duration, Instant};
 
 use bandwidth::Bandwidth;
 use connections::{Connections, Held, State};
-use queue::Queue;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
-use crate::delivery::watch::{Look, Sign};
-use crate::http::head::Place;
+use crate::download::finish::Sign;
+use crate::download::job::{Connection, Crew};
 use crate::net::listener::Listener;
 use crate::pool::Pool;
-use crate::pool::exchange::Connection;
 use crate::pool::private::PrivateSocket;
-use crate::pool::source::PULLERS;
 use crate::process::signals::Signals;
-use crate::shared::{Settings, Shared};
+use crate::shared::{Record, Settings, Shared};
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
@@ -47,8 +42,12 @@ const EVENTS: usize = 256;
 const SCRATCH: usize = 16 * 1024;
 /// The acceptor looks after its deadlines at least this often.
 const MAX_WAIT: Duration = Duration::from_secs(1);
-/// How soon a record is offered again to a housekeeper that has too many.
+/// How soon records are offered again to a housekeeper that has too many.
 const RECORD_AGAIN: Duration = Duration::from_millis(10);
+/// What the epoll set reports of every connection. Edge-triggered: whatever comes while a worker has
+/// the connection is remembered, and nothing has to be armed again.
+const INPUT: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
+const GONE: EventFlags = EventFlags::HUP.union(EventFlags::ERR);
 
 /// Tags of what is not a connection; a connection's id has the highest bit clear.
 const TAG_RETURNS: u64 = 1 << 63;
@@ -61,6 +60,8 @@ const TAG_LISTENERS: u64 = TAG_RETURNS + 16;
 pub struct Parts {
     /// Shared with the pool.
     pub shared: Arc<Shared>,
+    /// The way to the workers and back.
+    pub crew: Arc<Crew>,
     /// Where connections come from.
     pub listeners: Vec<Listener>,
     /// The private socket to tiny_http.
@@ -83,35 +84,22 @@ pub struct Acceptor {
     settings: Arc<Settings>,
     epoll: OwnedFd,
     connections: Connections,
-    queue: Queue,
     bandwidth: Bandwidth,
-    /// When the server as a whole may send again.
-    send_again: Option<Instant>,
     #[cfg(feature = "tls")]
     handshakes: handshakes::Handshakes,
-    /// Numbers given to exchanges so far.
-    exchanges: u64,
-    /// Workers that may pull or work at a time, and when to let in one more.
-    pullers: usize,
-    widen_at: Option<Instant>,
-    /// Since when something has waited for a worker, and none has come back.
-    waiting_since: Option<Instant>,
+    /// When the workers have to be looked at again.
+    call_again: Option<Instant>,
     /// Accepting goes on at this time; `None` while it is on.
     accept_again: Option<Instant>,
     /// Since when the server drains.
     draining: Option<Instant>,
-    /// The private socket has ended, and nothing can be handed over any more.
+    /// True once the private socket has ended: no worker can be called any more.
     failed: bool,
-    private_full: bool,
-    /// Connections whose next request may have been read already. A list and not a call: a client
-    /// that pipelines must neither grow the stack nor keep others from their turn.
-    again: Vec<u64>,
-    /// Connections whose record the housekeeper had no room for.
-    unrecorded: Vec<u64>,
-    /// Connections whose answer waits for the journal.
-    confirming: Vec<u64>,
-    /// Connections to the control listener.
-    controls: usize,
+    /// Connections that have events to be acted on. A list and not a call: a client that pipelines
+    /// must neither grow the stack nor keep others from their turn.
+    again: Vec<(u64, EventFlags)>,
+    /// Records that the housekeeper had no room for. Each takes the place of a connection.
+    backlog: VecDeque<Box<dyn Record>>,
     scratch: Box<[u8]>,
 }
 
@@ -119,7 +107,7 @@ impl Acceptor {
     /// Sets up the epoll set.
     ///
     /// # Errors
-    /// If descriptors or threads are exhausted.
+    /// If descriptors are exhausted.
     pub fn new(parts: Parts) -> io::Result<Acceptor> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let add = |fd: &dyn AsFd, tag: u64, flags: EventFlags| {
@@ -127,37 +115,31 @@ impl Acceptor {
         };
         // Edge-triggered: the counter is never read. A worker may write to it when the acceptor is up
         // already; level-triggered, that late byte would keep the acceptor awake for good.
-        add(&parts.shared.returns.as_ref(), TAG_RETURNS, EventFlags::IN | EventFlags::ET)?;
+        add(&parts.shared.waker.as_ref(), TAG_RETURNS, EventFlags::IN | EventFlags::ET)?;
         add(&parts.private, TAG_PRIVATE, EventFlags::empty())?;
         add(&parts.signals.stop, TAG_STOP, EventFlags::IN)?;
         for (index, listener) in parts.listeners.iter().enumerate() {
             add(listener, TAG_LISTENERS + index as u64, EventFlags::IN)?;
         }
         let settings = parts.shared.settings();
-        Ok(Acceptor {
-            queue: Queue::new(settings.config.threads),
-            settings,
+        let mut acceptor = Acceptor {
+            connections: Connections::new(Arc::clone(&parts.shared.gauges)),
+            settings: Arc::clone(&settings),
             epoll,
-            connections: Connections::default(),
             bandwidth: Bandwidth::default(),
-            send_again: None,
             #[cfg(feature = "tls")]
-            handshakes: handshakes::Handshakes::start(parts.tls.is_some())?,
-            exchanges: 0,
-            pullers: *PULLERS,
-            widen_at: None,
-            waiting_since: None,
+            handshakes: handshakes::Handshakes::default(),
+            call_again: None,
             accept_again: None,
             draining: None,
             failed: false,
-            private_full: false,
             again: Vec::new(),
-            unrecorded: Vec::new(),
-            confirming: Vec::new(),
-            controls: 0,
+            backlog: VecDeque::new(),
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             parts,
-        })
+        };
+        acceptor.apply(settings);
+        Ok(acceptor)
     }
 
     /// Runs until the server has been told to stop and everything has ended, or must.
@@ -174,27 +156,8 @@ impl Acceptor {
                 Err(rustix::io::Errno::INTR) => &[],
                 Err(error) => return Err(error.into()),
             };
-            self.parts.shared.returns.awake();
-            self.settings = self.parts.shared.settings();
-            for returned in self.parts.shared.returns.take() {
-                self.handle_return(returned);
-            }
-            // What ends a delivery comes before new requests, so that a link which was delivered
-            // is spent when it is used again at once.
-            let mut listeners = Vec::new();
-            for event in events {
-                self.handle_event(event, &mut listeners);
-            }
-            for index in listeners {
-                self.accept_from(index);
-            }
-            self.handle_deadlines();
-            self.answer_confirmed();
-            self.log_status();
-            for id in std::mem::take(&mut self.again) {
-                self.read_on(id);
-            }
-            self.hand_over();
+            self.parts.shared.waker.stay_awake();
+            self.handle(events);
         }
         self.cut_all();
         self.parts.pool.close();
@@ -202,6 +165,41 @@ impl Acceptor {
             return Err(io::Error::other("the private socket to tiny_http ended"));
         }
         Ok(())
+    }
+
+    /// Does everything there is to do after `events`.
+    fn handle(&mut self, events: &[Event]) {
+        let settings = self.parts.shared.settings();
+        if !Arc::ptr_eq(&settings, &self.settings) {
+            self.apply(settings);
+        }
+        for (id, done) in self.parts.crew.returns.take() {
+            self.handle_return(id, done);
+        }
+        // What ends a delivery comes before new requests, so that a link which was delivered is
+        // spent when it is used again at once.
+        let mut listeners = Vec::new();
+        for event in events {
+            self.handle_event(event, &mut listeners);
+        }
+        for index in listeners {
+            self.accept_from(index);
+        }
+        self.handle_deadlines();
+        if self.parts.shared.take_stops() {
+            self.end_stopped();
+        }
+        self.pass_on_backlog();
+        for (id, events) in std::mem::take(&mut self.again) {
+            self.connection_event(id, events);
+        }
+        self.call_workers();
+    }
+
+    /// Puts other settings in force.
+    fn apply(&mut self, settings: Arc<Settings>) {
+        self.parts.crew.queue.limit(bandwidth::common(&settings.config), Instant::now());
+        self.settings = settings;
     }
 
     fn is_done(&self) -> bool {
@@ -215,23 +213,20 @@ impl Acceptor {
     }
 
     fn time_to_wait(&mut self) -> rustix::event::Timespec {
-        let now = Instant::now();
         let drain = self.draining.map(|since| since + self.settings.config.timeouts.drain);
-        let next = [
-            self.connections.next_deadline(),
-            self.accept_again,
-            self.send_again,
-            self.widen_at,
-            drain,
-        ];
+        let next = [self.connections.next_deadline(), self.accept_again, self.call_again, drain];
         let next = next.into_iter().flatten().min();
-        let mut wait = next.map_or(MAX_WAIT, |next| next.saturating_duration_since(now));
-        if !self.unrecorded.is_empty() {
+        let mut wait = next.map_or(MAX_WAIT, |next| next.saturating_duration_since(Instant::now()));
+        if !self.backlog.is_empty() {
             wait = wait.min(RECORD_AGAIN);
         }
-        let returned = !self.parts.shared.returns.fall_asleep();
+        let Parts { shared, crew, .. } = &self.parts;
+        if crew.queue.waiting() >= 2 && wait > Duration::ZERO {
+            crew.queue.rest();
+        }
+        shared.waker.fall_asleep();
         // Looked at after that, or a wake-up could be missed.
-        if returned || !self.again.is_empty() || self.is_confirmed() {
+        if !crew.returns.is_empty() || shared.has_stops() || !self.again.is_empty() {
             wait = Duration::ZERO;
         }
         let wait = wait.min(MAX_WAIT);
@@ -246,7 +241,7 @@ impl Acceptor {
         match event.data.u64() {
             TAG_RETURNS => {}
             TAG_PRIVATE => {
-                if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
+                if flags.intersects(GONE) {
                     self.private_ended();
                 }
             }
@@ -256,22 +251,23 @@ impl Acceptor {
         }
     }
 
-    fn connection_event(&mut self, id: u64, flags: EventFlags) {
-        let Some(Held { mut connection, state }) = self.connections.take(id) else { return };
-        let broken = flags.contains(EventFlags::OUT)
+    fn connection_event(&mut self, id: u64, events: EventFlags) {
+        let Some(Held { mut connection, state }) = self.connections.take(id) else {
+            return self.away_event(id, events);
+        };
+        let broken = events.contains(EventFlags::OUT)
             && connection.socket.flush().is_err_and(|error| error.kind() != WouldBlock);
-        let gone = broken || flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        if !broken && !events.intersects(interest(&state) | GONE) {
+            return self.hold_on(Held { connection, state });
+        }
         match state {
             #[cfg(feature = "tls")]
             State::Handshake { until } => self.carry_on_handshake(connection, until),
             State::Reading { screened } => self.read_head(connection, screened),
-            State::Watched(watch) => self.watched_event(connection, watch, flags),
-            State::Parked(transfer) => self.make_ready(connection, transfer),
-            State::Lingering { left } => self.discard_input(connection, left),
-            State::Body(head) => self.more_body(connection, head),
-            State::Answering { answer, at, keep } => self.write_on(connection, answer, at, keep),
-            state if gone => self.close(Held { connection, state }, "client gone"),
-            state => self.put_back(Held { connection, state }),
+            State::Finishing(download) => self.finishing_event(connection, download, events),
+            State::Parked(download) => self.make_ready(connection, download),
+            State::Closing { left, hung_up } => self.discard_input(connection, left, hung_up),
+            state @ State::Paced(..) => self.close(Held { connection, state }, "client gone"),
         }
     }
 
@@ -281,105 +277,88 @@ impl Acceptor {
             self.resume_accepting();
         }
         while let Some(id) = self.connections.take_due(now) {
-            let Some(Held { connection, state }) = self.connections.take(id) else { continue };
+            let Some(Held { connection, state }) = self.connections.take(id) else {
+                self.away_deadline(id, now);
+                continue;
+            };
             match state {
                 #[cfg(feature = "tls")]
                 State::Handshake { until } => self.handshake_deadline(connection, until),
                 State::Reading { .. } => self.head_deadline(connection),
-                State::Queued { request, until } => {
-                    self.queue_deadline(connection, request, until);
-                }
-                State::Parked(transfer) => self.judge(connection, transfer),
-                State::Watched(watch) => self.look(connection, watch, Sign::None),
-                State::Ready(transfer) => self.make_ready(connection, transfer),
-                State::Recording(..) => self.put_back(Held { connection, state }),
-                State::Body(head) => self.body_deadline(connection, &head),
-                State::Confirming(confirm) => self.confirmed(connection, &confirm),
-                State::Lingering { .. } | State::Answering { .. } => {
-                    self.drop_connection(connection);
-                }
-            }
-        }
-        for id in std::mem::take(&mut self.unrecorded) {
-            let Some(Held { connection, state }) = self.connections.take(id) else { continue };
-            if let State::Recording(record, watch, look) = state {
-                self.record(connection, record, watch, look);
+                State::Parked(download) => self.judge(connection, download),
+                State::Paced(download, bytes) => self.send_piece(connection, download, bytes),
+                State::Finishing(download) => self.look(connection, download, Sign::None),
+                State::Closing { hung_up: false, .. } => self.linger(connection),
+                State::Closing { hung_up: true, .. } => self.drop_connection(connection),
             }
         }
     }
 
-    /// Lets a connection wait in `state`, until `deadline` at most, and arms the epoll set for what
-    /// that state waits for. One-shot: after an event it is silent until armed again.
+    /// Lets a connection wait in `state`, until `deadline` at most. Events that came while it was
+    /// away and matter to that state are acted on soon.
     fn hold(&mut self, connection: Box<Connection>, state: State, deadline: Option<Instant>) {
-        let id = connection.id;
+        let (id, wanted) = (connection.id, interest(&state));
+        let output = wanted.contains(EventFlags::OUT) || connection.socket.wants_write();
+        if !self.watch(&connection, output) {
+            return self.close(Held { connection, state }, "out of resources");
+        }
+        let mut events = self.connections.take_events(id);
+        // rustls may hold plaintext that the kernel does not know of any more.
+        if connection.socket.is_tls() && matches!(state, State::Reading { .. }) {
+            events |= EventFlags::IN;
+        }
         self.connections.put(Held { connection, state }, deadline);
-        self.arm(id);
+        if events.intersects(wanted | GONE) {
+            self.again.push((id, events));
+        }
     }
 
-    fn arm(&mut self, id: u64) {
-        let registered = self.connections.register(id);
-        let Some(Held { connection, state }) = self.connections.look(id) else { return };
-        let input = EventFlags::IN | EventFlags::RDHUP;
-        let mut flags = EventFlags::ONESHOT;
-        match state {
-            #[cfg(feature = "tls")]
-            State::Handshake { .. } => flags |= input,
-            State::Reading { .. } | State::Lingering { .. } | State::Body(_) => flags |= input,
-            State::Watched(watch) if watch.wants_input() => flags |= input,
-            State::Parked(_) | State::Answering { .. } => flags |= EventFlags::OUT,
-            State::Watched(watch) if watch.is_shut() => return,
-            // A hang-up is always reported.
-            _ => {}
-        }
-        if connection.socket.wants_write() {
-            flags |= EventFlags::OUT;
-        }
+    /// Has the epoll set report events of a connection; `output`: room for more bytes, too. Returns
+    /// false if that failed.
+    fn watch(&mut self, connection: &Connection, output: bool) -> bool {
+        let (id, socket) = (connection.id, &connection.socket);
+        let mut flags = INPUT | EventFlags::ET;
+        flags.set(EventFlags::OUT, output);
         let data = EventData::new_u64(id);
-        let result = if registered {
-            epoll::modify(&self.epoll, &connection.socket, data, flags)
-        } else {
-            epoll::add(&self.epoll, &connection.socket, data, flags)
+        let result = match self.connections.is_watched(id) {
+            false => epoll::add(&self.epoll, socket, data, flags),
+            // Said again each time: that asks anew whether there is room.
+            true if output => epoll::modify(&self.epoll, socket, data, flags),
+            true => return true,
         };
         if let Err(error) = result {
             log::warn!("epoll: {error}");
-            self.shed(id, "out of resources");
+            return false;
         }
+        self.connections.note_watched(id);
+        true
     }
 
     /// Lets a connection wait on as it did.
-    fn put_back(&mut self, held: Held) {
+    fn hold_on(&mut self, held: Held) {
         let deadline = self.connections.deadline(held.connection.id);
         self.connections.put(held, deadline);
     }
 
     /// Closes a connection at once, whatever it waits for; the log says `why`.
-    fn close(&mut self, held: Held, why: &str) {
+    fn close(&mut self, held: Held, why: &'static str) {
         let Held { connection, state } = held;
-        let id = connection.id;
         match state {
-            State::Queued { .. } => self.queue.remove(self.connections.turn(id), id),
-            State::Ready(transfer) => {
-                self.queue.remove(self.connections.turn(id), id);
-                return self.break_off(connection, transfer, why);
+            State::Parked(download) | State::Paced(download, _) | State::Finishing(download) => {
+                self.cut(connection, download, why);
             }
-            State::Parked(transfer) => return self.break_off(connection, transfer, why),
-            State::Watched(watch) => return self.cut_watched(connection, watch, why),
-            State::Recording(record, watch, _) => {
-                return self.record(connection, record, watch, Look::Reset);
-            }
-            _ => {}
+            _ => self.drop_connection(connection),
         }
-        self.drop_connection(connection);
     }
 
-    /// Closes the connection of `id`. `false` if a worker has it.
-    fn shed(&mut self, id: u64, why: &str) -> bool {
+    /// Closes the connection of `id`. Returns false if a worker has it.
+    fn shed(&mut self, id: u64, why: &'static str) -> bool {
         match self.connections.take(id) {
             Some(held) => {
                 self.close(held, why);
                 true
             }
-            None => false,
+            None => self.shed_away(id, why),
         }
     }
 
@@ -387,11 +366,22 @@ impl Acceptor {
     /// and leaves the epoll set by that.
     fn drop_connection(&mut self, connection: Box<Connection>) {
         self.connections.forget(connection.id);
-        self.controls -= usize::from(connection.place == Place::Control);
         drop(connection);
         if self.accept_again.is_some() {
             self.resume_accepting();
         }
+    }
+}
+
+/// The events that matter to a connection in `state`, besides its end.
+fn interest(state: &State) -> EventFlags {
+    match state {
+        #[cfg(feature = "tls")]
+        State::Handshake { .. } => INPUT,
+        State::Reading { .. } | State::Closing { .. } => INPUT,
+        State::Finishing(download) if download.wants_input() => INPUT,
+        State::Finishing(_) | State::Paced(..) => EventFlags::empty(),
+        State::Parked(_) => EventFlags::OUT,
     }
 }
 

@@ -1,25 +1,23 @@
 //! From the first byte of a head to a request at a worker.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::Acceptor;
-use super::bandwidth::Rates;
-use super::connections::{Held, State};
-use super::queue::{self, Lane};
+use rustix::event::epoll::EventFlags;
+
+use super::connections::State;
+use super::{Acceptor, bandwidth};
 use crate::config::Reuse;
-use crate::http::head::{Head, Method, Route, Screened, screen};
+use crate::download::job::{Connection, Request, Task};
+use crate::http::head::{Head, Method, Place, Route, Screened, screen};
 use crate::http::refusal::{Busy, Refusal};
 use crate::link::token::Endpoint;
 use crate::logging::throttle::Kind;
 use crate::net::address::ClientKey;
-use crate::pool::exchange::{Connection, Request};
+use crate::pool::queue::{Kind as JobKind, Lane, Ticket};
 
 /// Requests answered on one connection before it is closed.
 pub(super) const MAX_REQUESTS: u32 = 1000;
-
-/// A request that has waited this long for a worker is watched for a hang-up.
-const WATCH_AFTER: Duration = Duration::from_millis(100);
 
 /// What reading a head has come to.
 enum Read {
@@ -72,30 +70,18 @@ impl Acceptor {
         }
     }
 
-    /// Reads the next request of a connection that may have sent it already.
-    pub(super) fn read_on(&mut self, id: u64) {
-        let Some(Held { connection, state }) = self.connections.take(id) else { return };
-        match state {
-            State::Reading { screened } => self.read_head(connection, screened),
-            state => self.put_back(Held { connection, state }),
-        }
-    }
-
     /// Waits for a further request, of which a part may have come already. The time begins here
     /// and not with the answer: a slow client may take long to read that.
     pub(super) fn next_request(&mut self, connection: Box<Connection>) {
         let timeouts = &self.settings.config.timeouts;
-        let (id, fresh) = (connection.id, connection.input.is_empty());
-        let time = if fresh { timeouts.idle } else { timeouts.head };
+        let id = connection.id;
+        let has_input = !connection.input.is_empty();
+        let time = if has_input { timeouts.head } else { timeouts.idle };
         let deadline = Some(Instant::now() + time);
-        let may_have_more = !fresh || connection.socket.is_tls();
-        let held = Held { connection, state: State::Reading { screened: 0 } };
-        self.connections.put(held, deadline);
-        if may_have_more {
-            self.again.push(id);
-        } else {
-            self.arm(id);
+        if has_input {
+            self.connections.remember(id, EventFlags::IN);
         }
+        self.hold(connection, State::Reading { screened: 0 }, deadline);
     }
 
     fn input_failed(&mut self, connection: Box<Connection>, error: &io::Error) {
@@ -114,64 +100,56 @@ impl Acceptor {
             (_, Method::Other) | (Route::Asterisk, _) => {
                 self.refuse(connection, &head, &Refusal::Method);
             }
-            (Route::Control(_), _) => self.read_body(connection, head),
-            (_, Method::Post) => self.refuse(connection, &head, &Refusal::Method),
+            (Route::Control(_), _) | (_, Method::Post) => {
+                self.refuse(connection, &head, &Refusal::Method)
+            }
             (Route::Health, _) => self.answer_health(connection, &head),
             (Route::Download(endpoint), _) => self.enqueue(connection, head, endpoint),
         }
     }
 
     fn enqueue(&mut self, connection: Box<Connection>, head: Box<Head>, endpoint: Endpoint) {
-        let (id, config) = (connection.id, &self.settings.config);
+        let (id, config, now) = (connection.id, &self.settings.config, Instant::now());
         let client = connection.peer.client(head.forwarded(), config);
         let key = client.map(ClientKey::of);
         let direct = !connection.peer.is_proxy(config);
-        let share = config.max_connections_per_address;
-        let over = key.is_some_and(|key| match direct {
-            true => self.connections.shares().is_exceeded(key, share),
-            false => self.connections.shares().is_full(key, share),
-        });
-        if over {
-            return self.refuse_busy(connection, &head, key, Busy::ClientShare);
-        }
-        // Its first byte would spend the link, so that nothing may displace it afterwards.
-        if config.reuse == Reuse::Once && self.is_committed() {
-            return self.refuse_busy(connection, &head, key, Busy::Workers);
-        }
-        let lane = if endpoint == Endpoint::Backup { Lane::Backups } else { Lane::Files };
-        let kind = if endpoint.is_archive() { queue::Kind::Walk } else { queue::Kind::Request };
-        if self.is_stuck() {
-            return self.refuse_busy(connection, &head, key, Busy::Workers);
+        if let Some(busy) = self.too_busy(key, direct, now) {
+            return self.refuse_busy(connection, &head, key, busy);
         }
         let last = !self.may_keep(&connection);
-        let head_only = Rates::of(config).any();
-        let request = Box::new(Request { head, client, direct, last, head_only });
-        let now = Instant::now();
-        let until = now + config.timeouts.queue;
+        let limited = bandwidth::is_limited(config);
+        let request = Box::new(Request { head, client, direct, last, limited });
+        let deadline = Some(now + config.timeouts.queue);
         self.connections.change_share(id, key);
-        self.connections.set_turn(id, lane, key);
-        // Watched for a hang-up only if it has to wait for long: most are given away at once.
-        let state = State::Queued { request, until };
-        self.connections.put(Held { connection, state }, Some(until.min(now + WATCH_AFTER)));
-        self.queue.push((lane, key), kind, id);
-        self.give_to_workers();
-    }
-
-    pub(super) fn queue_deadline(
-        &mut self,
-        connection: Box<Connection>,
-        request: Box<Request>,
-        until: Instant,
-    ) {
-        if Instant::now() < until {
-            return self.hold(connection, State::Queued { request, until }, Some(until));
+        // In the epoll set from here on: a client that hangs up must not cost a worker.
+        if !self.watch(&connection, false) {
+            return self.drop_connection(connection);
         }
-        let (lane, key) = self.connections.turn(connection.id);
-        self.queue.remove((lane, key), connection.id);
-        self.refuse_busy(connection, &request.head, key, Busy::Workers);
+        let lane = if endpoint == Endpoint::Backup { Lane::Backups } else { Lane::Files };
+        let ticket = Ticket { id, kind: JobKind::Answer, lane, client: key };
+        self.send(ticket, connection, Task::Answer(request), deadline);
     }
 
-    fn refuse_busy(
+    /// What there is too little of for a request of `key`, if anything.
+    fn too_busy(&self, key: Option<ClientKey>, direct: bool, now: Instant) -> Option<Busy> {
+        let (config, shares) = (&self.settings.config, self.connections.shares());
+        let share = config.max_connections_per_address;
+        let over = key.is_some_and(|key| match direct {
+            true => shares.is_exceeded(key, share),
+            false => shares.is_full(key, share),
+        });
+        // With `once`, the first byte would spend the link, so that nothing may displace it afterwards.
+        let kept_back = config.reuse == Reuse::Once && self.is_committed();
+        match over {
+            true => Some(Busy::ClientShare),
+            false if kept_back || self.is_stuck(now) => Some(Busy::Workers),
+            // The journal or the log takes nothing, and each answer would be one more record.
+            false if self.backlog.len() >= config.max_connections => Some(Busy::Workers),
+            false => None,
+        }
+    }
+
+    pub(super) fn refuse_busy(
         &mut self,
         connection: Box<Connection>,
         head: &Head,
@@ -197,9 +175,10 @@ impl Acceptor {
 
 /// Reads from `connection` until a head is complete, `screened` bytes of which were looked at.
 fn read_head(connection: &mut Connection, mut screened: usize, scratch: &mut [u8]) -> Read {
+    let mut is_drained = false;
     loop {
         if connection.input.len() > screened {
-            match screen(&connection.input, screened, connection.place) {
+            match screen(&connection.input, screened, Place::Public) {
                 Screened::Incomplete => screened = connection.input.len(),
                 Screened::Ready(head, length) => {
                     if length == connection.input.len() {
@@ -213,9 +192,16 @@ fn read_head(connection: &mut Connection, mut screened: usize, scratch: &mut [u8
                 Screened::Refused(head, refusal) => return Read::Refused(head, refusal),
             }
         }
+        if is_drained {
+            return Read::More(screened);
+        }
         match connection.socket.read(scratch) {
             Ok(0) => return Read::Finished,
-            Ok(count) => connection.input.extend_from_slice(&scratch[..count]),
+            Ok(count) => {
+                connection.input.extend_from_slice(&scratch[..count]);
+                // Of a plain connection that was all (epoll(7)). rustls gives less than there is.
+                is_drained = count < scratch.len() && !connection.socket.is_tls();
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Read::More(screened),
             Err(error) => return Read::Failed(error),
         }

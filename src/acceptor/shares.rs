@@ -13,6 +13,7 @@ pub(super) struct Shares {
     members: HashMap<Option<ClientKey>, Vec<u64>>,
     weights: BTreeSet<(usize, ClientKey)>,
     networks: HashMap<u64, usize>,
+    count: usize,
 }
 
 impl Shares {
@@ -20,6 +21,7 @@ impl Shares {
     pub(super) fn join(&mut self, key: Option<ClientKey>, id: u64) {
         let ids = self.members.entry(key).or_default();
         ids.push(id);
+        self.count += 1;
         let count = ids.len();
         self.weigh(key, count - 1, count);
         if let Some(network) = key.and_then(ClientKey::network) {
@@ -32,6 +34,7 @@ impl Shares {
         let Some(ids) = self.members.get_mut(&key) else { return };
         let Some(position) = ids.iter().position(|member| *member == id) else { return };
         ids.swap_remove(position);
+        self.count -= 1;
         let count = ids.len();
         if count == 0 {
             self.members.remove(&key);
@@ -55,18 +58,23 @@ impl Shares {
         }
     }
 
+    /// All connections.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
     /// The connections of `key`.
     pub(super) fn of(&self, key: Option<ClientKey>) -> &[u64] {
         self.members.get(&key).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether `key` holds `share` connections, or its network four times that.
+    /// Returns true if `key` holds `share` connections, or its network four times that.
     pub(super) fn is_full(&self, key: ClientKey, share: usize) -> bool {
         let network = key.network().and_then(|network| self.networks.get(&network)).copied();
         self.of(Some(key)).len() >= share || network.unwrap_or(0) >= share * NETWORK_FACTOR
     }
 
-    /// Whether `key` or its network is beyond what [`Shares::is_full`] allows.
+    /// Returns true if `key` or its network is beyond what [`Shares::is_full`] allows.
     pub(super) fn is_exceeded(&self, key: ClientKey, share: usize) -> bool {
         let network = key.network().and_then(|network| self.networks.get(&network)).copied();
         self.of(Some(key)).len() > share || network.unwrap_or(0) > share * NETWORK_FACTOR

@@ -10,6 +10,9 @@ use super::*;
 use crate::clock::Clock;
 use crate::config;
 use crate::net::listener;
+use crate::pool::Exchange;
+use crate::pool::queue::Queue;
+use crate::pool::returns::Returns;
 use crate::replay::Replay;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,10 +35,13 @@ fn acceptor() -> (Acceptor, String, OwnedFd) {
     let replay = Replay::in_memory(16);
     let shared = Shared::new(Settings::new(config), replay, Clock::System, sender).unwrap();
     let shared = Arc::new(shared);
-    let pool = Pool::start(1, server, Arc::clone(&shared.handed), drop).unwrap();
+    let returns = Returns::new(Arc::clone(&shared.waker));
+    let crew = Arc::new(Exchange { queue: Queue::new(1), returns });
+    let pool = Pool::start(1, server, &crew, |_, job| panic!("{job:?}")).unwrap();
     let (signals, _stop) = Signals::unconnected().unwrap();
     let parts = Parts {
         shared,
+        crew,
         listeners,
         private,
         pool,

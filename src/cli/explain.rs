@@ -231,7 +231,7 @@ fn judge_file(
     }
     let open = || {
         let packing = Packing { format, ..Packing::default() };
-        resource::open(&settings.storage, &claims.resource, packing)
+        resource::open_now(&settings.storage, &claims.resource, packing)
     };
     let free = open();
     let confined = match &free {

@@ -26,7 +26,7 @@ impl Secret {
 
 impl Secret {
     /// Whether `given` is the key, in a time that does not tell how much of it is right.
-    pub fn is(&self, given: &[u8]) -> bool {
+    pub fn matches(&self, given: &[u8]) -> bool {
         ct_codecs::verify(self.as_bytes(), given)
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::{Display, Write as _};
 
 use super::counters::Counters;
 use super::status::Status;
-use crate::delivery::running::Phase;
+use crate::replay::live::Phase;
 
 /// The media type of the format.
 pub const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -100,7 +100,6 @@ fn connections(text: &mut Text, status: &Status, counters: &Counters) {
         ("working", now.working),
         ("downloads", now.downloads),
         ("finishing", now.finishing),
-        ("control", now.control),
     ];
     text.metric(
         ("winglet_connections", "gauge", "Connections, by what they wait for."),

@@ -1,15 +1,14 @@
 //! What the server says about itself: `GET /status`, `GET /metrics`, and the log after SIGUSR1.
 //!
-//! The acceptor fills a [`Status`] from memory, without a lock that anybody holds while waiting for
-//! something.
+//! It is filled from memory, without a lock that anybody holds while waiting for something.
 
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::delivery::running::{Download, Ended};
 use crate::link::token::Resource;
 use crate::logging::escape;
+use crate::replay::live::Live;
 
 /// The state of the server at one moment: the JSON of `/status`. Sizes are bytes, times are seconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,8 +64,6 @@ pub struct Connections {
     pub downloads: usize,
     /// The client to acknowledge the last bytes.
     pub finishing: usize,
-    /// On the control listener.
-    pub control: usize,
 }
 
 /// The pool.
@@ -163,12 +160,6 @@ pub struct Totals {
     pub interrupted: u64,
 }
 
-impl From<Ended> for Totals {
-    fn from(Ended { delivered, parts, interrupted }: Ended) -> Totals {
-        Totals { delivered, parts, interrupted }
-    }
-}
-
 /// A download that is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
@@ -204,30 +195,32 @@ pub struct Row {
 }
 
 impl Row {
-    /// The row for `download` at `now`.
-    pub fn of(download: &Download, now: Instant) -> Row {
+    /// The row for `live` at `now`.
+    pub fn of(live: &Live, now: Instant) -> Row {
         let (mut file, mut backup, mut directory) = (None, None, None);
-        match &download.resource {
-            Resource::File { path, .. } => file = Some(path.clone()),
-            Resource::Backup { backup: uuid, .. } => backup = Some(uuid.to_string()),
-            Resource::Directory { path, .. } | Resource::Files { path, .. } => {
+        let resource = live.entry.resource.as_ref();
+        match resource {
+            Some(Resource::File { path, .. }) => file = Some(path.clone()),
+            Some(Resource::Backup { backup: uuid, .. }) => backup = Some(uuid.to_string()),
+            Some(Resource::Directory { path, .. } | Resource::Files { path, .. }) => {
                 directory = Some(path.clone());
             }
+            None => {}
         }
         Row {
-            id: download.request.clone(),
-            client: download.client.map(|client| client.to_string()),
-            server: download.resource.server().to_string(),
+            id: live.entry.id.clone(),
+            client: live.entry.client.map(|client| client.to_string()),
+            server: resource.map(|resource| resource.server().to_string()).unwrap_or_default(),
             file,
             backup,
             directory,
-            start: download.start,
-            length: download.length,
-            sent: download.sent(),
-            rate: download.rate(now),
-            seconds: now.saturating_duration_since(download.began).as_secs(),
-            state: download.phase().name().to_owned(),
-            link: format!("{:032x}", u128::from_be_bytes(download.link.link)),
+            start: live.span.start,
+            length: live.length(),
+            sent: live.sent(),
+            rate: live.rate(now),
+            seconds: now.saturating_duration_since(live.began).as_secs(),
+            state: live.phase().name().to_owned(),
+            link: format!("{:032x}", u128::from_be_bytes(live.link.link)),
         }
     }
 
@@ -245,9 +238,9 @@ impl Row {
 impl Status {
     /// Lines for the log: one in all, and one for each of up to `most` downloads.
     pub fn lines(&self, most: usize) -> Vec<String> {
-        let Connections { limit, heads, idle, queued, working, downloads, finishing, control } =
+        let Connections { limit, heads, idle, queued, working, downloads, finishing } =
             self.connections;
-        let all = heads + idle + queued + working + downloads + finishing + control;
+        let all = heads + idle + queued + working + downloads + finishing;
         let mut lines = vec![format!(
             "status: up {} s, connections {all} of {limit}, workers {} of {} busy, {} waiting, links {} tracked and {} spent, {} revocations, {} B/s, {} downloads",
             self.uptime,

@@ -1,8 +1,7 @@
 //! Reads a file for a download without filling the page cache, which belongs to the game servers.
 //!
-//! What was read is dropped from the cache once it is sent (posix_fadvise(2)). A stream that runs
-//! at length goes past the cache altogether (`RWF_DONTCACHE`), which leaves alone what others have
-//! there. A file that is in use, such as a running world, is read like any other and stays.
+//! What was read is dropped from the cache once it is sent (posix_fadvise(2)). A file that is in use,
+//! such as a running world, is read like any other and stays.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -24,19 +23,10 @@ const DROP: u64 = 1 << 20;
 const LARGEST_FOLIO: u64 = 4 << 20;
 /// What the kernel may have read ahead of a reader, in bytes.
 const READAHEAD: u64 = 16 << 20;
-/// A stream that has sent this many bytes without being parked goes past the cache. Parked later, it
-/// reads again once what the kernel had read ahead for it, up to 8 MiB: not worth it for less.
-const RUN: u64 = 16 << 20;
-/// The length of such reads, and what their ends are multiples of. Less splits large folios, which
-/// are then read twice: 1.1 times the file with 1 MiB, 1.5 times with 128 KiB.
-pub const STEP: u64 = 2 << 20;
 /// Places of a file that are looked at to tell whether it is in use.
 const SAMPLES: u64 = 16;
 /// …but no more than one for each so many bytes.
 const SAMPLE: u64 = 64 << 10;
-/// From linux/fs.h.
-const RWF_DONTCACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
-
 /// A file on its way to a client.
 #[derive(Debug)]
 pub struct DiskFile {
@@ -58,8 +48,6 @@ pub enum Worth {
 #[derive(Debug)]
 struct Sparing {
     place: Place,
-    began: u64,
-    can_bypass: bool,
     /// Everything before it has been dropped, or left to another reader.
     dropped: u64,
     /// Nothing from here on is in the cache because of this reader.
@@ -82,21 +70,10 @@ impl DiskFile {
         });
         let sparing = metadata.map(|metadata| Sparing {
             place: readers.enter((metadata.dev(), metadata.ino()), span.clone()),
-            began: span.start,
-            can_bypass: readers.can_bypass(),
             dropped: span.start,
             cached: span.start,
         });
         DiskFile { file, sparing }
-    }
-
-    /// Where a read past the cache from `position` on has to end, if this is the time for one.
-    /// Everything before `position` has been sent.
-    pub fn step_from(&mut self, position: u64) -> Option<u64> {
-        let sparing = self.sparing.as_mut()?;
-        let alone = sparing.place.advance(position);
-        let runs = alone && sparing.can_bypass && position - sparing.began >= RUN;
-        runs.then(|| (position / STEP + 1) * STEP)
     }
 
     /// Reads at `position`, everything before which has been sent.
@@ -116,29 +93,6 @@ impl DiskFile {
             sparing.drop_sent(&self.file, position, DROP);
         }
         Ok(count)
-    }
-
-    /// Reads at `position` past the cache, up to where [`DiskFile::step_from`] said.
-    ///
-    /// # Errors
-    /// Whatever preadv2(2) returns.
-    pub fn read_step(&mut self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        let Some(sparing) = &mut self.sparing else { return self.read_at(buffer, position) };
-        loop {
-            let mut slices = [IoSliceMut::new(buffer)];
-            match preadv2(&self.file, &mut slices, position, RWF_DONTCACHE) {
-                Ok(count) => {
-                    sparing.drop_sent(&self.file, position, DROP);
-                    return Ok(count);
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::INVAL) => {
-                    sparing.can_bypass = false;
-                    return self.read_at(buffer, position);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
     }
 
     /// Drops what is left, all before `position` having been sent and nothing more to come.

@@ -77,8 +77,8 @@ pub enum Busy {
     Revocations,
     /// Whether another front end has the link cannot be found out.
     SharedState,
-    /// The request was lost on its way to a worker.
-    Handover,
+    /// Other folders are being listed.
+    Walks,
 }
 
 impl From<TokenFault> for Refusal {
@@ -165,7 +165,7 @@ impl Refusal {
             Refusal::Busy(Busy::ClientShare) => {
                 (503, "your address already has as many downloads as it may have")
             }
-            Refusal::Busy(Busy::Workers | Busy::Tracked | Busy::SharedState | Busy::Handover)
+            Refusal::Busy(Busy::Workers | Busy::Tracked | Busy::SharedState | Busy::Walks)
             | Refusal::Open(OpenError::NoDescriptors | OpenError::TooManyWalks) => {
                 (503, "the server is busy; try again in a moment")
             }
@@ -196,7 +196,7 @@ impl Refusal {
                 Busy::Tracked => "max_tracked_tokens reached",
                 Busy::Revocations => "too many revocations are in force",
                 Busy::SharedState => "shared_state does not answer, or refuses",
-                Busy::Handover => "lost on the way to a worker",
+                Busy::Walks => "queue: no turn to list a folder came in time",
             }
             .into(),
             other => other.client_message().into(),

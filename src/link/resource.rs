@@ -20,7 +20,7 @@ pub enum Source {
 /// # Errors
 /// [`OpenError::NotFound`] if there is nothing that may be served, another [`OpenError`] if there is
 /// something and the system refuses it.
-pub fn open(
+pub fn open_now(
     storage: &Storage,
     resource: &Resource,
     packing: Packing,
@@ -36,5 +36,37 @@ pub fn open(
             let folder = Folder::new(storage.clone(), resource.clone(), packing);
             folder.open().map(|found| found.map(Source::Folder))
         }
+    }
+}
+
+#[derive(Debug)]
+pub enum Opened {
+    Ready(Found<Source>),
+    Walking(Box<Walking>),
+}
+#[derive(Debug)]
+pub struct Walking {
+    storage: Storage,
+    resource: Resource,
+    packing: Option<Packing>,
+}
+impl Walking {
+    pub fn server(&self) -> u128 {
+        self.resource.server().as_uuid().as_u128()
+    }
+    pub fn step(&mut self, _until: std::time::Instant) -> Result<Option<Found<Source>>, OpenError> {
+        open_now(&self.storage, &self.resource, self.packing.take().unwrap_or_default()).map(Some)
+    }
+}
+pub fn open(storage: &Storage, resource: &Resource, packing: Packing) -> Result<Opened, OpenError> {
+    match resource {
+        Resource::Directory { .. } | Resource::Files { .. } => {
+            Ok(Opened::Walking(Box::new(Walking {
+                storage: storage.clone(),
+                resource: resource.clone(),
+                packing: Some(packing),
+            })))
+        }
+        _ => open_now(storage, resource, packing).map(Opened::Ready),
     }
 }

@@ -189,7 +189,8 @@ impl Socket {
         }
     }
 
-    /// Whether bytes may wait here that the kernel does not know of.
+    /// Returns true if the connection is encrypted, so that bytes may wait here that the kernel does
+    /// not know of.
     pub fn is_tls(&self) -> bool {
         match &self.wire {
             Wire::Tcp(_) | Wire::Unix(_) => false,
@@ -249,10 +250,10 @@ impl Socket {
     }
 
     /// Whether the TLS handshake has begun.
-    pub fn has_greeted(&self) -> bool {
+    pub fn saw_client_hello(&self) -> bool {
         match &self.wire {
             #[cfg(feature = "tls")]
-            Wire::Tls(tls) => tls.has_greeted(),
+            Wire::Tls(tls) => tls.saw_client_hello(),
             _ => true,
         }
     }

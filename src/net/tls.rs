@@ -129,7 +129,7 @@ impl TlsStream {
     }
 
     /// Whether the handshake has begun.
-    pub fn has_greeted(&self) -> bool {
+    pub fn saw_client_hello(&self) -> bool {
         self.greeted
     }
 

@@ -1,11 +1,10 @@
-//! The private socket to tiny_http: one connection, through which only numbers travel.
+//! The private socket to tiny_http: one connection, through which only calls travel.
 //!
 //! tiny_http must not meet the network: one request with a huge `Content-Length` aborts the
-//! process, one `EMFILE` ends its accept loop. What crosses here is `GET /NUMBER HTTP/1.1`, so that
-//! it never sees a byte that a stranger chose. Its listener is bound in a directory of our own,
+//! process, one `EMFILE` ends its accept loop. What crosses here is `GET / HTTP/1.1`, so that it
+//! never sees a byte that a stranger chose. Its listener is bound in a directory of our own,
 //! connected to once, and gone before anything is served.
 
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,16 +15,14 @@ use std::time::Duration;
 
 use tiny_http::Server;
 
+/// What wakes a worker.
+const CALL: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 /// How long tiny_http may take to answer its first request, at start.
 const READY: Duration = Duration::from_secs(10);
 
 /// Our end of the connection.
 #[derive(Debug)]
-pub struct PrivateSocket {
-    stream: UnixStream,
-    /// Requests that did not fit into the socket yet; bounded by the workers that wait for them.
-    unsent: String,
-}
+pub struct PrivateSocket(UnixStream);
 
 impl PrivateSocket {
     /// Starts a tiny_http server that is reached by the returned socket and by nothing else. Its
@@ -40,11 +37,10 @@ impl PrivateSocket {
         let closer = listener.try_clone()?;
         let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
         let stream = UnixStream::connect(&path)?;
-        let mut socket = PrivateSocket { stream, unsent: String::new() };
+        let mut socket = PrivateSocket(stream);
         // One round trip proves that the connection is accepted and works; after it, closing the
         // listener ends tiny_http's accept thread, and all but one of its pool follow.
-        socket.push(0);
-        socket.flush()?;
+        socket.call(1)?;
         let ready = server.recv_timeout(READY);
         rustix::net::shutdown(&closer, rustix::net::Shutdown::Both)?;
         match ready? {
@@ -55,46 +51,30 @@ impl PrivateSocket {
         drop(server.recv_timeout(READY));
         // A Request that is dropped unanswered writes a 500 here. Unread they would fill the
         // socket and block its worker for good; shut, they fail at once.
-        socket.stream.shutdown(Shutdown::Read)?;
-        socket.stream.set_nonblocking(true)?;
+        socket.0.shutdown(Shutdown::Read)?;
+        socket.0.set_nonblocking(true)?;
         Ok((server, socket))
     }
 
-    /// Whether `base` has room for the listener's directory: a full or read-only disk has none.
+    /// Returns true if `base` has room for the listener's directory: a full or read-only disk has
+    /// none.
     pub fn fits_into(base: &Path) -> bool {
         TempDir::new(base).is_ok()
     }
 
-    /// Queues `number` for sending.
-    pub fn push(&mut self, number: u64) {
-        let _ = write!(self.unsent, "GET /{number} HTTP/1.1\r\n\r\n");
-    }
-
-    /// Sends what is queued. `Ok(false)` if the socket is full.
+    /// Calls `count` workers. There are no more calls under way than workers, which the socket's
+    /// buffer holds many times over: one that is full is not read any more.
     ///
     /// # Errors
     /// If tiny_http's end is gone.
-    pub fn flush(&mut self) -> io::Result<bool> {
-        while !self.unsent.is_empty() {
-            match self.stream.write(self.unsent.as_bytes()) {
-                Ok(count) => drop(self.unsent.drain(..count)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
+    pub fn call(&mut self, count: usize) -> io::Result<()> {
+        if count > 0 { self.0.write_all(&CALL.repeat(count)) } else { Ok(()) }
     }
-}
-
-/// The number in a target that [`PrivateSocket::push`] wrote.
-pub(super) fn number_of(target: &str) -> Option<u64> {
-    target.strip_prefix('/')?.parse().ok()
 }
 
 impl AsFd for PrivateSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        self.0.as_fd()
     }
 }
 
@@ -143,26 +123,23 @@ mod tests {
     #[test]
     fn a_dropped_request_blocks_nothing() {
         let (server, mut socket) = PrivateSocket::open(&std::env::temp_dir()).unwrap();
-        for number in 0..600 {
-            socket.push(number);
-            assert!(socket.flush().unwrap());
+        for _ in 0..600 {
+            socket.call(1).unwrap();
             drop(server.recv_timeout(READY).unwrap().unwrap());
         }
     }
 
     #[test]
-    fn every_number_arrives_as_it_was_sent() {
-        let (server, socket) = PrivateSocket::open(&std::env::temp_dir()).unwrap();
-        let socket = std::cell::RefCell::new(socket);
-        proptest!(|(numbers in prop::collection::vec(any::<u64>(), 1..20))| {
-            let socket = &mut *socket.borrow_mut();
-            numbers.iter().for_each(|number| socket.push(*number));
-            prop_assert!(socket.flush().unwrap());
-            for number in numbers {
-                let request = server.recv_timeout(READY).unwrap().expect("tiny_http stumbled");
-                prop_assert_eq!(number_of(request.url()), Some(number));
-                drop(request.into_writer());
+    fn every_call_arrives() {
+        let (server, mut socket) = PrivateSocket::open(&std::env::temp_dir()).unwrap();
+        for count in [1, 8, 64] {
+            socket.call(count).unwrap();
+            for _ in 0..count {
+                let call = server.recv_timeout(READY).unwrap().expect("tiny_http stumbled");
+                drop(call.into_writer());
             }
-        });
+        }
+        drop(server);
+        assert!((0..100).any(|_| socket.call(1).is_err()), "nobody is there any more");
     }
 }

@@ -1,123 +1,201 @@
-//! The pool with handlers of the tests' own.
+//! The pool with jobs of the tests' own.
 
-use std::io::Write;
-use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
-use super::exchange::{Connection, Exchange, Next, Returned, Returns, Task};
+use super::buckets::Flow;
 use super::private::PrivateSocket;
+use super::queue::{Calls, Kind, Lane, Ticket};
+use super::returns::Waker;
 use super::*;
-use crate::http::head::Place;
-use crate::net::address::Peer;
-use crate::net::socket::Socket;
+use crate::net::address::ClientKey;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A pool with its private socket, and what its handler has seen.
+/// What a job does.
+enum Job {
+    Answer,
+    Panic,
+    /// Says that it runs, and waits to be told that it may end.
+    Stand(Sender<u64>, Receiver<()>),
+}
+
 struct Bench {
     pool: Pool,
     private: PrivateSocket,
-    handed: Arc<Handed>,
-    returns: Arc<Returns>,
-    seen: Receiver<&'static str>,
+    exchange: Arc<Exchange<Job, ()>>,
 }
 
-/// Does with each exchange what its number of answered requests says.
 fn bench(workers: usize) -> Bench {
     let (server, private) = PrivateSocket::open(&std::env::temp_dir()).unwrap();
-    let handed = Arc::<Handed>::default();
-    let (sender, seen) = channel();
-    let handler = move |exchange: Exchange| {
-        let Some((work, Task::Handshake)) = exchange.open() else { return };
-        let name = thread::current().name().unwrap_or("").to_owned();
-        sender.send(if work.has_input() { "panic" } else { "answered" }).unwrap();
-        assert!(!work.has_input(), "provoked in {name}");
-        work.finish(Next::Answered(true));
+    let returns = Returns::new(Arc::new(Waker::new().unwrap()));
+    let exchange = Arc::new(Exchange { queue: Queue::new(workers), returns });
+    let work = |id, job| match job {
+        Job::Answer => {}
+        Job::Panic => panic!("provoked"),
+        Job::Stand(begun, end) => {
+            begun.send(id).unwrap();
+            let _ = end.recv();
+        }
     };
-    let pool = Pool::start(workers, server, Arc::clone(&handed), handler).unwrap();
-    Bench { pool, private, handed, returns: Arc::new(Returns::new().unwrap()), seen }
+    let pool = Pool::start(workers, server, &exchange, work).unwrap();
+    Bench { pool, private, exchange }
 }
 
 impl Bench {
-    /// Hands a connection over under `number`; with input, its worker panics.
-    fn hand_over(&mut self, number: u64, input: &[u8]) {
-        let (ours, _) = UnixStream::pair().unwrap();
-        let (socket, input) = (Socket::unix(ours), input.to_vec());
-        let connection = Connection {
-            id: number,
-            peer: Peer::Unix,
-            place: Place::Public,
-            socket,
-            input,
-            requests: 0,
-        };
-        let returns = Arc::clone(&self.returns);
-        let exchange = Exchange::new(number, Box::new(connection), Task::Handshake, returns);
-        self.handed.put(exchange);
-        self.private.push(number);
-        assert!(self.private.flush().unwrap());
+    fn push(&self, ticket: Ticket, job: Job) {
+        self.exchange.queue.push(ticket, job);
     }
 
-    fn wait_for_returns(&self, count: usize) -> Vec<Returned> {
-        let end = std::time::Instant::now() + PATIENCE;
+    /// Calls workers for what waits, as the acceptor does.
+    fn call(&mut self) -> Calls {
+        let calls = self.exchange.queue.calls(Instant::now());
+        self.private.call(calls.count).unwrap();
+        calls
+    }
+
+    /// Calls workers until `count` jobs have come back.
+    fn finish(&mut self, count: usize) -> Vec<(u64, bool)> {
+        let end = Instant::now() + PATIENCE;
         let mut returned = Vec::new();
-        while returned.len() < count && std::time::Instant::now() < end {
-            returned.extend(self.returns.take());
+        while returned.len() < count {
+            assert!(Instant::now() < end, "{returned:?}");
+            self.call();
+            returned.extend(self.exchange.returns.take().iter().map(|(id, r)| (*id, r.is_some())));
             thread::yield_now();
         }
         returned
     }
 }
 
-#[test]
-fn a_panic_costs_one_exchange_and_no_worker() {
-    let mut bench = bench(1);
-    bench.hand_over(1, b"panic");
-    bench.hand_over(2, b"");
-    let returned = bench.wait_for_returns(2);
-    let outcomes: Vec<_> = returned.iter().map(|r| (r.id, r.connection.is_some())).collect();
-    assert_eq!(outcomes, [(1, false), (2, true)]);
-    assert_eq!(bench.seen.try_iter().collect::<Vec<_>>(), ["panic", "answered"]);
+fn ticket(id: u64, kind: Kind, lane: Lane) -> Ticket {
+    Ticket { id, kind, lane, client: Some(ClientKey::V4(id as u32)) }
+}
+
+fn answer(id: u64) -> Ticket {
+    ticket(id, Kind::Answer, Lane::Files)
 }
 
 #[test]
-fn a_number_that_nobody_put_there_is_passed_over() {
-    let mut bench = bench(2);
-    bench.private.push(77);
-    bench.hand_over(78, b"");
-    assert_eq!(bench.wait_for_returns(1).len(), 1);
+fn a_panic_costs_one_job_and_no_worker() {
+    let mut bench = bench(1);
+    bench.push(answer(1), Job::Panic);
+    bench.push(answer(2), Job::Answer);
+    assert_eq!(bench.finish(2), [(1, false), (2, true)]);
 }
 
 #[test]
 fn every_worker_ends_when_the_pool_is_closed() {
     let bench = bench(4);
     bench.pool.close();
-    let end = std::time::Instant::now() + PATIENCE;
+    let end = Instant::now() + PATIENCE;
     while !bench.pool.workers.iter().all(thread::JoinHandle::is_finished) {
-        assert!(std::time::Instant::now() < end);
+        assert!(Instant::now() < end);
         thread::yield_now();
     }
 }
 
 #[test]
-fn what_is_dropped_unclaimed_reports_itself() {
+fn one_call_serves_many_jobs() {
     let mut bench = bench(1);
-    let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let socket = Socket::unix(ours);
-    let connection = Connection {
-        id: 5,
-        peer: Peer::Unix,
-        place: Place::Public,
-        socket,
-        input: Vec::new(),
-        requests: 0,
-    };
-    let returns = Arc::clone(&bench.returns);
-    bench.handed.put(Exchange::new(5, Box::new(connection), Task::Handshake, returns));
-    bench.handed.clear();
-    assert!(bench.wait_for_returns(1)[0].connection.is_none());
-    assert!(theirs.write_all(b"x").is_err(), "its connection is closed");
-    bench.hand_over(6, b"");
-    assert_eq!(bench.wait_for_returns(1)[0].id, 6);
+    for id in 0..100 {
+        bench.push(answer(id), Job::Answer);
+    }
+    assert_eq!(bench.call().count, 1);
+    bench.finish(100);
+    assert_eq!(bench.call(), Calls::default());
+}
+
+/// Jobs that stand until they are dropped.
+fn stand(bench: &Bench, tickets: &[Ticket]) -> (Receiver<u64>, Vec<Sender<()>>) {
+    let (begun, begins) = channel();
+    let ends = tickets.iter().map(|ticket| {
+        let (end, ended) = channel();
+        bench.push(*ticket, Job::Stand(begun.clone(), ended));
+        end
+    });
+    (begins, ends.collect())
+}
+
+/// Calls until `count` jobs run, and then for a while until it is clear that no more will.
+fn running(bench: &mut Bench, begins: &Receiver<u64>, count: usize) -> Vec<u64> {
+    let end = Instant::now() + PATIENCE;
+    let mut ids = Vec::new();
+    while ids.len() < count {
+        assert!(Instant::now() < end, "{ids:?}");
+        bench.call();
+        ids.extend(begins.try_iter());
+        thread::yield_now();
+    }
+    let awake = Instant::now() + Duration::from_millis(20);
+    while Instant::now() < awake {
+        bench.call();
+        thread::yield_now();
+    }
+    ids.extend(begins.try_iter());
+    ids.sort_unstable();
+    ids
+}
+
+#[test]
+fn a_lane_leaves_two_workers_to_the_other() {
+    let mut bench = bench(4);
+    let files: Vec<_> = (0..4).map(answer).collect();
+    let (begins, ends) = stand(&bench, &files);
+    assert_eq!(running(&mut bench, &begins, 2), [0, 1]);
+    bench.push(ticket(9, Kind::Answer, Lane::Backups), Job::Answer);
+    assert_eq!(bench.finish(1), [(9, true)]);
+    assert!(!bench.exchange.queue.is_stuck(Duration::ZERO, Instant::now()));
+    let backups: Vec<_> = (10..12).map(|id| ticket(id, Kind::Answer, Lane::Backups)).collect();
+    let (more, last) = stand(&bench, &backups);
+    assert_eq!(running(&mut bench, &more, 2), [10, 11]);
+    assert!(bench.exchange.queue.is_stuck(Duration::ZERO, Instant::now()));
+    drop((ends, last));
+    bench.finish(6);
+}
+
+#[test]
+fn handshakes_and_walks_leave_the_other_workers_alone() {
+    let mut bench = bench(8);
+    let hands: Vec<_> = (0..3).map(|id| ticket(id, Kind::Handshake, Lane::None)).collect();
+    let (begins, ends) = stand(&bench, &hands);
+    assert_eq!(running(&mut bench, &begins, 1), [0]);
+    let walk = |id| ticket(id, Kind::Walk(u128::from(id)), Lane::Files);
+    let walks: Vec<_> = (10..14).map(walk).collect();
+    let (walking, walk_ends) = stand(&bench, &walks);
+    assert_eq!(running(&mut bench, &walking, 2), [10, 11]);
+    bench.push(answer(20), Job::Answer);
+    assert_eq!(bench.finish(1), [(20, true)]);
+    drop((ends, walk_ends));
+    bench.finish(7);
+}
+
+#[test]
+fn what_waits_can_be_taken_back() {
+    let bench = bench(1);
+    let kinds = [Kind::Answer, Kind::Step(1), Kind::Handshake, Kind::Walk(1)];
+    for (id, kind) in kinds.into_iter().enumerate() {
+        let ticket = ticket(id as u64, kind, Lane::Files);
+        bench.push(ticket, Job::Answer);
+        assert_eq!(bench.exchange.queue.waiting(), 1);
+        assert!(bench.exchange.queue.take_back(&ticket).is_some());
+        assert!(bench.exchange.queue.take_back(&ticket).is_none());
+        assert_eq!(bench.exchange.queue.waiting(), 0);
+    }
+}
+
+#[test]
+fn pieces_wait_for_the_common_bandwidth_and_answers_do_not() {
+    let mut bench = bench(2);
+    let flow = Flow { rate: 1.0, depth: 10.0 };
+    bench.exchange.queue.limit(Some((flow, 10.0)), Instant::now());
+    bench.push(ticket(1, Kind::Step(10), Lane::Files), Job::Answer);
+    assert_eq!(bench.finish(1), [(1, true)]);
+    bench.push(ticket(2, Kind::Step(10), Lane::Files), Job::Answer);
+    bench.push(answer(3), Job::Answer);
+    assert_eq!(bench.finish(1), [(3, true)]);
+    let calls = bench.call();
+    assert!(calls.count == 0 && calls.again.is_some(), "{calls:?}");
+    bench.exchange.queue.settle(10.0);
+    assert_eq!(bench.finish(1), [(2, true)]);
 }

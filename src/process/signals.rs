@@ -1,5 +1,5 @@
 //! TERM and INT, turned into a readable descriptor for the acceptor, HUP, turned into a flag for
-//! whoever carries the reload out, and USR1, turned into one for the acceptor.
+//! whoever carries the reload out, and USR1, turned into one for whoever reports.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -57,9 +57,9 @@ impl Signals {
         Arc::clone(&self.reload)
     }
 
-    /// Whether USR1 has come since this was asked last: it is looked at about once per second.
-    pub fn take_report(&self) -> bool {
-        self.report.swap(false, Ordering::AcqRel)
+    /// The flag that USR1 raises, for whoever writes the report.
+    pub fn report_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.report)
     }
 
     /// Counts TERM and INT that have come. Whether there was one.

@@ -7,8 +7,9 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
+use super::live::{Live, Stop};
 use crate::link::storage::EntityTag;
 use crate::net::address::ClientKey;
 use crate::replay::spans::Spans;
@@ -28,22 +29,11 @@ pub const STEP_BYTES: u64 = 8 << 20;
 
 /// The file that a link is used for, as it is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FileVersion {
+pub(super) struct FileVersion {
     /// Its entity tag.
-    pub tag: EntityTag,
+    pub(super) tag: EntityTag,
     /// Its length in bytes.
-    pub length: u64,
-}
-
-/// How a stream ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StreamEnd {
-    /// Content bytes handed to the kernel.
-    pub sent: u64,
-    /// Content bytes that the client's TCP acknowledged.
-    pub acknowledged: u64,
-    /// What ended it.
-    pub by: EndedBy,
+    pub(super) length: u64,
 }
 
 /// What ended a stream.
@@ -59,39 +49,10 @@ pub enum EndedBy {
     Reset,
 }
 
-/// A running stream: what its sender and its grant share, without a lock.
-#[derive(Debug)]
-pub(super) struct Flow {
-    /// What was asked for.
-    span: Range<u64>,
-    tag: EntityTag,
-    /// Bytes that may be sent; more take another step of the budget.
-    pub(super) reserved: AtomicU64,
-    pub(super) sent: AtomicU64,
-    pub(super) acknowledged: AtomicU64,
-    /// The link is still its client's.
-    pub(super) current: AtomicBool,
-}
-
-impl Flow {
-    /// Bytes that were asked for.
-    pub(super) fn length(&self) -> u64 {
-        self.span.end - self.span.start
-    }
-
-    pub(super) fn reserved(&self) -> u64 {
-        self.reserved.load(Ordering::Acquire)
-    }
-
-    pub(super) fn acknowledged(&self) -> u64 {
-        self.acknowledged.load(Ordering::Acquire)
-    }
-
-    /// What `acknowledged` bytes come to, short of the last one that was asked for.
-    fn short(&self, acknowledged: u64) -> Range<u64> {
-        let end = self.span.start.saturating_add(acknowledged);
-        self.span.start..end.min(self.span.end.saturating_sub(1))
-    }
+/// What `acknowledged` bytes of `live` come to, short of the last one that was asked for.
+fn short(live: &Live, acknowledged: u64) -> Range<u64> {
+    let end = live.span.start.saturating_add(acknowledged);
+    live.span.start..end.min(live.span.end.saturating_sub(1))
 }
 
 /// The state of one link in use.
@@ -113,7 +74,7 @@ pub(super) struct Grant {
     pub(super) ended: u64,
     pub(super) sure: Spans,
     pub(super) seen: Spans,
-    pub(super) streams: Vec<Arc<Flow>>,
+    pub(super) streams: Vec<Arc<Live>>,
 }
 
 impl Grant {
@@ -152,11 +113,10 @@ impl Grant {
     pub(super) fn is_a_peek(&self) -> bool {
         let mut total = self.acknowledged;
         for stream in &self.streams {
-            let acknowledged = stream.acknowledged();
-            if stream.sent.load(Ordering::Acquire) > acknowledged {
+            if stream.is_sending() {
                 return false;
             }
-            total = total.saturating_add(acknowledged);
+            total = total.saturating_add(stream.acknowledged());
         }
         total < PEEK_BYTES.min(self.file.length)
     }
@@ -173,7 +133,7 @@ impl Grant {
             return;
         }
         for stream in self.streams.drain(..) {
-            stream.current.store(false, Ordering::Release);
+            stream.stop(Stop::HandedOver);
         }
         self.client = client;
         self.acknowledged = 0;
@@ -184,36 +144,26 @@ impl Grant {
         (self.sure, self.seen) = (Spans::default(), Spans::default());
     }
 
-    /// Starts a stream over `span` and reserves its first step. A changed file starts the delivery
+    /// Starts the stream of `live` and reserves its first step. A changed file starts the delivery
     /// over, not the budget.
-    pub(super) fn start(&mut self, file: &FileVersion, span: &Range<u64>) -> Arc<Flow> {
+    pub(super) fn start(&mut self, live: &Arc<Live>, length: u64) {
         if self.charged == 0 {
-            self.base = file.length;
+            self.base = length;
         }
-        if self.file.tag != file.tag {
+        if self.file.tag != live.tag {
             self.forget();
         }
-        self.file = *file;
+        self.file = FileVersion { tag: live.tag, length };
         self.charged = self.charged.saturating_add(HEAD_CHARGE);
-        let flow = Arc::new(Flow {
-            span: span.clone(),
-            tag: file.tag,
-            reserved: AtomicU64::new(0),
-            // Until its sender reports, it is sending: of two first requests at once, one wins.
-            sent: AtomicU64::new(u64::MAX),
-            acknowledged: AtomicU64::new(0),
-            current: AtomicBool::new(true),
-        });
-        self.reserve(&flow);
-        self.streams.push(Arc::clone(&flow));
-        flow
+        self.reserve(live);
+        self.streams.push(Arc::clone(live));
     }
 
     /// Pays for the next step of `flow`; `None` if the budget has nothing left for it.
-    pub(super) fn reserve(&mut self, flow: &Flow) -> Option<()> {
-        let step = (flow.length() - flow.reserved()).min(STEP_BYTES).min(self.left());
+    pub(super) fn reserve(&mut self, live: &Live) -> Option<()> {
+        let step = (live.length() - live.reserved()).min(STEP_BYTES).min(self.left());
         self.charged += step;
-        flow.reserved.fetch_add(step, Ordering::Release);
+        live.reserved.fetch_add(step, Ordering::Release);
         (step > 0).then_some(())
     }
 
@@ -226,25 +176,25 @@ impl Grant {
 
     /// Ends the stream of `flow`, unless another client has taken the link over. Returns whether the
     /// file has now surely been delivered whole.
-    pub(super) fn finish(&mut self, flow: &Arc<Flow>, end: &StreamEnd, now: u64) -> bool {
-        self.charged = self.charged.saturating_sub(flow.reserved().saturating_sub(end.sent));
-        let index = self.streams.iter().position(|stream| Arc::ptr_eq(stream, flow));
+    pub(super) fn finish(&mut self, live: &Live, by: EndedBy, now: u64) -> bool {
+        self.charged = self.charged.saturating_sub(live.reserved().saturating_sub(live.sent()));
+        let index = self.streams.iter().position(|stream| std::ptr::eq(&raw const **stream, live));
         let Some(index) = index else { return false };
         self.streams.swap_remove(index);
-        let acknowledged = end.acknowledged.min(flow.length());
+        let acknowledged = live.acknowledged();
         self.ended = now;
         self.acknowledged = self.acknowledged.saturating_add(acknowledged);
-        if flow.tag != self.file.tag {
+        if live.tag != self.file.tag {
             return false;
         }
         let counted = match self.file.length {
             0 => 0..1,
-            _ => flow.span.start..flow.span.start + acknowledged,
+            _ => live.span.start..live.span.start + acknowledged,
         };
-        match end.by {
-            EndedBy::Client if acknowledged == flow.length() => self.sure.insert(counted),
+        match by {
+            EndedBy::Client if acknowledged == live.length() => self.sure.insert(counted),
             EndedBy::Client | EndedBy::Other => self.seen.insert(counted),
-            EndedBy::Reset => self.seen.insert(flow.short(acknowledged)),
+            EndedBy::Reset => self.seen.insert(short(live, acknowledged)),
         }
         self.sure.total() >= self.whole()
     }
@@ -252,20 +202,15 @@ impl Grant {
     /// What a crash now would leave acknowledged: running streams with all that they may have sent,
     /// so that nobody takes the link from a client that was cut off.
     pub(super) fn acknowledged_by_now(&self) -> u64 {
-        self.streams.iter().fold(self.acknowledged, |sum, flow| sum.saturating_add(flow.reserved()))
+        self.streams.iter().fold(self.acknowledged, |sum, live| sum.saturating_add(live.reserved()))
     }
 
     /// What a crash now would leave as seen: running streams with what they have acknowledged.
     pub(super) fn seen_by_now(&self) -> Spans {
         let mut seen = self.seen.clone();
         for stream in self.streams.iter().filter(|stream| stream.tag == self.file.tag) {
-            seen.insert(stream.short(stream.acknowledged()));
+            seen.insert(short(stream, stream.acknowledged()));
         }
         seen
     }
 }
-
-#[cfg(test)]
-mod model;
-#[cfg(test)]
-mod tests;

@@ -3,7 +3,7 @@
 //! stop.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::revoked::LinkId;
@@ -61,6 +61,8 @@ pub struct Live {
     pub tag: EntityTag,
     /// The bytes of the file that were asked for.
     pub span: Range<u64>,
+    /// When it began, which may be long after its request came.
+    pub began: Instant,
     /// Content bytes that the link has paid for.
     pub(super) reserved: AtomicU64,
     sent: AtomicU64,
@@ -72,6 +74,7 @@ pub struct Live {
     paused: AtomicU64,
     phase: AtomicU8,
     stop: AtomicU8,
+    ended: AtomicBool,
     /// Bytes per second as of the last sample, and what had been sent by then.
     rate: AtomicU64,
     sampled: AtomicU64,
@@ -85,6 +88,7 @@ impl Live {
             link,
             tag,
             span,
+            began: Instant::now(),
             reserved: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
@@ -92,6 +96,7 @@ impl Live {
             paused: AtomicU64::new(RUNNING),
             phase: AtomicU8::new(Phase::Sending as u8),
             stop: AtomicU8::new(0),
+            ended: AtomicBool::new(false),
             rate: AtomicU64::new(0),
             sampled: AtomicU64::new(0),
         }
@@ -130,7 +135,7 @@ impl Live {
     /// Notes at `now` that the client has acknowledged `acknowledged` content bytes.
     pub fn note_acknowledged(&self, acknowledged: u64, now: Instant) {
         let acknowledged = acknowledged.min(self.length());
-        if self.acknowledged.swap(acknowledged, Ordering::AcqRel) < acknowledged {
+        if self.acknowledged.fetch_max(acknowledged, Ordering::AcqRel) < acknowledged {
             self.moved.store(self.millis(now), Ordering::Release);
         }
     }
@@ -141,13 +146,15 @@ impl Live {
         let _ = self.paused.compare_exchange(RUNNING, now, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Starts that clock again.
-    pub fn resume(&self, now: Instant) {
+    /// Starts that clock again. Returns for how long it stood.
+    pub fn resume(&self, now: Instant) -> Duration {
         let since = self.paused.swap(RUNNING, Ordering::AcqRel);
-        if since != RUNNING {
-            let stood = self.millis(now).saturating_sub(since);
-            self.moved.fetch_add(stood, Ordering::AcqRel);
+        if since == RUNNING {
+            return Duration::ZERO;
         }
+        let stood = self.millis(now).saturating_sub(since);
+        self.moved.fetch_add(stood, Ordering::AcqRel);
+        Duration::from_millis(stood)
     }
 
     /// For how long the client has acknowledged nothing, as of `now`.
@@ -157,7 +164,7 @@ impl Live {
     }
 
     fn millis(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.entry.began).as_millis();
+        let since = now.saturating_duration_since(self.began).as_millis();
         u64::try_from(since).unwrap_or(RUNNING - 1)
     }
 
@@ -186,19 +193,25 @@ impl Live {
         }
     }
 
+    /// Notes that it has ended. Returns true the first time.
+    #[must_use]
+    pub fn end(&self) -> bool {
+        !self.ended.swap(true, Ordering::AcqRel)
+    }
+
     /// Bytes per second lately; of a download that has just begun, since its start.
     pub fn rate(&self, now: Instant) -> u64 {
         if self.sampled.load(Ordering::Relaxed) > 0 {
             return self.rate.load(Ordering::Relaxed);
         }
-        per_second(self.sent(), now.saturating_duration_since(self.entry.began))
+        per_second(self.sent(), now.saturating_duration_since(self.began))
     }
 
     /// Takes a sample of the rate at `now`, `time` after the one before.
     pub fn sample(&self, now: Instant, time: Duration) {
         let sent = self.sent();
         let before = self.sampled.swap(sent, Ordering::Relaxed);
-        let since_start = now.saturating_duration_since(self.entry.began);
+        let since_start = now.saturating_duration_since(self.began);
         let rate = per_second(sent.saturating_sub(before), time.min(since_start));
         // Half of it from the seconds before: a client that takes steps has a pace all the same.
         let rate = match before {
@@ -217,11 +230,11 @@ pub fn per_second(bytes: u64, time: Duration) -> u64 {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A download of `span` that has just begun.
-    pub(in crate::replay) fn live(span: Range<u64>, tag: EntityTag) -> Live {
+    pub(crate) fn live(span: Range<u64>, tag: EntityTag) -> Live {
         let link = LinkId { link: [1; 16], server: [2; 16], user: None, issued: None };
         let entry = Entry {
             client: None,
@@ -239,7 +252,7 @@ pub(super) mod tests {
     #[test]
     fn silence_counts_from_the_last_acknowledgement_and_leaves_pauses_out() {
         let live = live(0..100, 0);
-        let second = |n| live.entry.began + Duration::from_secs(n);
+        let second = |n| live.began + Duration::from_secs(n);
         live.note_acknowledged(10, second(1));
         assert_eq!(live.silence(second(4)), Duration::from_secs(3));
         live.pause(second(4));
@@ -263,7 +276,7 @@ pub(super) mod tests {
     #[test]
     fn the_rate_follows_what_is_sent() {
         let live = live(0..1000, 0);
-        let second = |n| live.entry.began + Duration::from_secs(n);
+        let second = |n| live.began + Duration::from_secs(n);
         live.note_sent(100);
         assert_eq!(live.rate(second(2)), 50);
         live.sample(second(1), Duration::from_secs(1));

@@ -15,7 +15,6 @@ pub mod spans;
 mod stream;
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,9 +25,10 @@ use dashmap::mapref::one::RefMut;
 
 use entry::Entry;
 pub use entry::{ClaimError, ClaimRequest, LinkStatus, Rules};
-pub use grant::{EndedBy, FileVersion, MAX_STREAMS, STEP_BYTES, StreamEnd};
+pub use grant::{EndedBy, MAX_STREAMS, STEP_BYTES};
 use journal::{Journal, Remembered};
 pub use journal::{JournalState, make_directory};
+use live::Live;
 use revoked::Revocations;
 pub use revoked::{LinkId, MAX_REVOCATIONS, Revocation, Target, TooMany, user_key};
 use shared::Agreement;
@@ -161,7 +161,7 @@ impl Replay {
         admitted
     }
 
-    /// Claims `span` of `file` for `request`. The stream that comes back has its first
+    /// Claims the bytes that `live` asks for, of a file of `length` bytes, for `request`. The stream that comes back has its first
     /// [`STEP_BYTES`] reserved; `None` means that nothing is to be accounted for.
     ///
     /// # Errors
@@ -172,8 +172,8 @@ impl Replay {
         request: &ClaimRequest,
         rules: &Rules,
         now: u64,
-        file: &FileVersion,
-        span: &Range<u64>,
+        length: u64,
+        live: &Arc<Live>,
     ) -> Result<Option<Stream>, ClaimError> {
         if rules.reuse == Reuse::Unlimited {
             return self.check(request, rules, now).map(|_| None);
@@ -183,11 +183,12 @@ impl Replay {
         entry.owned = true;
         let started = entry.grant.as_mut().map(|grant| {
             grant.hold(request.client, rules.bind);
-            grant.start(file, span)
+            grant.start(live, length);
+            Arc::clone(live)
         });
         self.write(self.line(entry));
         let (replay, key) = (Arc::clone(self), request.key);
-        Ok(started.map(|flow| Stream { replay, key, flow, ended: false }))
+        Ok(started.map(|live| Stream { replay, key, live, ended: false }))
     }
 
     /// The entry for a request that may use it; a new one takes its place in the table.
@@ -362,6 +363,3 @@ pub fn hash_of(resource: &Resource) -> [u8; 16] {
 fn measured(path: &str) -> String {
     format!("{}:{path}", path.len())
 }
-
-#[cfg(test)]
-mod tests;

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::Ordering;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::line::{hex, seal, unhex, unsealed};
 use super::{AFTERLIFE, Key, Replay, key_of};
@@ -105,10 +105,6 @@ type Known = (Revocation, u64);
 #[derive(Debug, Default)]
 pub(super) struct Revocations {
     all: RwLock<HashMap<Target, Known>>,
-    /// Lines that the journal has yet to get.
-    untold: Mutex<Vec<String>>,
-    told: AtomicU64,
-    kept: AtomicBool,
 }
 
 impl Revocations {
@@ -155,10 +151,6 @@ impl Revocations {
         self.read().iter().map(|(target, (known, _))| format(target, known)).collect()
     }
 
-    fn untold(&self) -> MutexGuard<'_, Vec<String>> {
-        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn read(&self) -> RwLockReadGuard<'_, HashMap<Target, Known>> {
         self.all.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -169,48 +161,19 @@ impl Revocations {
 }
 
 impl Replay {
-    /// Revokes at `now` what `target` names, in memory, at once. Returns a number: once
-    /// [`Replay::told`] has reached it, the journal knows.
+    /// Revokes at `now` what `target` names. Returns true once the journal has it.
     ///
     /// # Errors
     /// If there are [`MAX_REVOCATIONS`].
-    pub fn revoke(&self, target: Target, known: Revocation, now: u64) -> Result<u64, TooMany> {
+    pub fn revoke(&self, target: Target, known: Revocation, now: u64) -> Result<bool, TooMany> {
         let skew = now.wrapping_sub(self.steady.load(Ordering::Relaxed));
         self.revocations.add(target, known, skew)?;
-        let mut untold = self.revocations.untold();
-        untold.push(format(&target, &known));
-        Ok(self.told() + untold.len() as u64)
+        Ok(self.write(Some(format(&target, &known))))
     }
 
     /// Whether a link is revoked: the one rule for all who ask.
     pub fn is_revoked(&self, id: &LinkId) -> bool {
         self.revocations.has(id)
-    }
-
-    /// Writes to the journal what was revoked since the last call. Whether that was anything.
-    pub fn tell(&self) -> bool {
-        let lines = self.revocations.untold().clone();
-        if lines.is_empty() {
-            return false;
-        }
-        // Every one is written, whatever became of the one before.
-        let lost = lines.iter().filter(|line| !self.write(Some((*line).clone()))).count();
-        let kept = lost == 0;
-        self.revocations.kept.store(kept, Ordering::Relaxed);
-        let mut untold = self.revocations.untold();
-        untold.drain(..lines.len());
-        self.revocations.told.fetch_add(lines.len() as u64, Ordering::AcqRel);
-        true
-    }
-
-    /// How many revocations were written to the journal, or could not be.
-    pub fn told(&self) -> u64 {
-        self.revocations.told.load(Ordering::Acquire)
-    }
-
-    /// Whether the journal has taken the last of them.
-    pub fn is_kept(&self) -> bool {
-        self.revocations.kept.load(Ordering::Relaxed)
     }
 
     /// Revocations in force.

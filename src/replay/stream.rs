@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::grant::{EndedBy, Flow, StreamEnd};
+use super::grant::EndedBy;
+use super::live::Live;
 use super::{Key, Replay};
 
 /// One stream of a claimed link. Dropped without [`Stream::finish`], it counts as reset, and in the
@@ -12,7 +13,7 @@ use super::{Key, Replay};
 pub struct Stream {
     pub(super) replay: Arc<Replay>,
     pub(super) key: Key,
-    pub(super) flow: Arc<Flow>,
+    pub(super) live: Arc<Live>,
     pub(super) ended: bool,
 }
 
@@ -31,13 +32,13 @@ impl Stream {
     /// Makes sure that at least one byte beyond `sent` may be sent, and says up to where. `None`
     /// if the link's budget is used up, or the stream is no longer current.
     pub fn reserve(&mut self, sent: u64) -> Option<u64> {
-        let reserved = self.flow.reserved();
-        if self.is_current() && sent >= reserved && reserved < self.flow.length() {
+        let reserved = self.live.reserved();
+        if sent >= reserved && reserved < self.live.length() {
             let mut entry = self.replay.entries.get_mut(&self.key)?;
-            entry.grant.as_mut()?.reserve(&self.flow)?;
+            entry.grant.as_mut()?.reserve(&self.live)?;
             self.replay.write(self.replay.line(entry));
         }
-        self.is_current().then(|| self.flow.reserved())
+        Some(self.live.reserved())
     }
 
     /// Pays for `bytes` that were read and are not sent. Whether the budget had so many left.
@@ -48,47 +49,39 @@ impl Stream {
         paid
     }
 
-    /// Reports how many content bytes were handed to the kernel and how many of them the client has
-    /// acknowledged. Takes no lock. Until the first report, the stream counts as sending; a sender
-    /// that holds bytes back for its turn reports them as handed over, or another client could take
-    /// the link meanwhile.
-    pub fn progress(&self, sent: u64, acknowledged: u64) {
-        // In this order: who sees the second value sees the first, and no byte looks acknowledged
-        // that is not.
-        self.flow.sent.store(sent, Ordering::Release);
-        self.flow.acknowledged.store(acknowledged, Ordering::Release);
-    }
-
-    /// Whether the link is still this client's. If not, the sender must stop. Takes no lock.
-    pub fn is_current(&self) -> bool {
-        self.flow.current.load(Ordering::Acquire)
-    }
-
     /// Ends the stream in memory at `now`, at once. What is returned still has to go to the journal.
-    pub fn finish(mut self, end: &StreamEnd, now: u64) -> Finished {
+    pub fn finish(mut self, by: EndedBy, now: u64) -> Finished {
         self.ended = true;
-        self.end(end, now)
+        self.replay.end(&self.live, by, now)
+    }
+}
+
+impl Replay {
+    /// Ends the stream of `live` at `now`, whoever holds it: its holder's own word changes nothing
+    /// afterwards.
+    pub fn cut(self: &Arc<Self>, live: &Live, now: u64) -> Finished {
+        self.end(live, EndedBy::Other, now)
     }
 
-    fn end(&self, end: &StreamEnd, now: u64) -> Finished {
-        let mut finished =
-            Finished { replay: Arc::clone(&self.replay), line: None, progress: None };
+    fn end(self: &Arc<Self>, live: &Live, by: EndedBy, now: u64) -> Finished {
+        let key = live.link.link;
+        let mut finished = Finished { replay: Arc::clone(self), line: None, progress: None };
         let mut newly_spent = false;
-        if let Some(mut entry) = self.replay.entries.get_mut(&self.key)
-            && let time = self.replay.time(&entry, now)
+        if let Some(mut entry) = self.entries.get_mut(&key)
+            && let time = self.time(&entry, now)
             && let Some(grant) = &mut entry.grant
         {
-            let whole = grant.finish(&self.flow, end, time);
+            let whole = grant.finish(live, by, time);
             let (delivered, length) = (grant.delivered(), grant.file.length);
             if whole {
                 newly_spent = !entry.spent;
                 entry.mark_spent();
             }
             finished.progress = Some(Progress { delivered, length, spent: entry.spent });
-            finished.line = self.replay.line(entry);
+            finished.line = self.line(entry);
         }
         if newly_spent {
-            self.replay.tell_spent(self.key);
+            self.tell_spent(key);
         }
         finished
     }
@@ -97,11 +90,9 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if !self.ended {
-            let acknowledged = self.flow.acknowledged();
-            let sent = self.flow.reserved();
-            let end = StreamEnd { sent, acknowledged, by: EndedBy::Reset };
             // The journal is left as a crash would leave it: nobody saw how this ended.
-            drop(self.end(&end, self.replay.clock.load(Ordering::Relaxed)));
+            let now = self.replay.clock.load(Ordering::Relaxed);
+            drop(self.replay.end(&self.live, EndedBy::Reset, now));
         }
     }
 }

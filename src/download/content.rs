@@ -42,14 +42,6 @@ impl Content {
         Content::Archive(Box::new(ArchiveContent { folder, end, state }))
     }
 
-    /// As [`DiskFile::step_from`]. The members of an archive are not read in such steps.
-    pub fn step_from(&mut self, position: u64) -> Option<u64> {
-        match self {
-            Content::File(file) => file.step_from(position),
-            Content::Archive(_) => None,
-        }
-    }
-
     /// Reads at `position`, everything before which has been sent.
     ///
     /// # Errors
@@ -62,19 +54,8 @@ impl Content {
         }
     }
 
-    /// As [`DiskFile::read_step`].
-    ///
-    /// # Errors
-    /// As [`Content::read_at`].
-    pub fn read_step(&mut self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        match self {
-            Content::File(file) => file.read_step(buffer, position),
-            Content::Archive(archive) => archive.read_at(buffer, position),
-        }
-    }
-
     /// A piece has ended. Returns the bytes that were read for it and are not part of it.
-    pub fn rest(&mut self) -> u64 {
+    pub fn take_extra(&mut self) -> u64 {
         match self {
             Content::File(_) => 0,
             Content::Archive(archive) => archive.memory().take_extra(),
