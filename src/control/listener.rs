@@ -97,6 +97,9 @@ struct Client {
     deadline: Instant,
     /// True if the connection closes once the answer is written.
     closing: bool,
+    /// True once our side is closed. What still comes is thrown away: a reset would take the answer
+    /// from the client.
+    closed: bool,
 }
 
 impl<D: Desk> Server<D> {
@@ -154,6 +157,7 @@ impl<D: Desk> Server<D> {
                 output: Vec::new(),
                 deadline: now + TIMEOUT,
                 closing: false,
+                closed: false,
             };
             if client.go_on(&self.desk, now) {
                 self.clients.push(client);
@@ -177,9 +181,11 @@ impl Client {
             if !self.output.is_empty() {
                 return true;
             }
-            if self.closing {
+            if self.closing && !std::mem::replace(&mut self.closed, true) {
                 self.socket.finish_writing();
-                return false;
+            }
+            if self.closed {
+                self.input.clear();
             }
             if !self.answer(desk, now) {
                 match self.read() {

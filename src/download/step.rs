@@ -78,28 +78,21 @@ impl Download {
             self.finish.note_early_input();
         }
         let extra = self.content.take_extra();
+        let paid = extra == 0 || self.stream.as_ref().is_none_or(|stream| stream.pay(extra));
         let ended = match (result, traffic.fault.take()) {
             (_, Some(broken)) => Err(broken),
-            (Ok(_), None) if socket.sent() < began + length => self.pay(extra, socket),
+            (Ok(_), None) if socket.sent() < began + length => match extra {
+                _ if !paid => Err(Broken::Budget),
+                // Nothing was written that could fail if the client is gone, and the reading may be
+                // long.
+                1.. if socket.has_hung_up() => Err(Broken::Client("hung up".into())),
+                _ => Ok(Step::TurnOver),
+            },
             (Ok(_), None) => Ok(if flushed { Step::Sent } else { Step::Full }),
             (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Full),
             (Err(error), None) => Err(Broken::Client(error.kind().to_string())),
         };
         (ended, extra)
-    }
-
-    /// Pays for `extra` bytes that were read and not sent, at the end of a turn.
-    fn pay(&mut self, extra: u64, socket: &Socket) -> Result<Step, Broken> {
-        if extra > 0 {
-            if self.stream.as_ref().is_some_and(|stream| !stream.pay(extra)) {
-                return Err(Broken::Budget);
-            }
-            // Nothing is written that could fail if the client is gone, and the reading may be long.
-            if socket.has_hung_up() {
-                return Err(Broken::Client("hung up".into()));
-            }
-        }
-        Ok(Step::TurnOver)
     }
 }
 

@@ -199,7 +199,7 @@ impl<J> Queue<J> {
 
     /// How many workers have to be called at `now` for what waits.
     pub fn calls(&self, now: Instant) -> Calls {
-        self.lock().calls(now)
+        self.lock().calls(now, &self.walks)
     }
 
     /// Waits, for a millisecond at most, while workers have two jobs or more to take: what comes
@@ -287,12 +287,10 @@ impl<J> Inner<J> {
 
     fn pop_kind(&mut self, kind: usize, walks: &Walks) -> Option<(Lane, u64, J)> {
         if kind == WALK {
-            let may = |(ticket, _): &(Ticket, J)| match ticket.kind {
-                Kind::Walk(server) => walks.may_go_on(ticket.id, server, ticket.client),
-                _ => false,
-            };
-            let full = self.is_held(Lane::Files);
-            let position = self.walks.iter().position(may).filter(|_| !full)?;
+            if self.is_held(Lane::Files) {
+                return None;
+            }
+            let position = self.walks.iter().position(|(ticket, _)| ticket.may_walk(walks))?;
             let (ticket, job) = self.walks.remove(position);
             return Some((ticket.lane, ticket.id, job));
         }
@@ -335,23 +333,48 @@ impl<J> Inner<J> {
         (!wait.is_zero()).then_some(wait)
     }
 
-    fn calls(&mut self, now: Instant) -> Calls {
-        let mut ready = self.len();
-        let mut again = None;
-        if let Some(wait) = self.bandwidth_wait(now) {
-            let steps: usize = self.turns[STEPS].iter().map(Turns::len).sum();
-            ready -= steps;
-            again = (steps > 0).then(|| now + wait);
+    fn calls(&mut self, now: Instant, walks: &Walks) -> Calls {
+        let steps_wait = self.bandwidth_wait(now);
+        let mut again =
+            steps_wait.filter(|_| self.turns[STEPS].iter().any(|turns| turns.len() > 0));
+        let ready = self.ready(steps_wait.is_some(), walks);
+        if ready > 0 {
+            let long = self.busy.iter().filter(|busy| busy.since + LONG <= now).count();
+            let wanted = (*AWAKE + long).min(self.workers);
+            let count = ready.min(wanted.saturating_sub(self.awake));
+            self.awake += count;
+            // Whoever is awake now may turn out to stand at a disk.
+            if count < ready && self.awake < self.workers {
+                again = Some(again.map_or(LONG, |wait| wait.min(LONG)));
+            }
+            return Calls { count, again: again.map(|wait| now + wait) };
         }
-        if ready == 0 {
-            return Calls { count: 0, again };
+        Calls { count: 0, again: again.map(|wait| now + wait) }
+    }
+
+    /// How many jobs a worker could take now.
+    fn ready(&self, steps_wait: bool, walks: &Walks) -> usize {
+        let held = LANES.map(|lane| self.is_held(lane));
+        let mut ready = 0;
+        for (kind, turns) in self.turns.iter().enumerate() {
+            if !self.is_full(kind) && !(kind == STEPS && steps_wait) {
+                let lanes = turns.iter().zip(held).filter(|(_, held)| !held);
+                ready += lanes.map(|(turns, _)| turns.len()).sum::<usize>();
+            }
         }
-        let long = self.busy.iter().filter(|busy| busy.since + LONG <= now).count();
-        let wanted = (*AWAKE + long).min(self.workers);
-        let count = ready.min(wanted.saturating_sub(self.awake));
-        self.awake += count;
-        let fresh = self.busy.iter().map(|busy| busy.since + LONG).filter(|end| *end > now);
-        let widens = fresh.min().filter(|_| self.awake < self.workers);
-        Calls { count, again: again.into_iter().chain(widens).min() }
+        if !self.is_full(WALK) && !held[Lane::Files as usize] {
+            ready += self.walks.iter().filter(|(ticket, _)| ticket.may_walk(walks)).count();
+        }
+        ready
+    }
+}
+
+impl Ticket {
+    /// Returns true if this is a walk that may go on, or begin, now.
+    fn may_walk(&self, walks: &Walks) -> bool {
+        match self.kind {
+            Kind::Walk(server) => walks.may_go_on(self.id, server, self.client),
+            _ => false,
+        }
     }
 }

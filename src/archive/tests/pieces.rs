@@ -27,7 +27,7 @@ proptest! {
             let whole = read_whole(&scratch, &archive);
             let archive = pack(&scratch, format);
             let root = Arc::new(scratch.dir());
-            let mut memory = Memory::new(0, spare.then(|| Arc::new(Readers::new())));
+            let mut memory = Memory::new(0, spare.then(|| Arc::new(Readers::default())));
             let mut sent = Vec::new();
             let mut turns = pieces.iter().cycle();
             while (sent.len() as u64) < archive.length() {
