@@ -1,7 +1,7 @@
 //! Puts the parts together, keeps house while they run, and takes them apart again.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -277,9 +277,9 @@ impl Server {
 
     fn reload(&self, Loaded { config, findings, .. }: Loaded) {
         for finding in &findings {
-            match finding.severity {
-                config::Severity::Error => log::error!("{finding}"),
-                config::Severity::Warning => log::warn!("{finding}"),
+            match finding.is_error {
+                true => log::error!("{finding}"),
+                false => log::warn!("{finding}"),
             }
         }
         let Some(mut config) = config else {
@@ -287,7 +287,9 @@ impl Server {
             return;
         };
         let before = self.shared.settings();
-        keep_fixed(&mut config, &before.config, self.sandboxed);
+        for key in config::keep_fixed(&mut config, &before.config, self.sandboxed) {
+            log::warn!("reload: {key} needs a restart; keeping the old value");
+        }
         logging::configure(&config);
         self.shared.replace(Settings::new(config));
         self.look_after(true);
@@ -368,41 +370,4 @@ fn run_acceptor(
         shared.call_housekeeper();
         result
     })
-}
-
-/// Keeps what only a restart can change, and says so.
-fn keep_fixed(config: &mut Config, before: &Config, sandboxed: bool) {
-    fn keep<T: PartialEq + Clone>(key: &str, now: &mut T, before: &T) {
-        if now != before {
-            log::warn!("reload: {key} has changed; that takes a restart, and the old one stays");
-            *now = before.clone();
-        }
-    }
-    keep("winglet.threads", &mut config.threads, &before.threads);
-    keep("winglet.listen", &mut config.listen, &before.listen);
-    // The old addresses may need a certificate that the new ones do not name.
-    if config.tls.is_none() {
-        config.tls.clone_from(&before.tls);
-    }
-    keep("winglet.control", &mut config.control, &before.control);
-    keep("winglet.unix_mode", &mut config.unix_mode, &before.unix_mode);
-    keep("winglet.state_directory", &mut config.state_directory, &before.state_directory);
-    keep("winglet.max_tracked_tokens", &mut config.max_tracked_tokens, &before.max_tracked_tokens);
-    keep("winglet.shared_state", &mut config.shared_state, &before.shared_state);
-    keep("winglet.sandbox", &mut config.sandbox, &before.sandbox);
-    keep("winglet.priority", &mut config.priority, &before.priority);
-    if sandboxed {
-        // Landlock cannot be widened again.
-        keep("system.data", &mut config.data, &before.data);
-        keep("winglet.extra_read_paths", &mut config.extra_read_paths, &before.extra_read_paths);
-        keep("system.backup_directory", &mut config.backup_directory, &before.backup_directory);
-        let directories = |config: &Config| {
-            config.tls.as_ref().map(|tls| {
-                (tls.certificate.parent().map(Path::to_owned), tls.key.parent().map(Path::to_owned))
-            })
-        };
-        if directories(config) != directories(before) {
-            keep("api.ssl", &mut config.tls, &before.tls);
-        }
-    }
 }

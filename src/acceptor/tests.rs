@@ -24,7 +24,7 @@ fn acceptor() -> (Acceptor, String, OwnedFd) {
     let text = "token: '0123456789abcdef'\nsystem: {data: ., backup_directory: .}\n\
                 winglet: {listen: ['127.0.0.1:0'], timeouts: {drain: 10s}}\n";
     std::fs::write(&file, text).unwrap();
-    let loaded = config::load(std::slice::from_ref(&file), &[], &|_: &str| None);
+    let loaded = config::load(std::slice::from_ref(&file), &[], &|_: &str| None, &[]);
     std::fs::remove_file(file).unwrap();
     let config = loaded.config.unwrap();
     let listeners = listener::open(&config, &|_: &str| None).unwrap();

@@ -8,6 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::archive::Format;
+use crate::config::parse_base_url;
 use crate::link::Uuid;
 
 /// The download half of Pterodactyl Wings: files, folders and backups for whoever holds a signed
@@ -154,9 +155,9 @@ pub struct SignOptions {
     /// Link to the landing page, which chat previews may fetch without using the link up
     #[arg(long)]
     pub page: bool,
-    /// What the URL begins with [default: the address that people reach this machine at, as far as
-    /// the configuration tells]
-    #[arg(long, value_name = "URL", value_parser = base_url)]
+    /// What the URL begins with [default: winglet.base_url, else the address that people reach this
+    /// machine at, as far as the configuration tells]
+    #[arg(long, value_name = "URL", value_parser = parse_base_url)]
     pub base_url: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -235,25 +236,4 @@ fn duration(text: &str) -> Result<Duration, String> {
         Ok(_) => Err("a link must be valid for at least one second".into()),
         Err(error) => Err(format!("{error}; give a time such as 15m or 2h")),
     }
-}
-
-/// What a link can begin with, without a slash at its end.
-fn base_url(text: &str) -> Result<String, String> {
-    let example = "write the address of the node, such as https://node.example.com:8080";
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let host = rest.unwrap_or_default().split('/').next().unwrap_or_default();
-    if host.is_empty() {
-        return Err(format!("it does not begin with http:// or https:// and a host; {example}"));
-    }
-    if text.contains(['?', '#']) {
-        return Err(format!("the link's own query comes after it; {example}"));
-    }
-    let port = host.rsplit_once(':').map(|(_, port)| port).filter(|port| !port.ends_with(']'));
-    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-        return Err(format!("its port is not a number up to 65535; {example}"));
-    }
-    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!("an address has ASCII characters only, and no spaces; {example}"));
-    }
-    Ok(text.trim_end_matches('/').to_owned())
 }

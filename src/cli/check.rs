@@ -27,13 +27,13 @@ pub(super) fn check(options: &Check, out: &mut String) -> ExitCode {
         #[cfg(feature = "shared-state")]
         facts.extend(super::front_ends::check(config, &mut findings));
     }
-    let ok = loaded.config.is_some() && !findings.iter().any(Finding::is_error);
+    let ok = loaded.config.is_some() && !findings.iter().any(|finding| finding.is_error);
     let files = crate::config::files(&options.files.config);
     if options.json {
         print_json(out, &files, ok, &findings, &facts, &loaded.settings, options.print);
     } else {
         for finding in &findings {
-            let _ = writeln!(out, "{}: {finding}", finding.severity.name());
+            let _ = writeln!(out, "{}: {finding}", finding.severity());
         }
         if !options.quiet {
             let _ = writeln!(out, "{}: {}", names(&files), if ok { "ok" } else { "not usable" });
@@ -96,7 +96,7 @@ fn print_json(
 ) {
     let findings: Vec<_> = findings
         .iter()
-        .map(|finding| json!({"severity": finding.severity.name(), "key": finding.key, "message": finding.message}))
+        .map(|finding| json!({"severity": finding.severity(), "key": finding.key, "message": finding.message}))
         .collect();
     let mut named: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (name, text) in facts {

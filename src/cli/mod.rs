@@ -87,13 +87,13 @@ fn environment(name: &str) -> Option<String> {
 
 /// Reads the configuration that the command line asks for.
 fn read(files: &Files) -> Loaded {
-    config::load(&config::files(&files.config), &[], &environment)
+    config::load(&config::files(&files.config), &[], &environment, &[])
 }
 
 /// Reads a configuration for a command that needs a valid one; warnings are left to `check`.
 fn load(files: &Files) -> Result<Loaded, CommandError> {
     let loaded = read(files);
-    let errors = loaded.findings.iter().filter(|finding| finding.is_error());
+    let errors = loaded.findings.iter().filter(|finding| finding.is_error);
     let errors: Vec<String> = errors.map(Finding::to_string).collect();
     if errors.is_empty() { Ok(loaded) } else { Err(CommandError(errors.join("\nwinglet: "))) }
 }

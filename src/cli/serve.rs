@@ -22,11 +22,11 @@ use crate::server::{self, Opened, Server};
 /// Why the server could not start, or what it died of.
 pub(super) fn serve(options: &Serve) -> Result<ExitCode, CommandError> {
     let files = config::files(&options.files.config);
-    let loaded = config::load(&files, &options.listen, &environment);
+    let loaded = config::load(&files, &options.listen, &environment, &[]);
     let mut findings = loaded.findings;
     let Some(config) = loaded.config else {
         for finding in &findings {
-            let _ = writeln!(std::io::stderr(), "{}: {finding}", finding.severity.name());
+            let _ = writeln!(std::io::stderr(), "{}: {finding}", finding.severity());
         }
         let message = "has errors, listed above; nothing was started";
         return Err(CommandError(format!("{} {message}", names(&files))));
@@ -59,8 +59,7 @@ pub(super) fn serve(options: &Serve) -> Result<ExitCode, CommandError> {
         log::error!("--pid-file: {error}");
     }
     notifier.ready();
-    let read =
-        |before: &[Listen]| config::load_after(&files, &options.listen, &environment, before);
+    let read = |before: &[Listen]| config::load(&files, &options.listen, &environment, before);
     let result = server.run_housekeeping(&read, &notifier);
     log::info!("stopped");
     drop(pid_file);

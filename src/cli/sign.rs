@@ -48,7 +48,7 @@ pub(super) fn sign(what: &Sign, out: &mut String) -> Result<ExitCode, CommandErr
     if let Err(refusal) = resource::open(&Storage::new(config), &claims.resource, packing) {
         say(&format_args!("warning: the link would be refused now: {}", refusal.cause()));
     }
-    let base = match &options.base_url {
+    let base = match options.base_url.as_ref().or(config.base_url.as_ref()) {
         Some(base) => base.clone(),
         None => default_base(config, &loaded.settings),
     };
@@ -146,7 +146,9 @@ fn default_base(config: &Config, settings: &[Setting]) -> String {
     // What others reach comes before what only this machine does.
     let listen = tcp.clone().find(|listen| !listen.is_local()).or(tcp.clone().next());
     let Some(Listen::Tcp { address, tls, name }) = listen else {
-        say(&"warning: the configuration names no address that people can reach; give --base-url");
+        say(
+            &"warning: the configuration names no address that people can reach; set winglet.base_url",
+        );
         return "http://localhost".into();
     };
     let (scheme, usual) = if *tls { ("https", 443) } else { ("http", 80) };
@@ -160,7 +162,7 @@ fn default_base(config: &Config, settings: &[Setting]) -> String {
         None => bracketed(address.ip()),
     };
     if address.ip().is_loopback() {
-        say(&format_args!("warning: {host} is this machine only to itself; give --base-url"));
+        say(&format_args!("warning: {host} is this machine only to itself; set winglet.base_url"));
     }
     format!("{scheme}://{host}{port}")
 }
@@ -177,7 +179,7 @@ fn public_host(settings: &[Setting]) -> String {
             let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
             if !name.contains('.') {
                 say(&format_args!(
-                    "warning: {name} is what this machine calls itself, and others may not know it; give --base-url"
+                    "warning: {name} is what this machine calls itself, and others may not know it; set winglet.base_url"
                 ));
             }
             name

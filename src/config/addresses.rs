@@ -1,155 +1,140 @@
-//! All addresses to listen on: the command line says which, or else `winglet.listen`, or else `api`.
-//! And the files that TLS on one of them takes.
+//! Addresses: where to listen, from the command line, `winglet.listen` or `api`; the files that TLS
+//! there needs; and the proxies in front.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::findings::Origin;
-use super::values::Section;
+use ipnet::IpNet;
+
+use super::written::{Document, Written};
 use super::yaml::Value;
-use super::{Listen, TlsFiles, defaults};
+use super::{Config, Listen, TlsFiles, keys};
 
-/// All that says where to listen.
-pub(super) struct AddressKeys<'a> {
-    pub(super) api: &'a Section<'a>,
-    pub(super) winglet: &'a Section<'a>,
-    /// The command line's addresses, which replace the file's.
-    pub(super) given: &'a [String],
-    /// What a relative path among them counts from.
-    pub(super) base: &'a Path,
-    /// What was resolved before the sandbox was entered.
-    pub(super) before: &'a [Listen],
+/// Where downloads are served, and the files that TLS needs there.
+pub(super) fn listen(config: &mut Config, written: &Written<'_>) {
+    let document = written.document;
+    let tls = written.at("api.ssl.enabled").switch();
+    let (api, port) = (written.at("api.host"), written.at("api.port").count(0..=u16::MAX));
+    let host = api.text().unwrap_or_default();
+    // Looked at even if the command line replaces it, so that its type is checked.
+    let texts = written.texts("\"0.0.0.0:8080\"");
+    config.listen = if !document.listen.is_empty() {
+        written.set(Some(document.listen.join(" ")), "command line");
+        let given = document.listen.iter().map(|text| ("--listen".to_owned(), text.clone()));
+        parse(document, given.collect(), &document.notes.last_base())
+    } else if let Some(node) = written.node() {
+        if node.value == Value::List(Vec::new()) {
+            written.error("is an empty list; name an address, or remove the key");
+        }
+        parse(document, texts, &written.base())
+    } else {
+        let one = api.ok(Listen::tcp(&host, port, tls, document.before));
+        written.set(one.as_ref().map(Listen::to_string), "default");
+        one.into_iter().collect()
+    };
+    config.tls = tls_files(written, config.listen.iter().find(|one| one.is_tls()));
 }
 
-impl AddressKeys<'_> {
-    /// The addresses, from the first of command line, `winglet.listen` and `api`, and the files
-    /// that TLS needs if one of them is TLS.
-    pub(super) fn resolve(&self) -> (Vec<Listen>, Option<TlsFiles>) {
-        let ssl = self.api.section("ssl");
-        let enabled = ssl.bool("enabled", false);
-        let host = self.api.string_or("host", defaults::API_HOST);
-        let port = self.api.integer("port", defaults::API_PORT, 0..=u16::MAX);
-        // Looked at even if the command line replaces it, so that its type is checked.
-        let written = self.winglet.strings("listen", "\"0.0.0.0:8080\"");
-        let node = self.winglet.node("listen");
-        let base = node.map_or(self.base.to_owned(), |node| self.winglet.notes.base(node.file));
-
-        let listen = if !self.given.is_empty() {
-            let origin = Origin::CommandLine;
-            self.winglet.notes.replace("winglet.listen", self.given.join(" "), origin);
-            let given = self.given.iter().map(|text| ("--listen".to_owned(), text.clone()));
-            self.parse(given.collect(), self.base)
-        } else if let Some(node) = node {
-            if node.value == Value::List(Vec::new()) {
-                let message = "is an empty list, and nobody would be served; name an address, or remove the key";
-                self.winglet.notes.error("winglet.listen", message);
-            }
-            self.parse(written, &base)
-        } else {
-            let one = Listen::tcp(&host, port, enabled, self.before);
-            let one = one.map_err(|message| self.api.notes.error("api.host", message)).ok();
-            let shown = one.as_ref().map(Listen::to_string).unwrap_or_default();
-            self.winglet.notes.replace("winglet.listen", shown, Origin::Default);
-            one.into_iter().collect()
-        };
-        let tls = listen.iter().find(|one| one.is_tls());
-        let tls = self.tls_files(&ssl, tls);
-        (listen, tls)
+/// Where the server answers about itself. What it says and does is for this machine only.
+pub(super) fn control(config: &Config, written: &Written<'_>) -> Option<Listen> {
+    let before = written.document.before;
+    let control = written.ok(Listen::parse(&written.text()?, &written.base(), before))?;
+    if control.is_tls() || !control.is_local() {
+        written.error(format!(
+            "{control} is no address of this machine alone; write unix:PATH, such as unix:/run/winglet/control.sock, or 127.0.0.1:PORT"
+        ));
     }
-
-    /// Where the server answers about itself. What it says and does is for this machine only.
-    pub(super) fn control(&self, listen: &[Listen]) -> Option<Listen> {
-        const KEY: &str = "winglet.control";
-        let (notes, text) = (self.winglet.notes, self.winglet.string("control")?);
-        let node = self.winglet.node("control");
-        let base = node.map_or(self.base.to_owned(), |node| notes.base(node.file));
-        let control = Listen::parse(&text, self.before).and_then(|one| one.beneath(&base));
-        let control = control.map_err(|message| notes.error(KEY, message)).ok()?;
-        if control.is_tls() || !control.is_local() {
-            let message = format!(
-                "{control} is no address of this machine alone; write unix:PATH, such as unix:/run/winglet/control.sock, or 127.0.0.1:PORT"
-            );
-            notes.error(KEY, message);
-        }
-        let taken = |other: &&Listen| {
-            other.is_at(&control) || other.covers(&control) || control.covers(other)
-        };
-        if let Some(other) = listen.iter().find(taken) {
-            let message = format!(
-                "{control} is taken by {other}, where downloads are served; name another one"
-            );
-            notes.error(KEY, message);
-        }
-        Some(control)
+    if let Some(other) = config.listen.iter().find(|other| other.meets(&control)) {
+        written.error(format!("{control} is taken by {other}, where downloads are; name another"));
     }
+    Some(control)
+}
 
-    fn parse(&self, texts: Vec<(String, String)>, base: &Path) -> Vec<Listen> {
-        let notes = self.winglet.notes;
-        let mut listen: Vec<Listen> = Vec::new();
-        for (name, text) in texts {
-            let one = match Listen::parse(&text, self.before).and_then(|one| one.beneath(base)) {
-                Ok(one) => one,
-                Err(message) => {
-                    notes.error(name, message);
-                    continue;
-                }
-            };
-            if listen.iter().any(|other| other.is_at(&one)) {
-                let message = format!("{one} stands twice in the list; name each address once");
+fn parse(document: &Document<'_>, texts: Vec<(String, String)>, base: &Path) -> Vec<Listen> {
+    let notes = &document.notes;
+    let mut listen: Vec<Listen> = Vec::new();
+    for (name, text) in texts {
+        let one = match Listen::parse(&text, base, document.before) {
+            Ok(one) => one,
+            Err(message) => {
                 notes.error(name, message);
-            } else if let Some(other) =
-                listen.iter().find(|other| other.covers(&one) || one.covers(other))
-            {
-                let (all, part) = if other.covers(&one) { (other, &one) } else { (&one, other) };
-                let message = format!(
-                    "{all} takes what arrives at {part} too, and the system refuses the second of them; name one"
-                );
-                match all.is_ipv4() == part.is_ipv4() || v6_takes_v4() {
-                    true => notes.error(name, message),
-                    false => notes.warning(name, message),
-                }
-                listen.push(one);
-            } else {
-                listen.push(one);
+                continue;
             }
-        }
-        listen
-    }
-
-    /// The files of `ssl`, if `listen` needs them.
-    fn tls_files(&self, ssl: &Section<'_>, listen: Option<&Listen>) -> Option<TlsFiles> {
-        let (certificate, key) = (ssl.path("cert"), ssl.path("key"));
-        let listen = listen?;
-        if !cfg!(feature = "tls") {
-            let message = format!(
-                "{listen} asks for TLS, which this build does not have; put a proxy in front"
-            );
-            ssl.notes.error("winglet.listen", message);
-            return None;
-        }
-        let file = |path: Option<PathBuf>, key, what| {
-            if path.is_none() {
-                let message = format!(
-                    "is missing, and {listen} needs it for TLS; name the PEM file of the {what}"
-                );
-                ssl.notes.error(ssl.name_of(key), message);
-            }
-            path
         };
-        let certificate = file(certificate, "cert", "certificate chain");
-        let key = file(key, "key", "private key");
-        Some(TlsFiles { certificate: certificate?, key: key? })
+        if let Some(other) = listen.iter().find(|other| other.meets(&one)) {
+            let message =
+                format!("{one} and {other} meet, and the system refuses one of them; name one");
+            match one.is_ipv4() == other.is_ipv4() || v6_takes_v4() {
+                true => notes.error(name, message),
+                false => notes.warning(name, message),
+            }
+        }
+        listen.push(one);
     }
+    listen
 }
 
-/// Whether the system gives a socket at `[::]` what arrives over IPv4, too. In the sandbox, after a
-/// start that went well, it does not tell.
+/// The files of `api.ssl`, if `listen` needs them.
+fn tls_files(written: &Written<'_>, listen: Option<&Listen>) -> Option<TlsFiles> {
+    let files = [("api.ssl.cert", "certificate chain"), ("api.ssl.key", "private key")];
+    let [certificate, key] = files.map(|(name, what)| {
+        let (path, has_tls) = (written.at(name).path(), cfg!(feature = "tls"));
+        if let (None, Some(listen), true) = (&path, listen, has_tls) {
+            let message =
+                format!("is missing, and {listen} needs it; name the PEM file of the {what}");
+            written.at(name).error(message);
+        }
+        path
+    });
+    let listen = listen?;
+    if !cfg!(feature = "tls") {
+        written
+            .error(format!("{listen} asks for TLS, which this build lacks; put a proxy in front"));
+    }
+    Some(TlsFiles { certificate: certificate?, key: key? })
+}
+
+/// Keeps the addresses. Returns true if there are others.
+pub(super) fn keep_listen(config: &mut Config, before: &Config) -> bool {
+    // They may need a certificate that the new ones don't name.
+    if config.tls.is_none() {
+        config.tls.clone_from(&before.tls);
+    }
+    keys::keep(&mut config.listen, &before.listen)
+}
+
+/// Keeps the files of TLS if new ones are in other directories. Returns true if they are.
+pub(super) fn keep_tls(config: &mut Config, before: &Config) -> bool {
+    let directories = |config: &Config| {
+        let tls = config.tls.as_ref()?;
+        Some((tls.certificate.parent()?.to_owned(), tls.key.parent()?.to_owned()))
+    };
+    let changed = directories(config) != directories(before);
+    if changed {
+        config.tls.clone_from(&before.tls);
+    }
+    changed
+}
+
+/// Blocks of proxies.
+pub(super) fn proxies(proxies: &Written<'_>) -> Vec<IpNet> {
+    let networks = proxies.networks();
+    if let Some(all) = networks.iter().find(|network| network.prefix_len() == 0) {
+        proxies.warning(format!(
+            "{all} is everybody, so any client can pass for another address; name the proxy's own"
+        ));
+    }
+    networks
+}
+
+/// Returns true if the system gives a socket at `[::]` what arrives over IPv4, too. In the sandbox,
+/// after a start that went well, it does not tell.
 fn v6_takes_v4() -> bool {
     std::fs::read("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.starts_with(b"0"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Node, wings};
+    use super::super::tests::{Node, at, wings};
 
     #[test]
     fn the_command_line_replaces_the_addresses() {
@@ -158,10 +143,7 @@ mod tests {
         let (config, findings) = node.load_with(&text, &["127.0.0.1:0", "unix:/run/w.sock"], &[]);
         assert!(findings.is_empty(), "{findings}");
         let config = config.unwrap();
-        assert_eq!(
-            config.listen,
-            ["127.0.0.1:0".parse().unwrap(), "unix:/run/w.sock".parse().unwrap()]
-        );
+        assert_eq!(config.listen, [at("127.0.0.1:0"), at("unix:/run/w.sock")]);
         assert_eq!(config.tls, None);
         let (config, findings) = node.load_with(&wings(), &["nonsense"], &[]);
         assert!(
@@ -179,11 +161,11 @@ mod tests {
             ),
             (
                 "winglet: {listen: ['[::]:1', '[::]:1']}",
-                "winglet.listen[1]: [::]:1 stands twice in the list",
+                "winglet.listen[1]: [::]:1 and [::]:1 meet, and the system refuses one of them",
             ),
             (
                 "winglet: {listen: ['127.0.0.1:1', '0.0.0.0:1']}",
-                "winglet.listen[1]: 0.0.0.0:1 takes what arrives at 127.0.0.1:1 too",
+                "winglet.listen[1]: 0.0.0.0:1 and 127.0.0.1:1 meet, and the system",
             ),
             (
                 "api: {port: 65536}",
@@ -198,8 +180,8 @@ mod tests {
         let node = Node::new();
         let severity = if super::v6_takes_v4() { "error" } else { "warning" };
         for (listen, told) in [
-            ("'0.0.0.0:1', '[::]:1'", "[::]:1 takes what arrives at 0.0.0.0:1 too"),
-            ("'[::]:1', '127.0.0.1:1'", "[::]:1 takes what arrives at 127.0.0.1:1 too"),
+            ("'0.0.0.0:1', '[::]:1'", "[::]:1 and 0.0.0.0:1 meet"),
+            ("'[::]:1', '127.0.0.1:1'", "127.0.0.1:1 and [::]:1 meet"),
             ("'0.0.0.0:1', '[::1]:1'", ""),
             ("'0.0.0.0:1', '[::]:2'", ""),
             ("'0.0.0.0:0', '[::]:0'", ""),
@@ -223,7 +205,7 @@ mod tests {
         told_for_each(&[
             (
                 "winglet: {listen: ['tls:[::]:1']}",
-                "api.ssl.cert: is missing, and tls:[::]:1 needs it for TLS",
+                "api.ssl.cert: is missing, and tls:[::]:1 needs it; name the PEM file",
             ),
             (
                 "api: {ssl: {enabled: true, cert: a, key: ''}}",

@@ -4,33 +4,16 @@
 //! says what is wrong with its value and what would be right.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
-
-/// How much a [`Finding`] weighs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
-    /// The program does not start with it.
-    Error,
-    /// The program starts, and part of it will not do what the file seems to ask for.
-    Warning,
-}
-
-impl Severity {
-    /// The word at the beginning of a line of `winglet check`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        }
-    }
-}
+use std::path::{Path, PathBuf};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// How much it weighs.
-    pub severity: Severity,
+    /// The program does not start with it. Otherwise it starts, and part of it will not do what the
+    /// file seems to ask for.
+    pub is_error: bool,
     /// The key, dotted (`winglet.timeouts.head`), or the file or flag that it is about.
     pub key: String,
     /// What is wrong and what would be right, in lower case.
@@ -40,17 +23,17 @@ pub struct Finding {
 impl Finding {
     /// Something that the program does not start with.
     pub fn error(key: impl Into<String>, message: impl Into<String>) -> Finding {
-        Finding { severity: Severity::Error, key: key.into(), message: message.into() }
+        Finding { is_error: true, key: key.into(), message: message.into() }
     }
 
     /// Something that the operator should know.
     pub fn warning(key: impl Into<String>, message: impl Into<String>) -> Finding {
-        Finding { severity: Severity::Warning, key: key.into(), message: message.into() }
+        Finding { is_error: false, ..Finding::error(key, message) }
     }
 
-    /// Whether the program does not start with it.
-    pub fn is_error(&self) -> bool {
-        self.severity == Severity::Error
+    /// The word at the beginning of a line of `winglet check`.
+    pub fn severity(&self) -> &'static str {
+        if self.is_error { "error" } else { "warning" }
     }
 }
 
@@ -60,39 +43,17 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Where a setting comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// No file sets it.
-    Default,
-    /// This file sets it.
-    File(PathBuf),
-    /// An option of the command line.
-    CommandLine,
-    /// A variable of the environment.
-    Environment,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Origin::Default => f.write_str("default"),
-            Origin::File(path) => path.display().fmt(f),
-            Origin::CommandLine => f.write_str("command line"),
-            Origin::Environment => f.write_str("environment"),
-        }
-    }
-}
-
 /// One setting in force, as `winglet check --print` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// The key, dotted.
-    pub key: String,
+    pub key: &'static str,
     /// The value as the file would show it; `None` if there is none. Never the token.
     pub value: Option<String>,
-    /// Where it comes from.
-    pub origin: Origin,
+    /// What the key may hold, such as `true or false`.
+    pub fits: String,
+    /// The file that sets it, or `default`, `command line` or `environment`.
+    pub origin: String,
 }
 
 /// What is noted while a document is read.
@@ -101,7 +62,8 @@ pub(super) struct Notes {
     /// The document's files, absolute, in the order in which they were given.
     pub(super) files: Vec<PathBuf>,
     pub(super) findings: RefCell<Vec<Finding>>,
-    pub(super) settings: RefCell<Vec<Setting>>,
+    /// By key.
+    pub(super) settings: RefCell<BTreeMap<&'static str, Setting>>,
 }
 
 impl Notes {
@@ -113,21 +75,20 @@ impl Notes {
         self.findings.borrow_mut().push(Finding::warning(key, message));
     }
 
-    pub(super) fn setting(&self, key: String, value: Option<String>, origin: Origin) {
-        self.settings.borrow_mut().push(Setting { key, value, origin });
-    }
-
-    /// Puts other words in place of those noted for `key`.
-    pub(super) fn replace(&self, key: &str, value: String, origin: Origin) {
-        let mut settings = self.settings.borrow_mut();
-        if let Some(setting) = settings.iter_mut().find(|setting| setting.key == key) {
-            (setting.value, setting.origin) = (Some(value), origin);
-        }
+    /// Changes what is noted about the setting `key`.
+    pub(super) fn setting(&self, key: &'static str, change: impl FnOnce(&mut Setting)) {
+        let blank = Setting { key, value: None, fits: String::new(), origin: String::new() };
+        change(self.settings.borrow_mut().entry(key).or_insert(blank));
     }
 
     /// The directory that a relative path in file number `file` counts from.
     pub(super) fn base(&self, file: usize) -> PathBuf {
         let parent = self.files.get(file).and_then(|file| file.parent());
-        parent.unwrap_or(std::path::Path::new("/")).to_owned()
+        parent.unwrap_or(Path::new("/")).to_owned()
+    }
+
+    /// The directory that a relative path outside the files counts from: the last file's.
+    pub(super) fn last_base(&self) -> PathBuf {
+        self.base(self.files.len().saturating_sub(1))
     }
 }

@@ -7,7 +7,6 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 /// `sun_path` holds 108 bytes, the closing NUL among them (unix(7)).
 const MAX_UNIX_PATH_BYTES: usize = 107;
@@ -32,8 +31,44 @@ pub enum Listen {
 }
 
 impl Listen {
-    /// A TCP listener from a host (an address, bracketed or not, or a name) and a port. A name that
-    /// is among `before` is not resolved again.
+    /// Reads what `Display` writes; a socket's path counts from `base`. A name that is among `before`
+    /// is not resolved again.
+    ///
+    /// # Errors
+    /// What is wrong with the text, and what would be right.
+    pub(super) fn parse(text: &str, base: &Path, before: &[Listen]) -> Result<Self, String> {
+        let (tls, rest) = match text.strip_prefix("tls:") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let wrong = |what: &str, right: &str| Err(format!("{text:?} {what}; write {right}"));
+        match rest.strip_prefix("unix:") {
+            Some(_) if tls => {
+                return wrong("asks for TLS on a socket, which speaks plain HTTP", rest);
+            }
+            Some("") => {
+                return wrong("names no socket", "unix:PATH, such as unix:/run/winglet.sock");
+            }
+            Some(path) if path.contains('\0') => return wrong("holds a NUL", "another path"),
+            Some(path) => return Self::unix(base.join(path)),
+            None => {}
+        }
+        if let Ok(address) = rest.parse() {
+            return Ok(Self::Tcp { address, tls, name: None });
+        }
+        match rest.rsplit_once(':').filter(|(host, _)| is_name(host)) {
+            None => wrong(
+                "is not an address",
+                "ADDR:PORT, such as 0.0.0.0:8080 or [::]:8080, tls:ADDR:PORT or unix:PATH",
+            ),
+            Some((host, port)) => match port.parse() {
+                Ok(port) => Self::tcp(host, port, tls, before),
+                Err(_) => wrong("has no port", &format!("one from 0 to 65535, as in {host}:8080")),
+            },
+        }
+    }
+
+    /// A TCP listener from a host (an address, bracketed or not, or a name) and a port.
     pub(super) fn tcp(host: &str, port: u16, tls: bool, before: &[Listen]) -> Result<Self, String> {
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = bare.parse::<IpAddr>() {
@@ -46,29 +81,28 @@ impl Listen {
         if let Some(known) = before.iter().find(same) {
             return Ok(known.clone());
         }
-        let address = resolve(host, (host, port).to_socket_addrs())?;
+        let found = (host, port).to_socket_addrs().ok().and_then(|mut found| found.next());
+        let address = found.ok_or_else(|| {
+            format!("{host:?} has no address; write one of this machine, such as 0.0.0.0")
+        })?;
         Ok(Self::Tcp { address, tls, name: Some(host.to_owned()) })
     }
 
-    /// Makes a relative socket path count from `base`, and refuses one that no socket can have.
-    pub(super) fn beneath(self, base: &Path) -> Result<Self, String> {
-        let Self::Unix { path } = self else { return Ok(self) };
-        let path = base.join(path);
-        let length = path.as_os_str().len();
-        if length > MAX_UNIX_PATH_BYTES {
-            return Err(format!(
-                "the socket's path has {length} bytes and may have {MAX_UNIX_PATH_BYTES}; choose a shorter one, such as unix:/run/winglet.sock"
-            ));
+    fn unix(path: PathBuf) -> Result<Self, String> {
+        match path.as_os_str().len() {
+            0..=MAX_UNIX_PATH_BYTES => Ok(Self::Unix { path }),
+            length => Err(format!(
+                "the socket's path has {length} bytes and may have {MAX_UNIX_PATH_BYTES}; choose a shorter one"
+            )),
         }
-        Ok(Self::Unix { path })
     }
 
-    /// Whether connections begin with a TLS handshake.
+    /// Returns true if connections begin with a TLS handshake.
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tcp { tls: true, .. })
     }
 
-    /// Whether only this machine reaches it.
+    /// Returns true if only this machine reaches it.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp { address, .. } => address.ip().to_canonical().is_loopback(),
@@ -80,71 +114,16 @@ impl Listen {
         matches!(self, Self::Tcp { address, .. } if address.is_ipv4())
     }
 
-    /// Whether both are one place. Port 0 is another one each time.
-    pub(super) fn is_at(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Tcp { address, .. }, Self::Tcp { address: other, .. }) => {
-                address == other && address.port() != 0
-            }
-            (this, other) => this == other,
-        }
-    }
-
-    /// Whether this one takes every address of the other's port, so that the kernel refuses the
-    /// second of them.
-    pub(super) fn covers(&self, other: &Self) -> bool {
-        let (Self::Tcp { address, .. }, Self::Tcp { address: other, .. }) = (self, other) else {
-            return false;
+    /// Returns true if the system refuses the second of both, since one takes what arrives at the
+    /// other. Port 0 is another one each time.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        let (Self::Tcp { address: a, .. }, Self::Tcp { address: b, .. }) = (self, other) else {
+            return self == other;
         };
-        let all = address.ip().is_unspecified() && (address.is_ipv6() || other.is_ipv4());
-        all && address.port() == other.port() && address.port() != 0
-    }
-}
-
-impl Listen {
-    /// Reads what `Display` writes. The error says what is wrong with the text and what would be
-    /// right, for the operator.
-    pub(super) fn parse(text: &str, before: &[Listen]) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix:") {
-            if path.is_empty() || path.contains('\0') {
-                return Err(format!(
-                    "{text:?} names no socket; write unix:PATH, such as unix:/run/winglet.sock"
-                ));
-            }
-            return Ok(Self::Unix { path: PathBuf::from(path) });
-        }
-        let (tls, rest) = match text.strip_prefix("tls:") {
-            Some(rest) => (true, rest),
-            None => (false, text),
+        let covers = |all: &SocketAddr, one: &SocketAddr| {
+            all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4())
         };
-        if rest.starts_with("unix:") {
-            return Err(format!(
-                "{text:?} asks for TLS on a Unix socket, which speaks plain HTTP; write {rest}"
-            ));
-        }
-        if let Ok(address) = rest.parse() {
-            return Ok(Self::Tcp { address, tls, name: None });
-        }
-        let Some((host, port)) = rest.rsplit_once(':').filter(|(host, _)| is_name(host)) else {
-            return Err(format!(
-                "{text:?} is not an address; write ADDR:PORT, such as 0.0.0.0:8080 or [::]:8080, tls:ADDR:PORT or unix:PATH"
-            ));
-        };
-        let Ok(port) = port.parse() else {
-            return Err(format!(
-                "{text:?} has no port; end it with a number from 0 to 65535, such as {host}:8080"
-            ));
-        };
-        Self::tcp(host, port, tls, before)
-    }
-}
-
-/// As in `winglet.listen`.
-impl FromStr for Listen {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Listen::parse(text, &[])
+        a.port() == b.port() && a.port() != 0 && (a == b || covers(a, b) || covers(b, a))
     }
 }
 
@@ -164,30 +143,19 @@ impl fmt::Display for Listen {
     }
 }
 
-/// Whether `host` can be the name of a machine, so that `http://x` or `::1` is not looked up.
+/// Returns true if `host` can be the name of a machine, so that `http://x` or `::1` is not looked up.
 fn is_name(host: &str) -> bool {
-    !host.is_empty()
-        && host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
-}
-
-fn resolve(
-    host: &str,
-    answer: std::io::Result<impl Iterator<Item = SocketAddr>>,
-) -> Result<SocketAddr, String> {
-    let remedy = "write an address of this machine, such as 0.0.0.0";
-    match answer {
-        Ok(mut addresses) => {
-            addresses.next().ok_or_else(|| format!("{host:?} has no address; {remedy}"))
-        }
-        Err(error) => Err(format!("{host:?} has no address ({error}); {remedy}")),
-    }
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    !host.is_empty() && host.bytes().all(fits)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(text: &str) -> Result<Listen, String> {
+        Listen::parse(text, Path::new("/base"), &[])
+    }
 
     #[test]
     fn display_round_trips() {
@@ -199,9 +167,9 @@ mod tests {
             "tls:0.0.0.0:443",
             "tls:[::1]:443",
             "unix:/run/winglet.sock",
-            "unix:relative/with space.sock",
+            "unix:/with space.sock",
         ] {
-            let listen: Listen = text.parse().unwrap();
+            let listen = parse(text).unwrap();
             assert_eq!(listen.to_string(), text);
             assert_eq!(listen.is_tls(), text.starts_with("tls:"));
         }
@@ -210,7 +178,7 @@ mod tests {
     #[test]
     fn names_are_resolved() {
         // No address to Rust, and one to the system's resolver, which needs no file for it.
-        let Listen::Tcp { address, tls, .. } = "tls:127.1:8080".parse().unwrap() else { panic!() };
+        let Listen::Tcp { address, tls, .. } = parse("tls:127.1:8080").unwrap() else { panic!() };
         assert!(address.ip().is_loopback() && address.port() == 8080 && tls);
         for host in ["::", "[::]"] {
             assert_eq!(Listen::tcp(host, 80, false, &[]).unwrap().to_string(), "[::]:80");
@@ -230,25 +198,22 @@ mod tests {
             ("0.0.0.0:65536", "has no port"),
             ("localhost:http", "has no port"),
             ("unix:", "names no socket"),
-            ("unix:a\0b", "names no socket"),
+            ("unix:a\0b", "holds a NUL"),
             ("tls:unix:/x", "write unix:/x"),
             ("no-such-host.invalid:80", "has no address"),
         ] {
-            let error = text.parse::<Listen>().unwrap_err();
+            let error = parse(text).unwrap_err();
             assert!(error.contains(told), "{text:?}: {error}");
         }
     }
 
     #[test]
     fn a_socket_path_counts_from_the_base_and_fits() {
-        let unix = |path: String| Listen::Unix { path: path.into() };
-        assert_eq!(
-            unix("a.sock".into()).beneath(Path::new("/run")),
-            Ok(unix("/run/a.sock".into()))
-        );
-        assert_eq!(unix("/a.sock".into()).beneath(Path::new("/run")), Ok(unix("/a.sock".into())));
-        let longest = format!("/{}", "x".repeat(MAX_UNIX_PATH_BYTES - 1));
-        assert!(unix(longest.clone()).beneath(Path::new("/")).is_ok());
-        assert!(unix(longest + "x").beneath(Path::new("/")).unwrap_err().contains("108 bytes"));
+        let unix = |path: &str| Listen::Unix { path: path.into() };
+        assert_eq!(parse("unix:a.sock"), Ok(unix("/base/a.sock")));
+        assert_eq!(parse("unix:/a.sock"), Ok(unix("/a.sock")));
+        let longest = format!("unix:/{}", "x".repeat(MAX_UNIX_PATH_BYTES - 1));
+        assert!(parse(&longest).is_ok());
+        assert!(parse(&format!("{longest}x")).unwrap_err().contains("108 bytes"));
     }
 }

@@ -1,21 +1,22 @@
 //! The resolved configuration: what the program uses, every value checked.
 //!
-//! `raw.rs` turns one or several files into this type and reports everything that is wrong with it at
-//! once. After a [`Config`] exists, nothing checks a setting again. All defaults stand in
-//! [`defaults`]; the sample `config.yml` documents each of them.
+//! `load.rs` turns one or several files into this type and reports everything that is wrong with it at
+//! once. After [`load`] has returned a [`Config`], nothing checks a setting again. Every key stands in
+//! the table of `keys.rs`.
 
 mod addresses;
-pub mod defaults;
 mod file;
 mod findings;
 mod keys;
 mod listen;
-mod raw;
+mod load;
 mod shared;
 #[cfg(test)]
 mod tests;
 mod token;
-mod values;
+mod unknown;
+mod urls;
+mod written;
 mod yaml;
 
 use std::net::IpAddr;
@@ -25,52 +26,58 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use file::files;
-pub use findings::{Finding, Origin, Setting, Severity};
+pub use findings::{Finding, Setting};
+pub use keys::{Change, KEYS, Key, keep_fixed};
 pub use listen::Listen;
-pub use raw::{Loaded, load, load_after};
+pub use load::{Loaded, load};
 pub use shared::{SharedState, WhenDown, is_node_name};
-pub use token::Secret;
+pub use token::{SAMPLE_TOKEN, Secret};
+pub use urls::parse_base_url;
 
 /// How often one link may be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reuse {
     /// The first `GET` answered with content spends the link; ranges are not offered.
     Once,
     /// One complete delivery to one client, with resume and ranges.
+    #[default]
     Resume,
     /// Good until it expires.
     Unlimited,
 }
 
 /// What becomes of the system's page cache as files are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PageCache {
     /// Backups and large files leave nothing in it.
+    #[default]
     Spare,
     /// It fills with what is read, as the kernel sees fit.
     Keep,
 }
 
 /// Who comes first when others on the machine want processor or disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Priority {
     /// Processor and disk go to others first.
+    #[default]
     Low,
     /// As the process was started.
     Normal,
 }
 
 /// What a line of the log looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
+    #[default]
     Text,
     /// A JSON object.
     Json,
 }
 
 /// Deadlines of the phases of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
     /// From the first moment of a connection, or the first byte of a further request, to the end of the head.
     pub head: Duration,
@@ -93,12 +100,12 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// A validated configuration.
-#[derive(Clone, Debug, PartialEq)]
+/// A validated configuration. An empty one is for [`load`] to fill.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// The files that it came from, absolute.
     pub files: Vec<PathBuf>,
-    /// The key of the tokens' signatures: at least [`defaults::MIN_TOKEN_BYTES`] long.
+    /// The key of the tokens' signatures.
     pub token: Secret,
     /// Where the token was read from, if it has a file of its own.
     pub token_file: Option<PathBuf>,
@@ -124,6 +131,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Where the server answers about itself, if anywhere: on this machine only, without TLS.
     pub control: Option<Listen>,
+    /// What links begin with, without a trailing slash, if the listeners don't tell.
+    pub base_url: Option<String>,
     /// Permissions of a listening Unix socket.
     pub unix_mode: u32,
     /// Size of the pool.
@@ -150,6 +159,8 @@ pub struct Config {
     pub max_tracked_tokens: usize,
     /// Where the journal lives; memory only if there is none.
     pub state_directory: Option<PathBuf>,
+    /// Patterns, as in a `.gitignore`, of files that no link opens.
+    pub hidden: Vec<String>,
     /// Where several front ends agree on who owns a link; `None` if there is only this one.
     pub shared_state: Option<SharedState>,
     /// What becomes of new links while that cannot be asked.

@@ -11,36 +11,31 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
-use super::defaults;
 use super::file::reason;
 use super::token::Secret;
-use super::values::Section;
+use super::urls::parse_base_url;
+use super::written::Written;
 use super::yaml::Value;
 
-const KEY: &str = "shared_state";
 const EXAMPLE: &str = "redis://HOST:6379/0 or rediss://HOST:6379/0";
 const DEFAULT_PORT: u16 = 6379;
-const SECOND: Duration = Duration::from_secs(1);
-const TEN_MINUTES: Duration = Duration::from_secs(600);
 /// Longest name of a front end.
 const MAX_NAME: usize = 64;
 /// What stands in place of an owner's name once a link is spent.
 const SPENT: &str = "spent";
 
 /// What becomes of new links while the shared state cannot be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenDown {
     /// They are turned away for the moment.
+    #[default]
     Refuse,
     /// They are served: two front ends may then serve the same one.
     Serve,
 }
 
-pub(super) const WHEN_DOWN: &[(&str, WhenDown)] =
-    &[("refuse", WhenDown::Refuse), ("serve", WhenDown::Serve)];
-
 /// The Redis that front ends share.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SharedState {
     /// A name or an address, without brackets.
     pub host: String,
@@ -66,161 +61,114 @@ pub struct SharedState {
 
 impl fmt::Display for SharedState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "rediss" } else { "redis" };
-        let user = self.user.as_deref().unwrap_or_default();
-        write!(f, "{scheme}://{user}")?;
-        if self.password.is_some() {
-            f.write_str(":***")?;
-        }
-        if self.user.is_some() || self.password.is_some() {
-            f.write_str("@")?;
-        }
-        match self.host.parse::<Ipv6Addr>() {
-            Ok(_) => write!(f, "[{}]", self.host)?,
-            Err(_) => f.write_str(&self.host)?,
-        }
-        write!(f, ":{}/{}", self.port, self.database)
+        let (scheme, user) = (if self.tls { "rediss" } else { "redis" }, self.user.as_deref());
+        let secret = if self.password.is_some() { ":***" } else { "" };
+        let at = if self.user.is_some() || self.password.is_some() { "@" } else { "" };
+        let host = match self.host.contains(':') {
+            true => format!("[{}]", self.host),
+            false => self.host.clone(),
+        };
+        let (user, port, database) = (user.unwrap_or_default(), self.port, self.database);
+        write!(f, "{scheme}://{user}{secret}{at}{host}:{port}/{database}")
     }
 }
 
-/// Whether `name` can be a front end's: letters, digits, `.`, `-`, `_`, and none of our own words.
+/// Returns true if `name` can be a front end's: letters, digits, `.`, `-`, `_`, and none of our own words.
 pub fn is_node_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
     !name.is_empty() && name.len() <= MAX_NAME && name != SPENT && name.bytes().all(fits)
 }
 
 /// The shared state, if there is one.
-pub(super) fn read(w: &Section<'_>) -> Option<SharedState> {
-    let password_file = w.path("shared_state_password_file");
-    let authorities = w.path("shared_state_ca");
-    let node = node(w);
-    let silence = SECOND..=TEN_MINUTES;
-    let take_over_after = w.duration("take_over_after", defaults::TAKE_OVER_AFTER, silence);
-    let url = w.string(KEY)?;
-    let refuse = |message: &str| {
-        w.notes.error(w.name_of(KEY), message);
-        w.notes.replace(&w.name_of(KEY), "(not shown)".into(), w.origin(KEY));
-    };
-    let Some(mut shared) = parse(&url) else {
-        refuse(&format!("is no address of a Redis; write {EXAMPLE}"));
-        return None;
-    };
+pub(super) fn read(written: &Written<'_>) -> Option<SharedState> {
+    let password = written.at("winglet.shared_state_password_file");
+    let (password_file, node) = (password.path(), node(&written.at("winglet.node")));
+    let authorities = written.at("winglet.shared_state_ca").path();
+    let take_over_after = written.at("winglet.take_over_after").time("1s", "10m");
+    let url = written.text()?;
+    written.set(Some("(not shown)".into()), &written.origin());
+    let shared = parse(&url).ok_or_else(|| format!("is no address of a Redis; write {EXAMPLE}"));
+    let mut shared = written.ok(shared)?;
+    written.set(Some(shared.to_string()), &written.origin());
     if cfg!(not(feature = "shared-state")) {
-        refuse("is not supported by this binary; build it with the feature shared-state");
+        written.error("is not supported by this binary; build it with the feature shared-state");
     } else if shared.tls && cfg!(not(feature = "shared-state-tls")) {
-        refuse(
-            "asks for TLS (rediss://), which this binary lacks: build it with the feature shared-state-tls, or lead redis:// through a tunnel",
+        written.error(
+            "asks for TLS, which this binary lacks; build it with the feature shared-state-tls",
         );
     }
     if let Some(path) = &password_file {
-        let key = w.name_of("shared_state_password_file");
         match std::fs::read_to_string(path) {
             _ if shared.password.is_some() => {
-                w.notes.error(key, "the URL has a password as well; write it in one of the two")
+                password.error("is not needed: the URL has one as well")
             }
             Ok(text) => shared.password = Some(Secret(text.trim().to_owned())),
             Err(error) => {
-                let (path, reason) = (path.display(), reason(&error));
-                w.notes.error(key, format!("{path} cannot be read: {reason}"));
+                password.error(format!("{} cannot be read: {}", path.display(), reason(&error)));
             }
         }
     }
-    let shared = SharedState { password_file, authorities, node, take_over_after, ..shared };
-    w.notes.replace(&w.name_of(KEY), shared.to_string(), w.origin(KEY));
-    Some(shared)
+    Some(SharedState { password_file, authorities, node, take_over_after, ..shared })
 }
 
-fn node(w: &Section<'_>) -> Option<String> {
-    let node = w.string("node")?;
+fn node(written: &Written<'_>) -> Option<String> {
+    let node = written.text()?;
     if !is_node_name(&node) {
-        let message = format!(
+        written.error(format!(
             "is {node:?}; write a name of letters, digits, \".\", \"-\" and \"_\", {MAX_NAME} at most, and not {SPENT:?}"
-        );
-        w.notes.error(w.name_of("node"), message);
+        ));
     }
     Some(node)
 }
 
 /// Where front ends are reached.
-pub(super) fn front_ends(w: &Section<'_>) -> Vec<(String, String)> {
-    const KEY: &str = "front_ends";
-    const RIGHT: &str = "write a section of names and URLs, such as {a: https://a.example.com}";
-    let entries = match w.node(KEY).map(|node| &node.value) {
-        None => &[],
-        Some(Value::Section(entries)) => entries.as_slice(),
-        Some(_) => {
-            w.notes.error(w.name_of(KEY), RIGHT);
-            &[]
-        }
-    };
+pub(super) fn front_ends(written: &Written<'_>) -> Vec<(String, String)> {
+    const FITS: &str = "a section of names and URLs, such as {a: https://a.example.com}";
+    let entries = written.get(FITS, |value| match value {
+        Value::Section(entries) => Some(entries.clone()),
+        _ => None,
+    });
     let mut found = Vec::new();
     for (name, node) in entries {
         match &node.value {
-            Value::Text(url) if is_node_name(name) && is_base(url) => {
-                found.push((name.clone(), url.trim_end_matches('/').to_owned()));
+            Value::Text(url) if is_node_name(&name) && parse_base_url(url).is_ok() => {
+                found.extend(parse_base_url(url).map(|url| (name, url)));
             }
-            _ => w.notes.error(format!("{}.{name}", w.name_of(KEY)), RIGHT),
+            _ => written.error(format!("has {name:?} among its names; write {FITS}")),
         }
     }
     let shown: Vec<_> = found.iter().map(|(name, url)| format!("{name}: {url}")).collect();
-    w.note(KEY, Some(format!("{{{}}}", shown.join(", "))));
-    if !found.is_empty() && w.node("node").is_none() {
-        let message = "names front ends, and this one has no name that the others could know; set winglet.node on each";
-        w.notes.warning(w.name_of(KEY), message);
+    written.set(Some(format!("{{{}}}", shown.join(", "))), &written.origin());
+    if !found.is_empty() && written.at("winglet.node").node().is_none() {
+        written
+            .warning("needs winglet.node on each front end: this one has no name for the others");
     }
     found
 }
 
-/// Whether `url` can stand before a path: it goes into a header as it is.
-fn is_base(url: &str) -> bool {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    let plain = |byte: u8| byte.is_ascii_graphic() && !b"?#\"<>\\@".contains(&byte);
-    rest.is_some_and(|rest| !rest.trim_end_matches('/').is_empty() && rest.bytes().all(plain))
-}
-
 fn parse(url: &str) -> Option<SharedState> {
-    let (scheme, rest) = url.split_once("://")?;
-    let tls = match scheme {
-        "redis" => false,
-        "rediss" => true,
+    let (tls, rest) = match url.split_once("://")? {
+        ("redis", rest) => (false, rest),
+        ("rediss", rest) => (true, rest),
         _ => return None,
     };
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (login, place) = match authority.rsplit_once('@') {
-        Some((login, place)) => (Some(login), place),
-        None => (None, authority),
-    };
-    let (user, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
-        Some((user, password)) => (decode(user)?, decode(password)?),
-        None => (None, None),
-    };
-    let (host, port) = match place.strip_prefix('[').map(|rest| rest.split_once(']')) {
-        Some(Some((host, port))) if host.parse::<Ipv6Addr>().is_ok() => (host, port),
-        Some(_) => return None,
+    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let (login, place) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    let (host, port) = match place.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').filter(|(host, _)| host.parse::<Ipv6Addr>().is_ok())?,
         None => place.split_at(place.find(':').unwrap_or(place.len())),
     };
-    let named = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
-    if host.is_empty() || !host.bytes().all(named) {
-        return None;
-    }
     let port = match port.strip_prefix(':') {
         Some(port) => port.parse().ok().filter(|port| *port != 0)?,
         None if port.is_empty() => DEFAULT_PORT,
         None => return None,
     };
-    let database = if path.is_empty() { 0 } else { path.parse().ok()? };
-    Some(SharedState {
-        host: host.to_owned(),
-        port,
-        tls,
-        database,
-        user,
-        password: password.map(Secret),
-        password_file: None,
-        authorities: None,
-        node: None,
-        take_over_after: defaults::TAKE_OVER_AFTER,
-    })
+    let named = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+    let host = Some(host.to_owned()).filter(|host| !host.is_empty() && host.bytes().all(named))?;
+    let database = if database.is_empty() { 0 } else { database.parse().ok()? };
+    let (user, password) = (decode(user)?, decode(password)?.map(Secret));
+    Some(SharedState { host, port, tls, database, user, password, ..SharedState::default() })
 }
 
 /// A part of the URL without its escapes. The outer `None` is one that is not text.
@@ -269,19 +217,12 @@ mod tests {
     }
 
     #[test]
-    fn names_and_bases() {
+    fn names() {
         for name in ["a", "front-1.example", "A_b"] {
             assert!(is_node_name(name), "{name}");
         }
         for name in ["", "spent", "a b", "a\n", "ä", &"a".repeat(65)] {
             assert!(!is_node_name(name), "{name}");
-        }
-        for url in ["https://a", "http://a:8080", "https://a/prefix/"] {
-            assert!(is_base(url), "{url}");
-        }
-        for url in ["", "a", "ftp://a", "https://", "https://a\r\nX: y", "https://a?b", "https:///"]
-        {
-            assert!(!is_base(url), "{url}");
         }
     }
 }

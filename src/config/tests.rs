@@ -41,9 +41,14 @@ impl Node {
         variables: &[(&str, &str)],
     ) -> (Option<Config>, String) {
         let listen: Vec<String> = listen.iter().map(|text| text.to_string()).collect();
-        let loaded = load(&[self.write("config.yml", text)], &listen, &|name| {
-            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
-        });
+        let loaded = load(
+            &[self.write("config.yml", text)],
+            &listen,
+            &|name| {
+                variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
+            },
+            &[],
+        );
         (loaded.config, told(&loaded.findings))
     }
 
@@ -61,9 +66,14 @@ impl Node {
     }
 }
 
+/// An address to listen on.
+pub(super) fn at(text: &str) -> Listen {
+    Listen::parse(text, Path::new("/"), &[]).unwrap()
+}
+
 /// One finding per line, each after its severity.
 pub(super) fn told(findings: &[Finding]) -> String {
-    let lines = findings.iter().map(|finding| format!("{}: {finding}", finding.severity.name()));
+    let lines = findings.iter().map(|finding| format!("{}: {finding}", finding.severity()));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -96,7 +106,7 @@ fn the_file_of_a_node_loads_without_a_finding() {
     assert_eq!(config.token.as_bytes(), TOKEN.as_bytes());
     assert_eq!(config.remote.as_deref(), Some("https://panel.example.com"));
     assert_eq!(config.allowed_origins, ["https://shop.example.com"]);
-    assert_eq!(config.listen, ["tls:0.0.0.0:443".parse().unwrap()]);
+    assert_eq!(config.listen, [at("tls:0.0.0.0:443")]);
     assert!(config.tls.unwrap().key.ends_with("live/n/privkey.pem"));
     assert_eq!(config.data, node.0.join("volumes"));
     assert_eq!(config.state_directory, None);
@@ -111,7 +121,7 @@ fn keys_of_wings_that_are_not_read_may_hold_anything() {
 fn the_sample_documents_every_default() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.yml");
     let text = fs::read_to_string(&path).unwrap();
-    let loaded = load(&[path], &[], &|_| None);
+    let loaded = load(&[path], &[], &|_| None, &[]);
     assert_eq!(loaded.findings, []);
     assert!(loaded.settings.len() > 30);
     for setting in &loaded.settings {
@@ -130,48 +140,60 @@ fn the_sample_documents_every_default() {
         remote: sample.remote.clone(),
         data: sample.data.clone(),
         backup_directory: sample.backup_directory.clone(),
-        listen: vec!["127.0.0.1:8080".parse().unwrap()],
+        listen: vec![at("127.0.0.1:8080")],
         ..node.config("")
     };
     assert_eq!(sample, expected);
-    let value = |key: &str| {
-        loaded.settings.iter().find(|setting| setting.key == key).unwrap().value.clone().unwrap()
-    };
-    assert_eq!(value("api.host"), defaults::API_HOST);
-    assert_eq!(value("api.port"), defaults::API_PORT.to_string());
-    assert_eq!(sample.token.as_bytes(), defaults::SAMPLE_TOKEN.as_bytes());
-    assert!(text.contains(defaults::DATA) && text.contains(defaults::BACKUP_DIRECTORY));
+    assert!(sample.token.is_the_samples());
 }
 
 #[test]
-fn what_is_not_set_is_at_its_default() {
-    let config = Node::new().config("");
-    assert_eq!(
-        config.listen,
-        [format!("{}:{}", defaults::API_HOST, defaults::API_PORT).parse().unwrap()]
-    );
-    assert_eq!(
-        (config.threads, config.max_connections),
-        (defaults::THREADS, defaults::MAX_CONNECTIONS)
-    );
-    assert_eq!(config.max_connections_per_address, defaults::MAX_CONNECTIONS_PER_ADDRESS);
-    assert_eq!((config.settle_time, config.priority), (defaults::SETTLE_TIME, Priority::Low));
-    assert_eq!(config.page_cache, PageCache::Spare);
-    assert!(config.extra_read_paths.is_empty());
-    assert_eq!((config.reuse, config.resume_window), (Reuse::Resume, defaults::RESUME_WINDOW));
+fn what_is_not_set_is_at_the_tables_default() {
+    let node = Node::new();
+    let (path, nothing) = (node.write("config.yml", ""), node.write("nothing.yml", ""));
+    let loaded = load(&[path, nothing], &[], &|_| None, &[]);
+    let names: Vec<_> = loaded.settings.iter().map(|setting| setting.key).collect();
+    assert_eq!(names, KEYS.iter().map(|key| key.name).collect::<Vec<_>>(), "each is read once");
+    for (setting, key) in loaded.settings.iter().zip(KEYS) {
+        let default = key.default.trim_matches('"');
+        let shown = setting.value.as_deref().unwrap_or_default();
+        assert!(shown == default || key.name == "winglet.listen", "{}: {shown}", key.name);
+        assert!(!setting.fits.is_empty() && setting.origin == "default", "{}", key.name);
+        assert!(key.about.ends_with('.') && key.about.matches('`').count() % 2 == 0);
+    }
+    let config = node.config("");
+    assert_eq!(config.listen, [at("0.0.0.0:8080")]);
+    assert_eq!((config.threads, config.max_connections_per_address), (8, 64));
+    assert_eq!((config.reuse, config.resume_window), (Reuse::Resume, Duration::from_secs(86_400)));
     assert!(config.bind_address && config.sandbox && !config.require_scope && !config.debug);
-    assert_eq!(config.max_token_lifetime, defaults::MAX_TOKEN_LIFETIME);
-    assert_eq!(
-        (config.clock_skew, config.max_tracked_tokens),
-        (defaults::CLOCK_SKEW, defaults::MAX_TRACKED_TOKENS)
+    assert_eq!((config.rate_limit, config.min_rate, config.unix_mode), (0, 1024, 0o660));
+    assert_eq!(config.timeouts.stall, Duration::from_secs(60));
+    assert_eq!((config.tls, config.state_directory, config.base_url), (None, None, None));
+}
+
+#[test]
+fn a_reload_keeps_what_only_a_restart_can_change() {
+    let node = Node::new();
+    let before = node.config("");
+    let changed = node.config(
+        "winglet: {threads: 9, listen: ['127.0.0.1:1'], sandbox: false, extra_read_paths: [/], reuse: once, \
+         hidden: ['*.pem'], base_url: 'https://a'}",
     );
-    assert_eq!((config.rate_limit, config.min_rate), (0, defaults::MIN_RATE));
-    assert_eq!(config.unix_mode, defaults::UNIX_MODE);
-    let Timeouts { head, idle, queue, stall, drain } = config.timeouts;
-    assert_eq!((head, idle, queue), (defaults::HEAD, defaults::IDLE, defaults::QUEUE));
-    assert_eq!((stall, drain), (defaults::STALL, defaults::DRAIN));
-    assert_eq!(config.tls, None);
-    assert_eq!(config.state_directory, None);
+    let fixed = ["winglet.listen", "winglet.threads", "winglet.sandbox"];
+    for confined in [false, true] {
+        let mut now = changed.clone();
+        let kept = keep_fixed(&mut now, &before, confined);
+        let more: &[&str] = if confined { &["winglet.extra_read_paths"] } else { &[] };
+        assert_eq!(kept, [&fixed[..], more].concat());
+        let (reuse, hidden) = (changed.reuse, changed.hidden.clone());
+        let mut expected = Config { reuse, hidden, ..before.clone() };
+        expected.base_url.clone_from(&changed.base_url);
+        if !confined {
+            expected.extra_read_paths = vec!["/".into()];
+        }
+        assert_eq!(now, expected);
+        assert!(keep_fixed(&mut now, &before, confined).is_empty());
+    }
 }
 
 #[test]
@@ -201,10 +223,7 @@ fn what_is_set_counts() {
     assert!(
         config.trusts("10.200.0.1".parse().unwrap()) && !config.trusts("11.0.0.1".parse().unwrap())
     );
-    assert_eq!(
-        node.config("api: {host: '::', port: '9000'}").listen,
-        ["[::]:9000".parse().unwrap()]
-    );
+    assert_eq!(node.config("api: {host: '::', port: '9000'}").listen, [at("[::]:9000")]);
 }
 
 #[test]
@@ -231,9 +250,9 @@ fn a_token_may_come_from_elsewhere() {
         assert!(findings.is_empty(), "{token}: {findings}");
         assert_eq!(config.unwrap().token.as_bytes(), TOKEN.as_bytes(), "{token}");
     }
-    let dollars = text("a$-b$$c-dollars$");
+    let dollars = text("a$-b$$c-has-dollars$");
     let (config, _) = node.load_with(&dollars, &[], &[("c", "C")]);
-    assert_eq!(config.unwrap().token.as_bytes(), b"a$-b$C-dollars$");
+    assert_eq!(config.unwrap().token.as_bytes(), b"a$-b$C-has-dollars$");
 }
 
 #[test]
@@ -255,7 +274,7 @@ fn later_files_win_and_each_value_remembers_its_own() {
     );
     let last = node.write("last.yml", "winglet: {timeouts: {head: 2s, idle: 3s}}");
     let files = [wings.clone(), ours.clone(), last.clone()];
-    let loaded = load(&files, &[], &|_| None);
+    let loaded = load(&files, &[], &|_| None, &[]);
     assert_eq!(loaded.findings, []);
     let config = loaded.config.unwrap();
     assert_eq!(config.token.as_bytes(), TOKEN.as_bytes());
@@ -272,14 +291,14 @@ fn later_files_win_and_each_value_remembers_its_own() {
         (setting.value.clone().unwrap_or_default(), setting.origin.clone())
     };
     for (key, value, from) in [
-        ("token", "(64 bytes)", Origin::File(wings.clone())),
-        ("remote", "https://panel.example.com", Origin::File(wings)),
-        ("system.backup_directory", "backups", Origin::File(ours.clone())),
-        ("winglet.listen", "[unix:w.sock]", Origin::File(ours)),
-        ("winglet.timeouts.head", "2s", Origin::File(last)),
-        ("winglet.timeouts.stall", "1m", Origin::Default),
-        ("winglet.unix_mode", "0660", Origin::Default),
-        ("winglet.reuse", "resume", Origin::Default),
+        ("token", "(64 bytes)", wings.display().to_string()),
+        ("remote", "https://panel.example.com", wings.display().to_string()),
+        ("system.backup_directory", "backups", ours.display().to_string()),
+        ("winglet.listen", "[unix:w.sock]", ours.display().to_string()),
+        ("winglet.timeouts.head", "2s", last.display().to_string()),
+        ("winglet.timeouts.stall", "60s", "default".to_owned()),
+        ("winglet.unix_mode", "0660", "default".to_owned()),
+        ("winglet.reuse", "resume", "default".to_owned()),
     ] {
         assert_eq!(origin(key), (value.to_owned(), from), "{key}");
     }
@@ -290,10 +309,10 @@ fn the_command_line_and_the_environment_are_named_too() {
     let node = Node::new();
     let file = node.write("config.yml", "system: {data: volumes, backup_directory: backups}");
     let listen = ["127.0.0.1:0".to_owned()];
-    let loaded = load(&[file], &listen, &|name| (name == "WINGS_TOKEN").then(|| TOKEN.into()));
+    let loaded = load(&[file], &listen, &|name| (name == "WINGS_TOKEN").then(|| TOKEN.into()), &[]);
     let origin = |key: &str| {
         let setting = loaded.settings.iter().find(|setting| setting.key == key).unwrap();
-        setting.origin.to_string()
+        setting.origin.clone()
     };
     assert_eq!(
         (origin("token"), origin("winglet.listen")),
@@ -307,45 +326,18 @@ fn of_several_files_one_may_be_empty() {
     let node = Node::new();
     let (wings, empty) =
         (node.write("wings.yml", &wings()), node.write("empty.yml", "# nothing\n"));
-    let loaded = load(&[wings.clone(), empty.clone()], &[], &|_| None);
+    let listen = ["127.0.0.1:0".to_owned()];
+    let loaded = load(&[wings.clone(), empty.clone()], &listen, &|_| None, &[]);
     assert_eq!(told(&loaded.findings), "");
     // One that is missing is no empty one.
     let absent = node.0.join("absent.yml");
-    let loaded = load(&[wings, absent.clone()], &[], &|_| None);
+    let loaded = load(&[wings, absent.clone()], &[], &|_| None, &[]);
     assert!(loaded.config.is_none() && loaded.findings.len() == 1);
     assert!(
         told(&loaded.findings).starts_with(&format!("error: {}: cannot be read", absent.display()))
     );
-    let loaded = load(&[empty.clone(), empty], &[], &|_| None);
+    let loaded = load(&[empty.clone(), empty], &[], &|_| None, &[]);
     assert!(told(&loaded.findings).starts_with("error: token: is missing"));
-}
-
-#[test]
-fn the_keys_of_earlier_versions_still_count() {
-    let node = Node::new();
-    for (rest, expected) in [
-        ("winglet: {max_waiting_per_address: 7}", 7),
-        ("winglet: {max_streams_per_address: 3, max_waiting_per_address: 9}", 9),
-        ("winglet: {max_streams_per_address: 3, max_connections_per_address: 5}", 5),
-    ] {
-        let (config, findings) = node.load(rest);
-        assert_eq!(config.unwrap().max_connections_per_address, expected);
-        for line in findings.lines() {
-            let told = "_per_address: is called max_connections_per_address now; rename it";
-            assert!(line.starts_with("warning: winglet.max_") && line.ends_with(told), "{line}");
-        }
-        assert_eq!(
-            findings.lines().count(),
-            rest.matches("max_").count() - rest.matches("max_c").count()
-        );
-    }
-    let (config, findings) = node.load("winglet: {copy_buffer: 7, max_requests_per_connection: x}");
-    assert!(config.is_some());
-    assert_eq!(
-        findings,
-        "warning: winglet.copy_buffer: is gone: the buffer has one size now; remove the key\n\
-         warning: winglet.max_requests_per_connection: is gone: the number is fixed now; remove the key"
-    );
 }
 
 #[test]
@@ -360,12 +352,12 @@ fn a_reload_resolves_no_name_that_it_knows() {
         name: Some(name.into()),
     };
     let before = [listen("name.invalid", 8080, false)];
-    let loaded = load_after(std::slice::from_ref(&file), &[], &|_| None, &before);
+    let loaded = load(std::slice::from_ref(&file), &[], &|_| None, &before);
     assert_eq!(loaded.config.unwrap().listen, before);
     let before = [listen("two.invalid", 81, true), listen("one.invalid", 80, false)];
-    let config = load_after(&[file.clone(), more.clone()], &[], &|_| None, &before).config.unwrap();
+    let config = load(&[file.clone(), more.clone()], &[], &|_| None, &before).config.unwrap();
     assert_eq!(config.listen, [before[1].clone(), before[0].clone()]);
     assert_eq!(config.listen[1].to_string(), "tls:two.invalid:81");
-    let unknown = load_after(&[file, more], &[], &|_| None, &before[..1]);
+    let unknown = load(&[file, more], &[], &|_| None, &before[..1]);
     assert!(told(&unknown.findings).contains("\"one.invalid\" has no address"));
 }

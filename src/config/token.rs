@@ -7,11 +7,16 @@ use std::path::{Path, PathBuf};
 
 use jwt_simple::reexports::ct_codecs;
 
+use super::Config;
 use super::file::reason;
-use super::findings::{Notes, Origin};
-use super::values::Section;
+use super::findings::Notes;
+use super::written::Written;
 use super::yaml::Value;
-use super::{Config, defaults};
+
+/// The token of the sample `config.yml`, which works on this machine only.
+pub const SAMPLE_TOKEN: &str = "sample-token-sample-token-sample-token-never-use-this-on-a-node";
+/// A key with fewer characters is refused: somebody made it up.
+const MIN_CHARACTERS: usize = 16;
 
 /// A key that signs and verifies tokens, or a password.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -22,9 +27,12 @@ impl Secret {
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
-}
 
-impl Secret {
+    /// Returns true if it is the sample's, which everybody knows.
+    pub fn is_the_samples(&self) -> bool {
+        self.0 == SAMPLE_TOKEN
+    }
+
     /// Whether `given` is the key, in a time that does not tell how much of it is right.
     pub fn matches(&self, given: &[u8]) -> bool {
         ct_codecs::verify(self.as_bytes(), given)
@@ -39,29 +47,26 @@ impl fmt::Debug for Secret {
 
 const REMEDY: &str = "copy the whole of `token` from the node's Configuration tab in the Panel";
 
-/// The key, from wherever it is written, and the file that holds it if it has one of its own.
-/// `base` is what a relative path in `WINGS_TOKEN` counts from. What is wrong with it is noted, and then there is none.
-pub(super) fn read(
-    root: &Section<'_>,
-    base: &Path,
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Option<(Secret, Option<PathBuf>)> {
+/// The key, from wherever it is written, and the file that holds it if it has one of its own. What is
+/// wrong with it is noted, and then it is empty.
+pub(super) fn read(token: &Written<'_>) -> (Secret, Option<PathBuf>) {
+    let (notes, environment) = (&token.document.notes, token.document.environment);
     let variable = environment("WINGS_TOKEN").filter(|token| !token.is_empty());
-    let (written, base, origin) = match (variable, root.node("token")) {
-        (Some(token), _) => (Ok(token), base.to_owned(), Origin::Environment),
-        (None, Some(node)) => {
-            let text = match &node.value {
-                Value::Text(text) => Ok(text.clone()),
-                _ => Err("is not a text; put it in quotes".to_owned()),
-            };
-            (text, root.notes.base(node.file), root.origin("token"))
-        }
-        (None, None) => (Err(format!("is missing; {REMEDY}")), base.to_owned(), Origin::Default),
+    let (base, origin) = match variable {
+        Some(_) => (notes.last_base(), "environment".to_owned()),
+        None => (token.base(), token.origin()),
     };
-    let token = written.and_then(|written| resolve(&written, &base, environment));
-    let shown = token.as_ref().ok().map(|(secret, _)| format!("({} bytes)", secret.0.len()));
-    root.notes.setting("token".into(), shown, origin);
-    token.map_err(|message| root.notes.error("token", message)).ok()
+    let written = match (variable, token.node().map(|node| &node.value)) {
+        (Some(text), _) => Ok(text),
+        (None, Some(Value::Text(text))) => Ok(text.clone()),
+        (None, Some(_)) => Err("is not a text; put it in quotes".to_owned()),
+        (None, None) => Err(format!("is missing; {REMEDY}")),
+    };
+    let found = token.ok(written.and_then(|written| resolve(&written, &base, environment)));
+    let shown = found.as_ref().map(|(secret, _)| format!("({} bytes)", secret.0.len()));
+    token.set(shown, &origin);
+    notes.setting(token.key.name, |token| token.fits = "a text, in quotes".into());
+    found.unwrap_or_default()
 }
 
 fn resolve(
@@ -78,12 +83,18 @@ fn resolve(
         })?;
         token = text.trim().to_owned();
     }
-    match token.len() {
+    let lower = token.to_lowercase();
+    let is_reference =
+        ["/", "./", "~/", "file:", "env:"].iter().any(|&start| lower.starts_with(start));
+    match token.chars().count() {
         0 => Err(format!("is empty; {REMEDY}")),
-        length if length < defaults::MIN_TOKEN_BYTES => Err(format!(
-            "has {length} bytes and needs at least {}; {REMEDY}",
-            defaults::MIN_TOKEN_BYTES
-        )),
+        _ if is_reference => Err("looks like a path or a reference, and would be the key itself; write file:///PATH for a file, or ${NAME} for a variable".into()),
+        count if count < MIN_CHARACTERS => {
+            Err(format!("has {count} characters and needs at least {MIN_CHARACTERS}; {REMEDY}"))
+        }
+        _ if lower.replace(['-', '_', ' '], "").contains("changeme") => {
+            Err(format!("is a placeholder; {REMEDY}"))
+        }
         _ => Ok((Secret(token), file)),
     }
 }
@@ -107,21 +118,17 @@ fn expand(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<St
         }
         rest = behind;
     }
-    expanded.push_str(rest);
-    Ok(expanded)
+    Ok(expanded + rest)
 }
 
 /// What to say of a variable that is not set. It is named only if it cannot be a part of a key: in
 /// a text that is one `${NAME}` and nothing else, or a path.
 fn unset(text: &str, name: &str) -> String {
-    let alone = text == format!("${{{name}}}")
-        && name.bytes().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_'));
-    if alone || text.starts_with("file://") {
-        return format!("names the environment variable {name}, which is not set; set it");
+    let alone = text == format!("${{{name}}}") && name == name.to_uppercase();
+    match alone || text.starts_with("file://") {
+        true => format!("names the environment variable {name}, which is not set; set it"),
+        false => "holds a $ and after it the name of no environment variable; if the $ belongs to the token, put it into a file and write file:///PATH".into(),
     }
-    "holds a $ and after it the name of no environment variable; set the variable, or, if the $ \
-     belongs to the token, put the token into a file of its own and write file:///PATH"
-        .to_owned()
 }
 
 fn is_variable(character: char) -> bool {
@@ -131,10 +138,7 @@ fn is_variable(character: char) -> bool {
 /// Refuses the sample's token, which everybody knows, on an address that others reach.
 pub(super) fn must_be_secret(config: &Config, notes: &Notes) {
     let open = config.listen.iter().find(|listen| !listen.is_local());
-    if let Some(open) = open.filter(|_| config.token.0 == defaults::SAMPLE_TOKEN) {
-        let message = format!(
-            "is the sample's, which everybody knows, and {open} is open to others; {REMEDY}"
-        );
-        notes.error("token", message);
+    if let Some(open) = open.filter(|_| config.token.is_the_samples()) {
+        notes.error("token", format!("is the sample's, and {open} is open to others; {REMEDY}"));
     }
 }

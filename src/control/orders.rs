@@ -131,6 +131,7 @@ mod tests {
             &[std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config.yml")],
             &[],
             &|_| None,
+            &[],
         );
         loaded.config.unwrap()
     }

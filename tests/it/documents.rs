@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use clap::CommandFactory;
-use serde_json::Value;
 use winglet::cli::args::Cli;
 
 use crate::client::get;
@@ -190,69 +189,6 @@ fn manual_and_completions_know_the_command_line_and_nothing_else() {
         assert_eq!(found, options(), "{path}");
         for word in subcommands().iter().flat_map(|(words, _)| words) {
             assert!(text_words.contains(word.as_str()), "{path}: no {word}");
-        }
-    }
-}
-
-/// Winglet's own keys, less the section's name, with their values in the sample.
-fn sample_keys() -> Vec<(String, Option<String>)> {
-    let printed = winglet(&["check", "--print", "--json"]);
-    let printed: Value = serde_json::from_slice(&printed.stdout).unwrap();
-    let settings = printed["settings"].as_array().unwrap().iter();
-    let own = settings.filter_map(|setting| {
-        let key = setting["key"].as_str().unwrap().strip_prefix("winglet.")?;
-        Some((key.to_owned(), setting["value"].as_str().map(str::to_owned)))
-    });
-    own.collect()
-}
-
-#[test]
-fn the_manual_describes_every_key_with_its_default() {
-    let manual = read("contrib/man/winglet.yml.5");
-    let entries: Vec<(&str, &str)> = manual
-        .lines()
-        .filter_map(|line| line.strip_prefix(".It Ic "))
-        .map(|entry| entry.split_once(' ').unwrap_or((entry, "")))
-        .collect();
-    let keys = sample_keys();
-    assert!(keys.len() > 20, "{keys:?}");
-    for (key, value) in &keys {
-        let (_, said) = entries
-            .iter()
-            .find(|(name, _)| name == key)
-            .unwrap_or_else(|| panic!("winglet.yml.5 does not describe winglet.{key}"));
-        // A list's default is said in words.
-        if let Some(value) = value.as_deref().filter(|value| !value.starts_with('[')) {
-            let default = said.rsplit("default ").next().unwrap().replace("\\(dq", "");
-            assert_eq!(&default, value, "the default of winglet.{key}");
-        }
-    }
-    let wings = ["token", "remote", "allowed_origins", "debug", "api", "system"];
-    for (name, _) in entries {
-        let of_wings = wings.contains(&name.split('.').next().unwrap());
-        assert!(of_wings || keys.iter().any(|(key, _)| key == name), "{name} is no key");
-    }
-}
-
-#[test]
-fn the_readme_lists_every_key_with_its_default() {
-    let readme = read("README.md");
-    let section = readme.split("\n## Configuration\n").nth(1).unwrap();
-    let rows: Vec<Vec<&str>> = section
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `"))
-        .map(|line| line.split('|').map(|cell| cell.trim().trim_matches(['`', '"'])).collect())
-        .collect();
-    let seconds = |text: &str| humantime::parse_duration(text).ok();
-    for (key, value) in sample_keys() {
-        // A row may be about several keys.
-        let row = rows.iter().find(|row| row[0].split("`, `").any(|name| name == key));
-        let row = row.unwrap_or_else(|| panic!("README.md does not list winglet.{key}"));
-        // Lists, sections and what has no value are said in words.
-        if let Some(value) = value.filter(|value| !value.starts_with(['[', '{'])) {
-            let same =
-                row[1] == value || seconds(row[1]).is_some_and(|s| Some(s) == seconds(&value));
-            assert!(same, "the default of winglet.{key}: {value}, in README.md {}", row[1]);
         }
     }
 }

@@ -35,6 +35,7 @@ mod exhaustion;
 mod fleet;
 mod grants;
 mod journal;
+mod keys;
 mod layers;
 mod limits;
 mod listening;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Output;
 
-use winglet::config::defaults::SAMPLE_TOKEN;
+use winglet::config::SAMPLE_TOKEN;
 
 use crate::harness::{KEY, Node, have, must_be_root, skip};
 
@@ -36,13 +36,16 @@ fn serve_refuses_what_check_calls_an_error_in_the_same_words() {
         (sound("\ttab: 1\n").into(), "has a tab at the beginning of line 5"),
         (sound("  treads: 8\n").into(), "winglet.treads: is an unknown key; the nearest known one"),
         (sound("  state_directory: file\n").into(), "winglet.state_directory: "),
-        (sound("  state_directory: file/below\n").into(), "/file is not a directory; name one"),
+        (sound("  state_directory: file/below\n").into(), "/file is not a directory; name another"),
         (listening("8081"), "winglet.listen[0]: is the number 8081; write a text, such as"),
         (listening("'8081'"), "\"8081\" is not an address; write ADDR:PORT"),
-        (listening("'127.0.0.1:1', '127.0.0.1:1'"), "stands twice in the list"),
-        (listening("'127.0.0.1:1', '0.0.0.0:1'"), "the system refuses the second of them"),
+        (listening("'127.0.0.1:1', '127.0.0.1:1'"), "127.0.0.1:1 and 127.0.0.1:1 meet"),
+        (
+            listening("'127.0.0.1:1', '0.0.0.0:1'"),
+            "0.0.0.0:1 and 127.0.0.1:1 meet, and the system refuses one",
+        ),
         (listening("'192.0.2.1:1'"), "cannot listen on 192.0.2.1:1"),
-        (sample.into(), "token: is the sample's, which everybody knows, and 0.0.0.0:0 is open"),
+        (sample.into(), "token: is the sample's, and 0.0.0.0:0 is open"),
         (sound("").replace("token", "tokne").into(), "did you mean token?"),
     ];
     for (text, told) in table {
@@ -67,8 +70,11 @@ fn check_warns_of_what_serve_starts_with() {
             sound("").replace("backups}", "backups, state_directory: x}"),
             "system.state_directory: is ignored here; it belongs under winglet:",
         ),
-        (sound("").replace("data:", "datas:"), "system.datas: is ignored, as every key of Wings'"),
-        (sound("api: {trusted_proxies: ['0.0.0.0/0']}\n"), "believes X-Forwarded-For of everybody"),
+        (
+            sound("").replace("data:", "datas:"),
+            "system.datas: is a key that is not read; did you mean data?",
+        ),
+        (sound("api: {trusted_proxies: ['0.0.0.0/0']}\n"), "is everybody, so any client"),
     ] {
         fs::write(node.config(), text).unwrap();
         let output = node.run(&["check", "--quiet"]);
@@ -95,7 +101,7 @@ fn one_port_in_both_families_is_told_before_serve_fails() {
     let output = node.run(&["check", "--quiet"]);
     let code = if v6only.starts_with(b"0") { 1 } else { 0 };
     assert_eq!(output.status.code(), Some(code), "{output:?}");
-    assert!(said(&output).contains("takes what arrives at 0.0.0.0"), "{}", said(&output));
+    assert!(said(&output).contains("meet, and the system refuses one"), "{}", said(&output));
 }
 
 #[test]

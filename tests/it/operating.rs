@@ -178,7 +178,7 @@ fn check_finds_a_state_directory_that_cannot_be_used() {
     fs::write(node.state(), "").unwrap();
     let (code, text) = said(&node);
     let told = format!(
-        "error: winglet.state_directory: {} is not a directory; name one",
+        "error: winglet.state_directory: {} is not a directory; name another",
         node.state().display()
     );
     assert!(code == Some(1) && text.starts_with(&told), "{text}");

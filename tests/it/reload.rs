@@ -160,11 +160,11 @@ fn what_takes_a_restart_is_kept_and_named() {
     let landlock = String::from_utf8_lossy(&check.stdout).contains("Landlock, ");
     let server = node.start();
     change(&node, &server, "threads: 4", "threads: 5", "reload: done");
-    server.wait_for_log("winglet.threads has changed; that takes a restart");
+    server.wait_for_log("winglet.threads needs a restart");
     assert_eq!(get(server.address(), &Token::file("small").target()).status, 200);
     fs::create_dir(node.path().join("elsewhere")).unwrap();
     change(&node, &server, "data: volumes", "data: elsewhere", "reload: done");
-    let named = server.log().contains("system.data has changed; that takes a restart");
+    let named = server.log().contains("system.data needs a restart");
     let status = get(server.address(), &Token::file("small").target()).status;
     if landlock {
         assert!(named && status == 200, "{status}\n{}", server.log());

@@ -235,7 +235,7 @@ fn renewal_goes_on_after_a_reload_that_drops_tls() {
     let config = fs::read_to_string(node.config()).unwrap();
     fs::write(node.config(), config.replace("\"tls:127", "\"127")).unwrap();
     server.signal("HUP");
-    server.wait_for_log("winglet.listen has changed; that takes a restart");
+    server.wait_for_log("winglet.listen needs a restart");
     server.wait_for_log("reload: done");
     authority.replace("leaf", "second");
     let (root, second) = (authority.root(), authority.der("second"));
