@@ -13,7 +13,8 @@ use crate::delivery::pace::Broken;
 use crate::http::head::{Control, Field, Head, Method, Route};
 use crate::http::refusal::{Busy, Refusal};
 use crate::http::response::{self, ResponseContext};
-use crate::net::address::Peer;
+use crate::logging::throttle::Kind;
+use crate::net::address::{ClientKey, Peer};
 use crate::pool::exchange::Connection;
 
 /// How long an answer waits for the journal; the housekeeper may be blocked on a disk.
@@ -79,10 +80,10 @@ impl Acceptor {
                 let text = metrics::text(&self.status(false), &self.parts.shared.counters);
                 self.report(connection, &head, metrics::MEDIA_TYPE, &text);
             }
-            (Control::Revoke | Control::Deauthorize, Method::Post) => {
+            (Control::Revoke | Control::Deauthorize | Control::Deny(_), Method::Post) => {
                 match self.carry_out(what, &connection, &head, &body) {
                     Ok((number, ended)) => self.confirm(connection, head, number, ended),
-                    Err(refusal) => self.refuse(connection, &head, &refusal),
+                    Err(refusal) => self.refuse_order(connection, &head, &refusal),
                 }
             }
             _ => self.refuse(connection, &head, &Refusal::Method),
@@ -114,6 +115,7 @@ impl Acceptor {
         }
         let orders = match what {
             Control::Deauthorize => orders::deauthorize(body, config, now),
+            Control::Deny(server) => orders::deny(body, server, config, now),
             _ => orders::revoke(body, config, &self.settings.verifier, now).map(|one| vec![one]),
         };
         let (mut number, mut ended) = (0, 0);
@@ -128,6 +130,16 @@ impl Acceptor {
         }
         self.end_revoked();
         Ok((number, ended))
+    }
+
+    /// Refuses an order. The Panel shows nobody why: the log does.
+    fn refuse_order(&mut self, connection: Box<Connection>, head: &Head, refusal: &Refusal) {
+        let client = connection.peer.ip().map(ClientKey::of);
+        self.parts.shared.throttle.warn(Kind::Orders, client, Instant::now(), || {
+            let Route::Control(what) = head.route else { return String::new() };
+            format!("{} refused with {}: {}", what.path(), refusal.status(), refusal.cause())
+        });
+        self.refuse(connection, head, refusal);
     }
 
     /// Ends the downloads whose link was revoked and that are here; those at workers end there.
@@ -188,7 +200,7 @@ impl Acceptor {
         let replay = &self.parts.shared.replay;
         let kept = confirm.number <= replay.told() && replay.is_kept();
         let Confirm { head, ended, .. } = confirm;
-        if head.route == Route::Control(Control::Deauthorize) {
+        if head.route != Route::Control(Control::Revoke) {
             return self.answer(connection, head, 204, response::done);
         }
         let remembered = if kept { "journal" } else { "memory" };

@@ -217,7 +217,10 @@ impl Row {
         Row {
             id: download.request.clone(),
             client: download.client.map(|client| client.to_string()),
-            server: download.resource.server().to_string(),
+            server: download
+                .resource
+                .server()
+                .map_or_else(|| "-".to_owned(), |uuid| uuid.to_string()),
             file,
             backup,
             directory,

@@ -266,7 +266,13 @@ mod tests {
     use super::*;
 
     fn begin(downloads: &Arc<Downloads>, user: u8, issued: Option<u64>) -> Running {
-        let link = LinkId { link: [user; 16], server: [1; 16], user: Some([user; 16]), issued };
+        let link = LinkId {
+            link: [user; 16],
+            server: Some([1; 16]),
+            user: Some([user; 16]),
+            jti: None,
+            issued,
+        };
         let server = "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40".parse().unwrap();
         let resource = Resource::File { server, path: "a".into() };
         downloads.begin(link, (None, resource, "id".into()), (0, 1000))

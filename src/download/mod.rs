@@ -172,7 +172,7 @@ impl Serving<'_> {
         Some(ClaimRequest {
             key: id.link,
             resource: replay::hash_of(&claims.resource),
-            server: id.server,
+            server: id.server.unwrap_or_default(),
             client: self.request.client.map(ClientKey::of),
             expires: claims.expires,
             expired: claims.expired,

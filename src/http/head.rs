@@ -19,6 +19,7 @@ use target::{is_page, parameters};
 
 use crate::archive::Format;
 use crate::http::refusal::Refusal;
+use crate::link::Uuid;
 use crate::link::token::Endpoint;
 
 /// Longest head in bytes, request line included.
@@ -90,6 +91,21 @@ pub enum Control {
     Revoke,
     /// `POST /api/deauthorize-user`, as the Panel asks it of Wings.
     Deauthorize,
+    /// `POST /api/servers/UUID/ws/deny` for this server, as older Panels and Calagopus ask it.
+    Deny(Uuid),
+}
+
+impl Control {
+    /// Its path; without the server, where the path names one.
+    pub fn path(self) -> &'static str {
+        match self {
+            Control::Status => "/status",
+            Control::Metrics => "/metrics",
+            Control::Revoke => "/revoke",
+            Control::Deauthorize => "/api/deauthorize-user",
+            Control::Deny(_) => "/api/servers/…/ws/deny",
+        }
+    }
 }
 
 /// Where a request arrives, and so what it can ask for.
@@ -123,7 +139,9 @@ impl Head {
     /// The methods of what the path names: `Allow`.
     pub fn allow(&self) -> &'static str {
         match self.route {
-            Route::Control(Control::Revoke | Control::Deauthorize) => "POST, OPTIONS",
+            Route::Control(Control::Revoke | Control::Deauthorize | Control::Deny(_)) => {
+                "POST, OPTIONS"
+            }
             _ => ALLOW,
         }
     }
@@ -136,7 +154,7 @@ impl Head {
         }
     }
 
-    /// The first `token` parameter, decoded.
+    /// The first `token` parameter, as [`token_of`] gives it.
     pub fn token(&self) -> Option<Cow<'_, str>> {
         token_of(&self.query)
     }
@@ -149,7 +167,7 @@ impl Head {
         format_of(&self.query)
     }
 
-    /// Whether the link asks for its landing page instead of the file: a `page` parameter, whatever
+    /// Returns true if the link asks for its landing page instead of the file: a `page` parameter, whatever
     /// its value.
     pub fn wants_page(&self) -> bool {
         parameters(&self.query).any(is_page)
@@ -253,11 +271,12 @@ fn screen_part(head: &[u8], seen: usize, total: usize) -> Screened {
         return refusal.into();
     }
     if total < MAX_HEAD_BYTES {
-        Screened::Incomplete
-    } else if head[..head.len().min(MAX_HEAD_BYTES)].contains(&b'\n') {
-        Refusal::HeadersTooLarge.into()
-    } else {
-        Refusal::TargetTooLong.into()
+        return Screened::Incomplete;
+    }
+    // Whichever of the two takes most of the room is the one that is too long.
+    match head.iter().take(MAX_HEAD_BYTES / 2).any(|byte| *byte == b'\n') {
+        true => Refusal::HeadersTooLarge.into(),
+        false => Refusal::TargetTooLong.into(),
     }
 }
 

@@ -117,6 +117,14 @@ const fn same(text: &'static str) -> Remedy {
 /// Title, what happened, and what to do, in plain words.
 fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
     match refusal {
+        Refusal::TargetTooLong | Refusal::Token(TokenFault::TooLong) => (
+            "This link is too long",
+            "A link to many files has the names of all of them in it.",
+            Remedy {
+                with_panel: "Go back to the panel and download the folder that they are in.",
+                without_panel: "Ask whoever sent you the link for the folder that they are in.",
+            },
+        ),
         Refusal::Token(fault) => explain_token(fault),
         Refusal::Open(error) => explain_open(error),
         Refusal::Elsewhere { .. } => (

@@ -30,10 +30,10 @@ pub fn open(
             storage.open_file(server, path).map(|found| found.map(Source::File))
         }
         Resource::Backup { server, backup } => {
-            storage.open_backup(server, backup).map(|found| found.map(Source::File))
+            storage.open_backup(server.as_ref(), backup).map(|found| found.map(Source::File))
         }
-        Resource::Directory { .. } | Resource::Files { .. } => {
-            let folder = Folder::new(storage.clone(), resource.clone(), packing);
+        Resource::Directory { server, .. } | Resource::Files { server, .. } => {
+            let folder = Folder::new(storage.clone(), *server, resource.clone(), packing);
             folder.open().map(|found| found.map(Source::Folder))
         }
     }

@@ -32,10 +32,12 @@ pub enum Kind {
     Descriptors,
     /// No worker became free in time.
     Queue,
+    /// An order to the control listener was refused.
+    Orders,
 }
 
 impl Kind {
-    const ALL: [Kind; 7] = [
+    const ALL: [Kind; 8] = [
         Kind::Refused,
         Kind::Answered,
         Kind::Storage,
@@ -43,6 +45,7 @@ impl Kind {
         Kind::Share,
         Kind::Descriptors,
         Kind::Queue,
+        Kind::Orders,
     ];
 
     /// What the log calls it.
@@ -55,6 +58,7 @@ impl Kind {
             Kind::Share => "max_connections_per_address",
             Kind::Descriptors => "descriptors",
             Kind::Queue => "queue",
+            Kind::Orders => "orders",
         }
     }
 
@@ -63,7 +67,7 @@ impl Kind {
         match self {
             // Enough to see who asks for what, and that a key is wrong.
             Kind::Refused | Kind::Answered => (20, 200),
-            Kind::Storage => (5, 20),
+            Kind::Storage | Kind::Orders => (5, 20),
             Kind::Share | Kind::Queue => (2, 10),
             Kind::Connections | Kind::Descriptors => (5, 5),
         }
