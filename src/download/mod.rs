@@ -19,10 +19,10 @@ use crate::delivery::record::Delivery;
 use crate::delivery::running::Running;
 use crate::delivery::transfer::{Piece, Transfer};
 use crate::disk::file::{DiskFile, Worth};
-use crate::http::head::{Field, Method};
+use crate::http::head::{Field, Method, Visitor};
 use crate::http::page::Landing;
 use crate::http::range::{Conditions, Selection, Validators, select};
-use crate::http::refusal::Refusal;
+use crate::http::refusal::{Busy, Refusal};
 use crate::http::response::{self, ResponseContext};
 use crate::link::folder::Packing;
 use crate::link::resource::{self, Source};
@@ -133,6 +133,9 @@ impl Serving<'_> {
     /// Everything up to the claim, which changes nothing.
     fn prepare(&mut self) -> Result<Granted, Refusal> {
         let endpoint = self.request.head.endpoint().ok_or(Refusal::UnknownPath)?;
+        if self.request.head.visitor == Visitor::Prefetch {
+            return Err(Refusal::Busy(Busy::Prefetch));
+        }
         let format = match endpoint.is_archive() {
             true => self.request.head.archive_format()?,
             false => Format::default(),

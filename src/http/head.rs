@@ -7,6 +7,7 @@
 mod field;
 mod survey;
 mod target;
+mod visitor;
 
 use std::borrow::Cow;
 
@@ -16,6 +17,7 @@ use survey::Survey;
 pub use target::secure_address;
 pub use target::{format_of, token_of};
 use target::{is_page, parameters};
+pub use visitor::Visitor;
 
 use crate::archive::Format;
 use crate::http::refusal::Refusal;
@@ -130,6 +132,8 @@ pub struct Head {
     pub keep_alive: bool,
     /// Bytes of the body that follows: [`MAX_BODY_BYTES`] at most, and none where downloads are served.
     pub body: usize,
+    /// Who asks, as far as it says so.
+    pub visitor: Visitor,
     /// The target's query without its question mark: printable ASCII.
     query: Box<str>,
     fields: Vec<(Field, Box<[u8]>)>,
@@ -167,10 +171,10 @@ impl Head {
         format_of(&self.query)
     }
 
-    /// Returns true if the link asks for its landing page instead of the file: a `page` parameter, whatever
-    /// its value.
+    /// Returns true if the link is answered with its landing page instead of the file: it has a `page`
+    /// parameter, whatever its value, or a preview asks.
     pub fn wants_page(&self) -> bool {
-        parameters(&self.query).any(is_page)
+        self.visitor == Visitor::Preview || parameters(&self.query).any(is_page)
     }
 
     /// The same link without `page`, as a relative reference: `?` and the rest of the query as it
@@ -356,10 +360,11 @@ fn parse(bytes: &[u8], place: Place) -> Result<(Box<Head>, Option<Refusal>), Ref
         }
     };
     let (route, query) = target::parse(line.method, line.target, place)?;
-    let mut survey = Survey::default();
+    let (mut survey, mut visitor) = (Survey::default(), Visitor::default());
     let mut fields = Vec::new();
     for header in headers {
         survey.add(header)?;
+        visitor.note(header.name, header.value);
         // Where nobody asks for it, a secret is not kept.
         let field = Field::named(header.name)
             .filter(|field| place == Place::Control || !field.is_for_control());
@@ -377,7 +382,7 @@ fn parse(bytes: &[u8], place: Place) -> Result<(Box<Head>, Option<Refusal>), Ref
     let keep_alive = if line.http10 { survey.keep_alive } else { !survey.close };
     let body = survey.body(route, method);
     let (http10, query) = (line.http10, query.into());
-    let head = Box::new(Head { method, route, http10, keep_alive, body, query, fields });
+    let head = Box::new(Head { method, route, http10, keep_alive, body, visitor, query, fields });
     let refusal = if implemented { survey.refusal(&head) } else { Some(Refusal::NotImplemented) };
     Ok((head, refusal))
 }

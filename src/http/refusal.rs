@@ -79,6 +79,8 @@ pub enum Busy {
     SharedState,
     /// The request was lost on its way to a worker.
     Handover,
+    /// Nobody has asked for it yet: a browser loads it in advance, and would use the link up.
+    Prefetch,
 }
 
 impl From<TokenFault> for Refusal {
@@ -166,6 +168,9 @@ impl Refusal {
             Refusal::Busy(Busy::ClientShare) => {
                 (503, "your address already has as many downloads as it may have")
             }
+            Refusal::Busy(Busy::Prefetch) => {
+                (503, "this link is not loaded in advance; it works once somebody opens it")
+            }
             Refusal::Busy(Busy::Workers | Busy::Tracked | Busy::SharedState | Busy::Handover)
             | Refusal::Open(OpenError::NoDescriptors | OpenError::TooManyWalks) => {
                 (503, "the server is busy; try again in a moment")
@@ -198,6 +203,7 @@ impl Refusal {
                 Busy::Revocations => "too many revocations are in force",
                 Busy::SharedState => "shared_state does not answer, or refuses",
                 Busy::Handover => "lost on the way to a worker",
+                Busy::Prefetch => "a prefetch, which would use the link up",
             }
             .into(),
             other => other.client_message().into(),
