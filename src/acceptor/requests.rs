@@ -1,6 +1,7 @@
 //! From the first byte of a head to a request at a worker.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::Acceptor;
@@ -8,7 +9,7 @@ use super::bandwidth::Rates;
 use super::connections::{Held, State};
 use super::queue::{self, Lane};
 use crate::config::Reuse;
-use crate::http::head::{Head, Method, Route, Screened, screen};
+use crate::http::head::{Field, Head, Method, Route, Screened, screen};
 use crate::http::refusal::{Busy, Refusal};
 use crate::link::token::Endpoint;
 use crate::logging::throttle::Kind;
@@ -20,6 +21,15 @@ pub(super) const MAX_REQUESTS: u32 = 1000;
 
 /// A request that has waited this long for a worker is watched for a hang-up.
 const WATCH_AFTER: Duration = Duration::from_millis(100);
+
+/// What proxies add, and what to say of one that is not trusted. Cloudflare adds both.
+const PROXY_FIELDS: [(Field, &str); 2] = [
+    (
+        Field::CfConnectingIp,
+        "CF-Connecting-IP, as Cloudflare does: if that is in front, add its ranges (cloudflare.com/ips)",
+    ),
+    (Field::XForwardedFor, "X-Forwarded-For: if it is your proxy, add it"),
+];
 
 /// What reading a head has come to.
 enum Read {
@@ -126,6 +136,10 @@ impl Acceptor {
         let client = connection.peer.client(head.forwarded(), config);
         let key = client.map(ClientKey::of);
         let direct = !connection.peer.is_proxy(config);
+        if direct && let Some(field) = PROXY_FIELDS.iter().find(|(field, _)| head.has(*field)) {
+            let message = || untrusted(client, field.1);
+            self.parts.shared.throttle.warn(Kind::Proxy, key, Instant::now(), message);
+        }
         let share = config.max_connections_per_address;
         let over = key.is_some_and(|key| match direct {
             true => self.connections.shares().is_exceeded(key, share),
@@ -193,6 +207,12 @@ impl Acceptor {
             self.refuse_and_close(connection, None, &Refusal::HeadTimeout);
         }
     }
+}
+
+/// The warning about the proxy `peer`, which is not trusted.
+fn untrusted(peer: Option<IpAddr>, what: &str) -> String {
+    let peer = peer.map_or_else(|| "a peer".to_owned(), |peer| peer.to_string());
+    format!("{peer} sends {what} to api.trusted_proxies; until then all its clients count as one")
 }
 
 /// Reads from `connection` until a head is complete, `screened` bytes of which were looked at.

@@ -204,6 +204,11 @@ impl Head {
         }
     }
 
+    /// Returns true if the request has the field, whatever its value.
+    pub fn has(&self, field: Field) -> bool {
+        self.values(field).next().is_some()
+    }
+
     /// The entries of `X-Forwarded-For`, nearest proxy first: from the last line to the first, each
     /// from right to left.
     pub fn forwarded(&self) -> impl Iterator<Item = &[u8]> {

@@ -272,3 +272,34 @@ fn what_a_chat_appends_to_a_link_does_no_harm() {
     let answer = get(server.address(), &format!("/download/file?x&amp;{}", &target[15..]));
     assert_eq!(answer.status, 200, "{}", answer.raw);
 }
+
+#[test]
+fn a_proxy_that_is_not_trusted_is_warned_of() {
+    for (fields, said) in [
+        ("X-Forwarded-For: 192.0.2.1\r\n", "127.0.0.1 sends X-Forwarded-For: if it is your proxy"),
+        (
+            "CF-Connecting-IP: 192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\n",
+            "127.0.0.1 sends CF-Connecting-IP, as Cloudflare does",
+        ),
+    ] {
+        for trusted in [false, true] {
+            let node = node();
+            let node =
+                if trusted { node.top_level("api: {trusted_proxies: [127.0.0.1]}") } else { node };
+            let server = node.start();
+            for _ in 0..3 {
+                let target = Panel::Pelican.file("world/level.dat").target();
+                let answer = Client::connect(server.address()).get_with(&target, fields);
+                assert_eq!(answer.status, 200, "{}", answer.raw);
+            }
+            server.wait_for_logs(3, " delivered");
+            let lines: Vec<_> = server
+                .log()
+                .lines()
+                .filter(|line| line.contains(said) && line.contains("api.trusted_proxies"))
+                .map(str::to_owned)
+                .collect();
+            assert_eq!(lines.len(), usize::from(!trusted), "{}", server.log());
+        }
+    }
+}
