@@ -14,6 +14,7 @@ use crate::download::job::Crew;
 use crate::http::head::{Control, Field, Head, Method, Route};
 use crate::http::refusal::{Busy, Refusal};
 use crate::http::response::{self, ResponseContext};
+use crate::logging::throttle::Kind;
 #[cfg(feature = "tls")]
 use crate::net::certificates::Certificates;
 use crate::replay::shared::Counts;
@@ -54,24 +55,31 @@ impl Desk for Operator {
                 let text = metrics::text(&self.status(false), &self.shared.counters);
                 self.report(head, metrics::MEDIA_TYPE, &text)
             }
-            (Control::Revoke | Control::Deauthorize, Method::Post) => {
-                match self.carry_out(what, asked) {
-                    Ok(_) if what == Control::Deauthorize => self.reply(head, 204, response::done),
-                    Ok(Obeyed { ended, kept }) => {
-                        let remembered = if kept { "journal" } else { "memory" };
-                        let text =
-                            format!("{{\"ended\":{ended},\"remembered\":\"{remembered}\"}}\n");
-                        self.report(head, "application/json", &text)
-                    }
-                    Err(refusal) => self.refuse(Some(head), &refusal),
+            (Control::Revoke | Control::Deauthorize | Control::Deny(_), Method::Post) => match self
+                .carry_out(what, asked)
+            {
+                Ok(_) if what != Control::Revoke => self.reply(head, 204, response::done),
+                Ok(Obeyed { ended, kept }) => {
+                    let remembered = if kept { "journal" } else { "memory" };
+                    let text = format!("{{\"ended\":{ended},\"remembered\":\"{remembered}\"}}\n");
+                    self.report(head, "application/json", &text)
                 }
-            }
+                Err(refusal) => self.refuse(Some(head), &refusal),
+            },
             _ => self.refuse(Some(head), &Refusal::Method),
         }
     }
 
     fn refuse(&self, head: Option<&Head>, refusal: &Refusal) -> Vec<u8> {
-        log::info!("control: refused: {}", refusal.cause());
+        // The Panel shows nobody why an order of its own is refused: the log does.
+        let what = head.and_then(|head| match head.route {
+            Route::Control(what) => Some(what.path()),
+            _ => None,
+        });
+        self.shared.throttle.warn(Kind::Orders, None, Instant::now(), || {
+            let what = what.unwrap_or("a request".into());
+            format!("{what} refused with {}: {}", refusal.status(), refusal.cause())
+        });
         self.with_context(head, refusal.status(), |context| response::refusal(context, refusal))
     }
 }
@@ -97,6 +105,7 @@ impl Operator {
         }
         let orders = match what {
             Control::Deauthorize => orders::deauthorize(asked.body, config, now),
+            Control::Deny(server) => orders::deny(asked.body, server, config, now),
             _ => orders::revoke(asked.body, config, &settings.verifier, now).map(|one| vec![one]),
         };
         let mut obeyed = Obeyed { ended: 0, kept: true };

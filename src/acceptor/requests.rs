@@ -1,6 +1,7 @@
 //! From the first byte of a head to a request at a worker.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use rustix::event::epoll::EventFlags;
@@ -9,7 +10,7 @@ use super::connections::State;
 use super::{Acceptor, bandwidth};
 use crate::config::Reuse;
 use crate::download::job::{Connection, Request, Task};
-use crate::http::head::{Head, Method, Place, Route, Screened, screen};
+use crate::http::head::{Field, Head, Method, Place, Route, Screened, screen};
 use crate::http::refusal::{Busy, Refusal};
 use crate::link::token::Endpoint;
 use crate::logging::throttle::Kind;
@@ -18,6 +19,15 @@ use crate::pool::queue::{Kind as JobKind, Lane, Ticket};
 
 /// Requests answered on one connection before it is closed.
 pub(super) const MAX_REQUESTS: u32 = 1000;
+
+/// What proxies add, and what to say of one that is not trusted. Cloudflare adds both.
+const PROXY_FIELDS: [(Field, &str); 2] = [
+    (
+        Field::CfConnectingIp,
+        "CF-Connecting-IP, as Cloudflare does: if that is in front, add its ranges (cloudflare.com/ips)",
+    ),
+    (Field::XForwardedFor, "X-Forwarded-For: if it is your proxy, add it"),
+];
 
 /// What reading a head has come to.
 enum Read {
@@ -113,6 +123,10 @@ impl Acceptor {
         let client = connection.peer.client(head.forwarded(), config);
         let key = client.map(ClientKey::of);
         let direct = !connection.peer.is_proxy(config);
+        if direct && let Some(field) = PROXY_FIELDS.iter().find(|(field, _)| head.has(*field)) {
+            let message = || untrusted(client, field.1);
+            self.parts.shared.throttle.warn(Kind::Proxy, key, now, message);
+        }
         if let Some(busy) = self.too_busy(key, direct, now) {
             return self.refuse_busy(connection, &head, key, busy);
         }
@@ -171,6 +185,12 @@ impl Acceptor {
             self.refuse_and_close(connection, None, &Refusal::HeadTimeout);
         }
     }
+}
+
+/// The warning about the proxy `peer`, which is not trusted.
+fn untrusted(peer: Option<IpAddr>, what: &str) -> String {
+    let peer = peer.map_or_else(|| "a peer".to_owned(), |peer| peer.to_string());
+    format!("{peer} sends {what} to api.trusted_proxies; until then all its clients count as one")
 }
 
 /// Reads from `connection` until a head is complete, `screened` bytes of which were looked at.

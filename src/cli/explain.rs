@@ -185,7 +185,7 @@ fn judge_link(
     let request = ClaimRequest {
         key: id.link,
         resource: replay::hash_of(&claims.resource),
-        server: id.server,
+        server: id.server.unwrap_or_default(),
         client: client.or(holder),
         expires: claims.expires,
         expired: claims.expired,
@@ -223,7 +223,7 @@ fn judge_file(
 ) -> Option<Refusal> {
     let config = &settings.config;
     if let Resource::Backup { server, backup } = &claims.resource {
-        for layout in backup_layouts(server, backup) {
+        for layout in backup_layouts(server.as_ref(), backup) {
             let there = config.backup_directory.join(&layout).exists();
             let text = format!("{layout}: {}", if there { "there" } else { "not there" });
             lines.push(("looked for", text));

@@ -17,13 +17,29 @@ struct Revoke {
     all: bool,
 }
 
-/// The body of `POST /api/deauthorize-user`, as the Panel sends it to Wings.
+/// The body of `POST /api/deauthorize-user`, as a Panel sends it to Wings.
 #[derive(Debug, Deserialize)]
-struct Deauthorize {
+#[serde(untagged)]
+enum Deauthorize {
+    Plain(Deauthorized),
+    /// As Pelican sends it.
+    Below {
+        json: Deauthorized,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+struct Deauthorized {
     user: String,
     /// None means all.
     #[serde(default)]
     servers: Vec<Uuid>,
+}
+
+/// The body of `POST /api/servers/UUID/ws/deny`.
+#[derive(Debug, Deserialize)]
+struct Deny {
+    jtis: Vec<String>,
 }
 
 /// What is to be revoked, and what the log calls it.
@@ -68,11 +84,25 @@ pub fn revoke(
 pub fn deauthorize(body: &[u8], config: &Config, now: u64) -> Result<Vec<Order>, Mistake> {
     let order: Deauthorize = serde_json::from_slice(body)
         .map_err(|_| "the body has to be JSON with user and servers, a list of UUIDs")?;
+    let (Deauthorize::Plain(order) | Deauthorize::Below { json: order }) = order;
     let (user, known) = (Some(order.user.as_str()), known(config, now));
     Ok(match order.servers.as_slice() {
         [] => vec![some(None, user, known)],
         servers => servers.iter().map(|server| some(Some(*server), user, known)).collect(),
     })
+}
+
+/// The orders in `body` of `POST /api/servers/UUID/ws/deny` for `server` at `now`. Wings ends consoles
+/// by it. Links have the same `jti`: of the user on that server with Pterodactyl before 1.12, of the
+/// user with Calagopus.
+///
+/// # Errors
+/// If the body is no such order.
+pub fn deny(body: &[u8], server: Uuid, config: &Config, now: u64) -> Result<Vec<Order>, Mistake> {
+    let order: Deny = serde_json::from_slice(body)
+        .map_err(|_| "the body has to be JSON with jtis, a list of strings")?;
+    let known = known(config, now);
+    Ok(order.jtis.iter().map(|jti| some(Some(server), Some(jti), known)).collect())
 }
 
 /// What a token names that goes with `body`, so that it is good for nothing else.
@@ -172,8 +202,28 @@ mod tests {
         assert_eq!((orders.len(), orders[0].0.server), (1, Some(key_of(SERVER))));
         let orders = read(r#"{"user":"u","servers":[]}"#).unwrap();
         assert_eq!((orders.len(), orders[0].0.server, orders[0].0.is_all()), (1, None, false));
-        assert!(
-            read(r#"{"servers":[]}"#).is_err() && read(r#"{"user":"u","servers":[5]}"#).is_err()
-        );
+        let below = read(&format!(r#"{{"json":{{"user":"u","servers":["{SERVER}"]}}}}"#)).unwrap();
+        assert_eq!((below.len(), below[0].0.server), (1, Some(key_of(SERVER))));
+        for body in [
+            r#"{"servers":[]}"#,
+            r#"{"user":"u","servers":[5]}"#,
+            r#"{"json":{}}"#,
+            r#"{"json":[{"user":"u","servers":[]}]}"#,
+        ] {
+            assert!(read(body).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_denied_jti_is_a_user_on_one_server() {
+        let (config, server) = (config(), SERVER.parse().unwrap());
+        let read = |body: &str| deny(body.as_bytes(), server, &config, 1000);
+        let orders = read(r#"{"jtis":["A","b"]}"#).unwrap();
+        let targets: Vec<_> =
+            orders.iter().map(|(target, ..)| (target.server, target.user)).collect();
+        let server = Some(key_of(SERVER));
+        assert_eq!(targets, [(server, Some(user_key("a"))), (server, Some(user_key("b")))]);
+        assert!(read(r#"{"jtis":[]}"#).unwrap().is_empty());
+        assert!(read("{}").is_err() && read(r#"{"jtis":"a"}"#).is_err());
     }
 }

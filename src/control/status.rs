@@ -210,7 +210,9 @@ impl Row {
         Row {
             id: live.entry.id.clone(),
             client: live.entry.client.map(|client| client.to_string()),
-            server: resource.map(|resource| resource.server().to_string()).unwrap_or_default(),
+            server: resource
+                .and_then(Resource::server)
+                .map_or_else(|| "-".to_owned(), |uuid| uuid.to_string()),
             file,
             backup,
             directory,

@@ -14,10 +14,10 @@ use super::{Answer, Download, after_step};
 use crate::archive::Format;
 use crate::config::{PageCache, Reuse};
 use crate::disk::file::{DiskFile, Worth};
-use crate::http::head::{Field, Method};
+use crate::http::head::{Field, Method, Visitor};
 use crate::http::page::Landing;
 use crate::http::range::{Conditions, Selection, Validators, select};
-use crate::http::refusal::Refusal;
+use crate::http::refusal::{Busy, Refusal};
 use crate::http::response::{self, ResponseContext};
 use crate::link::folder::Packing;
 use crate::link::resource::{self, Opened, Source, Walking};
@@ -143,6 +143,9 @@ impl Serving<'_> {
     /// Everything up to the file, which changes nothing.
     fn open(&mut self) -> Result<(Admitted, Opened), Refusal> {
         let endpoint = self.request.head.endpoint().ok_or(Refusal::UnknownPath)?;
+        if self.request.head.visitor == Visitor::Prefetch {
+            return Err(Refusal::Busy(Busy::Prefetch));
+        }
         let format = match endpoint.is_archive() {
             true => self.request.head.archive_format()?,
             false => Format::default(),
@@ -179,7 +182,7 @@ impl Serving<'_> {
         Some(ClaimRequest {
             key: id.link,
             resource: replay::hash_of(&claims.resource),
-            server: id.server,
+            server: id.server.unwrap_or_default(),
             client: self.request.client.map(ClientKey::of),
             expires: claims.expires,
             expired: claims.expired,

@@ -7,6 +7,7 @@
 mod field;
 mod survey;
 mod target;
+mod visitor;
 
 use std::borrow::Cow;
 
@@ -16,9 +17,11 @@ use survey::Survey;
 pub use target::secure_address;
 pub use target::{format_of, token_of};
 use target::{is_page, parameters};
+pub use visitor::Visitor;
 
 use crate::archive::Format;
 use crate::http::refusal::Refusal;
+use crate::link::Uuid;
 use crate::link::token::Endpoint;
 
 /// Longest head in bytes, request line included.
@@ -90,6 +93,21 @@ pub enum Control {
     Revoke,
     /// `POST /api/deauthorize-user`, as the Panel asks it of Wings.
     Deauthorize,
+    /// `POST /api/servers/UUID/ws/deny` for this server, as older Panels and Calagopus ask it.
+    Deny(Uuid),
+}
+
+impl Control {
+    /// Its path; without the server, where the path names one.
+    pub fn path(self) -> &'static str {
+        match self {
+            Control::Status => "/status",
+            Control::Metrics => "/metrics",
+            Control::Revoke => "/revoke",
+            Control::Deauthorize => "/api/deauthorize-user",
+            Control::Deny(_) => "/api/servers/…/ws/deny",
+        }
+    }
 }
 
 /// Where a request arrives, and so what it can ask for.
@@ -114,6 +132,8 @@ pub struct Head {
     pub keep_alive: bool,
     /// Bytes of the body that follows: [`MAX_BODY_BYTES`] at most, and none where downloads are served.
     pub body: usize,
+    /// Who asks, as far as it says so.
+    pub visitor: Visitor,
     /// The target's query without its question mark: printable ASCII.
     query: Box<str>,
     fields: Vec<(Field, Box<[u8]>)>,
@@ -123,7 +143,9 @@ impl Head {
     /// The methods of what the path names: `Allow`.
     pub fn allow(&self) -> &'static str {
         match self.route {
-            Route::Control(Control::Revoke | Control::Deauthorize) => "POST, OPTIONS",
+            Route::Control(Control::Revoke | Control::Deauthorize | Control::Deny(_)) => {
+                "POST, OPTIONS"
+            }
             _ => ALLOW,
         }
     }
@@ -136,7 +158,7 @@ impl Head {
         }
     }
 
-    /// The first `token` parameter, decoded.
+    /// The first `token` parameter, as [`token_of`] gives it.
     pub fn token(&self) -> Option<Cow<'_, str>> {
         token_of(&self.query)
     }
@@ -149,10 +171,10 @@ impl Head {
         format_of(&self.query)
     }
 
-    /// Whether the link asks for its landing page instead of the file: a `page` parameter, whatever
-    /// its value.
+    /// Returns true if the link is answered with its landing page instead of the file: it has a `page`
+    /// parameter, whatever its value, or a preview asks.
     pub fn wants_page(&self) -> bool {
-        parameters(&self.query).any(is_page)
+        self.visitor == Visitor::Preview || parameters(&self.query).any(is_page)
     }
 
     /// The same link without `page`, as a relative reference: `?` and the rest of the query as it
@@ -180,6 +202,11 @@ impl Head {
             (Some(value), None) => std::str::from_utf8(value).ok(),
             _ => None,
         }
+    }
+
+    /// Returns true if the request has the field, whatever its value.
+    pub fn has(&self, field: Field) -> bool {
+        self.values(field).next().is_some()
     }
 
     /// The entries of `X-Forwarded-For`, nearest proxy first: from the last line to the first, each
@@ -253,11 +280,12 @@ fn screen_part(head: &[u8], seen: usize, total: usize) -> Screened {
         return refusal.into();
     }
     if total < MAX_HEAD_BYTES {
-        Screened::Incomplete
-    } else if head[..head.len().min(MAX_HEAD_BYTES)].contains(&b'\n') {
-        Refusal::HeadersTooLarge.into()
-    } else {
-        Refusal::TargetTooLong.into()
+        return Screened::Incomplete;
+    }
+    // Whichever of the two takes most of the room is the one that is too long.
+    match head.iter().take(MAX_HEAD_BYTES / 2).any(|byte| *byte == b'\n') {
+        true => Refusal::HeadersTooLarge.into(),
+        false => Refusal::TargetTooLong.into(),
     }
 }
 
@@ -337,10 +365,11 @@ fn parse(bytes: &[u8], place: Place) -> Result<(Box<Head>, Option<Refusal>), Ref
         }
     };
     let (route, query) = target::parse(line.method, line.target, place)?;
-    let mut survey = Survey::default();
+    let (mut survey, mut visitor) = (Survey::default(), Visitor::default());
     let mut fields = Vec::new();
     for header in headers {
         survey.add(header)?;
+        visitor.note(header.name, header.value);
         // Where nobody asks for it, a secret is not kept.
         let field = Field::named(header.name)
             .filter(|field| place == Place::Control || !field.is_for_control());
@@ -358,7 +387,7 @@ fn parse(bytes: &[u8], place: Place) -> Result<(Box<Head>, Option<Refusal>), Ref
     let keep_alive = if line.http10 { survey.keep_alive } else { !survey.close };
     let body = survey.body(route, method);
     let (http10, query) = (line.http10, query.into());
-    let head = Box::new(Head { method, route, http10, keep_alive, body, query, fields });
+    let head = Box::new(Head { method, route, http10, keep_alive, body, visitor, query, fields });
     let refusal = if implemented { survey.refusal(&head) } else { Some(Refusal::NotImplemented) };
     Ok((head, refusal))
 }

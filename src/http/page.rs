@@ -37,15 +37,22 @@ pub struct Landing<'a> {
 
 /// The page for `landing` at `now`.
 pub fn landing(landing: &Landing<'_>, now: SystemTime) -> String {
-    let name = escape(&printable(landing.name));
-    let until = landing.until.map(|until| until_text(clock::time(until), now)).unwrap_or_default();
+    let (name, size) = (escape(&printable(landing.name)), size_text(landing.length));
+    let until = landing.until.map(clock::time);
+    let words = until.map(|until| until_text(until, now)).unwrap_or_default();
+    // A chat keeps what it shows: no words that are wrong a minute later.
+    let until = until.map(|until| format!(", until {}", date_text(until))).unwrap_or_default();
+    let meta = format!(
+        "<meta property=\"og:type\" content=\"website\">\n\
+         <meta property=\"og:title\" content=\"{name}\">\n\
+         <meta property=\"og:description\" content=\"{size}{until}\">\n"
+    );
     let content = format!(
-        "<p>{}. {until}</p>\n<p><a class=\"button\" rel=\"nofollow\" href=\"{}\">Download</a></p>",
-        size_text(landing.length),
+        "<p>{size}. {words}</p>\n<p><a class=\"button\" rel=\"nofollow\" href=\"{}\">Download</a></p>",
         escape(landing.link),
     );
     let footer = "The link is not used up until you press the button.";
-    fill(&format!("Download {name}"), &name, &content, footer)
+    fill(&meta, &format!("Download {name}"), &name, &content, footer)
 }
 
 /// The page for `refusal` of request `id`, with a link to `panel` if there is one.
@@ -61,7 +68,7 @@ pub fn error(refusal: &Refusal, id: &str, panel: Option<&str>) -> String {
         content.push_str(&format!("\n<p><a href=\"{panel}\">Go to the panel</a></p>"));
     }
     let footer = format!("Error {} · request {id}", refusal.status());
-    fill(title, title, &content, &footer)
+    fill("", title, title, &content, &footer)
 }
 
 /// The page for a client that speaks plain HTTP to a TLS port, of request `id`; `link` is the same
@@ -73,12 +80,13 @@ pub fn plain_http(link: &str, id: &str) -> String {
         escape(link)
     );
     let title = "This address needs https";
-    fill(title, title, &content, &format!("Error 400 · request {id}"))
+    fill("", title, title, &content, &format!("Error 400 · request {id}"))
 }
 
-fn fill(title: &str, heading: &str, content: &str, footer: &str) -> String {
+fn fill(meta: &str, title: &str, heading: &str, content: &str, footer: &str) -> String {
     format!(
         include_str!("page.html"),
+        meta = meta,
         title = title,
         heading = heading,
         content = content,
@@ -117,6 +125,14 @@ const fn same(text: &'static str) -> Remedy {
 /// Title, what happened, and what to do, in plain words.
 fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
     match refusal {
+        Refusal::TargetTooLong | Refusal::Token(TokenFault::TooLong) => (
+            "This link is too long",
+            "A link to many files has the names of all of them in it.",
+            Remedy {
+                with_panel: "Go back to the panel and download the folder that they are in.",
+                without_panel: "Ask whoever sent you the link for the folder that they are in.",
+            },
+        ),
         Refusal::Token(fault) => explain_token(fault),
         Refusal::Open(error) => explain_open(error),
         Refusal::Elsewhere { .. } => (
@@ -237,10 +253,15 @@ fn until_text(until: SystemTime, now: SystemTime) -> String {
         5400..129_600 => format!("another {} hours", (left + HOUR / 2) / HOUR),
         _ => format!("another {} days", (left + DAY / 2) / DAY),
     };
+    format!("The link works for {left}, until {}.", date_text(until))
+}
+
+/// A date and a time to the minute.
+fn date_text(time: SystemTime) -> String {
     // "Sun, 06 Nov 1994 08:49:37 GMT"
-    let date = httpdate::fmt_http_date(until);
+    let date = httpdate::fmt_http_date(time);
     let (day, time) = (date.get(5..16).unwrap_or_default(), date.get(17..22).unwrap_or_default());
-    format!("The link works for {left}, until {} {time} UTC.", day.trim_start_matches('0'))
+    format!("{} {time} UTC", day.trim_start_matches('0'))
 }
 
 /// `name` without characters that could make it look like another one.
@@ -313,6 +334,8 @@ mod tests {
         let name = "\"><script>{style}\u{202e}gpj.exe";
         let link = "?token=\"onclick='x'&a";
         let page = landing(&Landing { name, length: 1, until: None, link }, UNIX_EPOCH);
+        let title = "og:title\" content=\"&quot;&gt;&lt;script&gt;{style}\u{fffd}gpj.exe\">";
+        assert!(page.contains(title), "{page}");
         assert!(page.contains("<h1>&quot;&gt;&lt;script&gt;{style}\u{fffd}gpj.exe</h1>"), "{page}");
         assert!(page.contains("href=\"?token=&quot;onclick=&#39;x&#39;&amp;a\""), "{page}");
         let page = error(&Refusal::UnknownPath, "id", Some("https://x/\"><script>"));

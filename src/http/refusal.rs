@@ -18,7 +18,7 @@ pub enum Refusal {
     Malformed(&'static str),
     /// 400: an archive in a format that is not offered.
     ArchiveFormat,
-    /// 401: the token does not open this download (RFC 6750 §3.1).
+    /// 401: the token does not open this download (RFC 6750 §3.1). 414: it is too long.
     Token(TokenFault),
     /// 401: an order to the control listener without the node's token.
     Unauthorized,
@@ -79,6 +79,8 @@ pub enum Busy {
     SharedState,
     /// Other folders are being listed.
     Walks,
+    /// Nobody has asked for it yet: a browser loads it in advance, and would use the link up.
+    Prefetch,
 }
 
 impl From<TokenFault> for Refusal {
@@ -121,6 +123,7 @@ impl Refusal {
         match self {
             Refusal::Malformed(what) => (400, what),
             Refusal::ArchiveFormat => (400, "archive_format is zip or tar; others are not offered"),
+            Refusal::Token(TokenFault::TooLong) => (414, TOO_LONG),
             Refusal::Token(fault) => (401, token_message(fault)),
             Refusal::Unauthorized => (401, "Authorization: Bearer has to name the node's token"),
             Refusal::Elsewhere { location: Some(_), .. } => {
@@ -151,7 +154,7 @@ impl Refusal {
             Refusal::Precondition => (412, "the file has changed since the client saw it"),
             Refusal::Body => (413, "a download request has no body"),
             Refusal::BodyTooLong => (413, "the body is too long, or has no Content-Length"),
-            Refusal::TargetTooLong => (414, "the address is too long"),
+            Refusal::TargetTooLong => (414, TOO_LONG),
             Refusal::Range { .. } => (416, "the file does not have the requested bytes"),
             Refusal::Expectation => (417, "this expectation cannot be met"),
             Refusal::HeadersTooLarge => (431, "the request's headers are too large"),
@@ -164,6 +167,9 @@ impl Refusal {
             }
             Refusal::Busy(Busy::ClientShare) => {
                 (503, "your address already has as many downloads as it may have")
+            }
+            Refusal::Busy(Busy::Prefetch) => {
+                (503, "this link is not loaded in advance; it works once somebody opens it")
             }
             Refusal::Busy(Busy::Workers | Busy::Tracked | Busy::SharedState | Busy::Walks)
             | Refusal::Open(OpenError::NoDescriptors | OpenError::TooManyWalks) => {
@@ -197,12 +203,16 @@ impl Refusal {
                 Busy::Revocations => "too many revocations are in force",
                 Busy::SharedState => "shared_state does not answer, or refuses",
                 Busy::Walks => "queue: no turn to list a folder came in time",
+                Busy::Prefetch => "a prefetch, which would use the link up",
             }
             .into(),
             other => other.client_message().into(),
         }
     }
 }
+
+/// Links to many files carry all their names.
+const TOO_LONG: &str = "the address is too long; instead of so many files, choose their folder";
 
 /// Only the holder of a correctly signed token learns more than that the link is not valid.
 fn token_message(fault: &TokenFault) -> &'static str {
@@ -226,6 +236,7 @@ fn token_message(fault: &TokenFault) -> &'static str {
         | TokenFault::NoScope
         | TokenFault::WrongScope
         | TokenFault::WrongEndpoint
+        | TokenFault::Database
         | TokenFault::NoClaim(_)
         | TokenFault::NotUuid(_) => "this link is not valid",
     }

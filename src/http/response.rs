@@ -175,6 +175,7 @@ pub fn refusal(context: &ResponseContext<'_>, refusal: &Refusal) -> Vec<u8> {
         Refusal::Elsewhere { location: Some(location), .. } => {
             let _ = write!(head, "Location: {location}\r\n");
         }
+        Refusal::Token(TokenFault::TooLong) => {}
         Refusal::Token(_) | Refusal::Elsewhere { location: None, .. } => {
             head.push_str("WWW-Authenticate: Bearer error=\"invalid_token\"\r\n");
         }

@@ -35,14 +35,20 @@ pub struct Packing {
 #[derive(Debug)]
 pub struct Folder {
     storage: Storage,
+    server: Uuid,
     resource: Resource,
     packing: Packing,
     tag: EntityTag,
 }
 
 impl Folder {
-    pub(super) fn new(storage: Storage, resource: Resource, packing: Packing) -> Folder {
-        Folder { storage, resource, packing, tag: 0 }
+    pub(super) fn new(
+        storage: Storage,
+        server: Uuid,
+        resource: Resource,
+        packing: Packing,
+    ) -> Folder {
+        Folder { storage, server, resource, packing, tag: 0 }
     }
 
     /// Walks the directory and lays it out, if that was not done for this link just now.
@@ -77,15 +83,14 @@ impl Folder {
 
     fn pack(&self, patience: Duration) -> Result<Packed, OpenError> {
         let Packing { format, link, resource, shelf } = &self.packing;
-        let server = self.resource.server();
         let asked = Asked {
             link: *link,
             resource: *resource,
-            server: server.as_uuid().as_u128(),
+            server: self.server.as_uuid().as_u128(),
             format: *format,
         };
         let turn = shelf.turn(patience).ok_or(OpenError::TooManyWalks)?;
-        let root = self.storage.open_directory(&server, self.path())?;
+        let root = self.storage.open_directory(&self.server, self.path())?;
         let failed = |error| OpenError::Failed(format!("fstat: {error}"));
         let seen = Seen::of(&root).map_err(failed)?;
         match shelf.recent(&asked, &seen) {
@@ -124,7 +129,7 @@ impl Folder {
 
     /// The name that it is offered under.
     fn name(&self) -> String {
-        let stem = stem(self.path(), &self.resource.server());
+        let stem = stem(self.path(), &self.server);
         format!("{stem}.{}", self.packing.format.extension())
     }
 }

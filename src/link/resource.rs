@@ -30,10 +30,10 @@ pub fn open_now(
             storage.open_file(server, path).map(|found| found.map(Source::File))
         }
         Resource::Backup { server, backup } => {
-            storage.open_backup(server, backup).map(|found| found.map(Source::File))
+            storage.open_backup(server.as_ref(), backup).map(|found| found.map(Source::File))
         }
-        Resource::Directory { .. } | Resource::Files { .. } => {
-            let folder = Folder::new(storage.clone(), resource.clone(), packing);
+        Resource::Directory { server, .. } | Resource::Files { server, .. } => {
+            let folder = Folder::new(storage.clone(), *server, resource.clone(), packing);
             folder.open().map(|found| found.map(Source::Folder))
         }
     }
@@ -52,7 +52,7 @@ pub struct Walking {
 }
 impl Walking {
     pub fn server(&self) -> u128 {
-        self.resource.server().as_uuid().as_u128()
+        self.resource.server().map_or(0, |server| server.as_uuid().as_u128())
     }
     pub fn step(&mut self, _until: std::time::Instant) -> Result<Option<Found<Source>>, OpenError> {
         open_now(&self.storage, &self.resource, self.packing.take().unwrap_or_default()).map(Some)

@@ -140,7 +140,7 @@ impl Storage {
     /// Opens `backup` of `server`, wherever it is.
     pub(super) fn open_backup(
         &self,
-        server: &Uuid,
+        server: Option<&Uuid>,
         backup: &Uuid,
     ) -> Result<Found<File>, OpenError> {
         let directory = Dir::open_ambient_dir(&self.backups, ambient_authority())
@@ -156,14 +156,15 @@ impl Storage {
     }
 }
 
-/// Where a backup may be, relative to the backup directory, first choice first.
-pub fn backup_layouts(server: &Uuid, backup: &Uuid) -> [String; 4] {
-    [
-        format!("{server}/{backup}.tar.gz"),
-        format!("{backup}.tar.gz"),
-        format!("{server}/backup-{backup}.tar.gz"),
-        format!("backup-{backup}.tar.gz"),
-    ]
+/// Where a backup may be, relative to the backup directory, first choice first. Without a server,
+/// not in its directory.
+pub fn backup_layouts(server: Option<&Uuid>, backup: &Uuid) -> Vec<String> {
+    let mut layouts = Vec::with_capacity(4);
+    for name in [format!("{backup}.tar.gz"), format!("backup-{backup}.tar.gz")] {
+        layouts.extend(server.map(|server| format!("{server}/{name}")));
+        layouts.push(name);
+    }
+    layouts
 }
 
 fn open_beneath(

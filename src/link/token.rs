@@ -4,20 +4,22 @@
 //! used: it is too lenient with dates (fifteen minutes past `exp`, tokens without `exp`), it refuses
 //! claims that are `null`, and the payload would be decoded twice.
 
-use std::borrow::Cow;
+mod payload;
 
 use jwt_simple::algorithms::{HS256Key, MACLike};
 use jwt_simple::reexports::ct_codecs::{self, Base64UrlSafeNoPadding, Decoder};
 use jwt_simple::token::Token;
-use serde::Deserialize;
-use serde_json::Value;
 
 use crate::config::Config;
 use crate::link::Uuid;
 use crate::link::date::Date;
+use payload::Payload;
 
-/// Longest token in bytes; longer ones are refused unread.
-pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// Longest token in bytes, whatever it opens; longer ones are refused unread. It is as long as a
+/// request head may be.
+pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// Longest token of an endpoint whose token names a single path.
+const MAX_PLAIN_BYTES: usize = MAX_TOKEN_BYTES / 2;
 
 /// Which of the downloads a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +49,17 @@ impl Endpoint {
         }
     }
 
-    /// Whether it sends an archive that is made on the way.
+    /// Returns true if it sends an archive that is made on the way.
     pub fn is_archive(self) -> bool {
         matches!(self, Endpoint::Directory | Endpoint::Files)
+    }
+
+    /// Longest token, in bytes. Only a list of files needs more than half of a head.
+    fn longest_token(self) -> usize {
+        match self {
+            Endpoint::File | Endpoint::Backup | Endpoint::Directory => MAX_PLAIN_BYTES,
+            Endpoint::Files => MAX_TOKEN_BYTES,
+        }
     }
 
     fn scope(self) -> &'static str {
@@ -70,10 +80,10 @@ pub enum Resource {
         /// As the Panel wrote it, not checked yet.
         path: String,
     },
-    /// One backup of a server.
+    /// One backup.
     Backup {
-        /// The server.
-        server: Uuid,
+        /// Its server. Calagopus does not name it.
+        server: Option<Uuid>,
         /// The backup.
         backup: Uuid,
     },
@@ -96,13 +106,13 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// The server that it belongs to.
-    pub fn server(&self) -> Uuid {
+    /// The server that it belongs to, if the link names it.
+    pub fn server(&self) -> Option<Uuid> {
         match self {
             Resource::File { server, .. }
-            | Resource::Backup { server, .. }
             | Resource::Directory { server, .. }
-            | Resource::Files { server, .. } => *server,
+            | Resource::Files { server, .. } => Some(*server),
+            Resource::Backup { server, .. } => *server,
         }
     }
 }
@@ -114,8 +124,14 @@ pub struct Claims {
     pub resource: Resource,
     /// What makes the token one-time; `None` if the token has none or an empty one.
     pub unique_id: Option<String>,
-    /// Whom it was made for: `user_uuid`, or the number that older Panels write.
+    /// Patterns of what its user must not see, relative to the server's root.
+    pub ignored_files: Vec<String>,
+    /// Whom it was made for: `user_uuid`, a `jti` that is a UUID (Calagopus), or the number that
+    /// older Panels write.
     pub user: Option<String>,
+    /// `jti`: the same for every link of one user, or of one user of one server. It tells no link
+    /// from another, and Panels take access away by it.
+    pub jti: Option<String>,
     /// `iat`, in seconds since the epoch. It limits nothing but what a revocation is about.
     pub issued: Option<u64>,
     /// `exp`, in seconds since the epoch.
@@ -129,7 +145,7 @@ pub struct Claims {
 pub enum TokenFault {
     /// No `token` parameter, or an empty one.
     Missing,
-    /// Longer than [`MAX_TOKEN_BYTES`].
+    /// Longer than this endpoint's tokens may be.
     TooLong,
     /// Not three parts of base64url with JSON in the first two.
     Malformed,
@@ -151,6 +167,8 @@ pub enum TokenFault {
     WrongScope,
     /// It names single files of a directory, and this endpoint is not about those.
     WrongEndpoint,
+    /// It is for the backup of a database, which is kept elsewhere.
+    Database,
     /// A claim that this endpoint needs is missing.
     NoClaim(&'static str),
     /// A claim that must be a UUID is not one.
@@ -181,7 +199,7 @@ impl TokenFault {
     pub fn cause(&self) -> String {
         match self {
             TokenFault::Missing => "no token in the request".into(),
-            TokenFault::TooLong => format!("token longer than {MAX_TOKEN_BYTES} bytes"),
+            TokenFault::TooLong => "token longer than a link of this kind may be".into(),
             TokenFault::Malformed => "token malformed".into(),
             TokenFault::Algorithm => "token not signed with HS256".into(),
             TokenFault::Signature => "token's signature is wrong".into(),
@@ -194,6 +212,7 @@ impl TokenFault {
             TokenFault::NoScope => "token without scope, and require_scope is set".into(),
             TokenFault::WrongScope => "token's scope does not cover this endpoint".into(),
             TokenFault::WrongEndpoint => "token with file_paths is for /download/files only".into(),
+            TokenFault::Database => "token is for the backup of a database (database: true)".into(),
             TokenFault::NoClaim(claim) => format!("token without {claim}"),
             TokenFault::NotUuid(claim) => format!("token's {claim} is not a UUID"),
             TokenFault::Used(used) => match used {
@@ -239,14 +258,17 @@ impl Verifier {
     /// # Errors
     /// The first fault found; the signature is checked before the claims.
     pub fn verify(&self, token: &str, endpoint: Endpoint, now: u64) -> Result<Claims, TokenFault> {
+        if token.len() > endpoint.longest_token() {
+            return Err(TokenFault::TooLong);
+        }
         let json = self.payload(token)?;
-        let mut payload: Payload<'_> =
-            serde_json::from_slice(&json).map_err(|_| TokenFault::Malformed)?;
+        let mut payload = Payload::parse(&json)?;
         let Date(expires) = payload.exp.ok_or(TokenFault::NoExpiry)?;
         let expired = now >= expires;
         if expires.saturating_sub(now) > self.max_lifetime {
             return Err(TokenFault::LifetimeTooLong);
         }
+        payload.check_support()?;
         // `iat` sets no limit (RFC 7519 §4.1.6).
         let ahead = payload.nbf.map_or(0, |Date(date)| date.saturating_sub(now));
         if ahead > self.clock_skew {
@@ -255,9 +277,11 @@ impl Verifier {
         self.check_scope(payload.scope.as_deref(), endpoint)?;
         Ok(Claims {
             resource: payload.resource(endpoint)?,
+            ignored_files: std::mem::take(&mut payload.ignored_files).unwrap_or_default(),
             user: payload.user(),
-            issued: payload.iat.as_ref().and_then(Value::as_f64).map(|date| date as u64),
-            unique_id: payload.unique_id.filter(|id| !id.is_empty()).map(Cow::into_owned),
+            jti: payload.jti(),
+            issued: payload.issued(),
+            unique_id: payload.unique_id(),
             expires,
             expired,
         })
@@ -305,65 +329,6 @@ impl Verifier {
 
 fn decode(part: &str) -> Result<Vec<u8>, TokenFault> {
     Base64UrlSafeNoPadding::decode_to_vec(part, None).map_err(|_| TokenFault::Malformed)
-}
-
-/// The claims that are used. Everything else that the Panel puts in is ignored, and a claim that
-/// is `null` counts as absent.
-#[derive(Deserialize)]
-struct Payload<'a> {
-    exp: Option<Date>,
-    nbf: Option<Date>,
-    #[serde(borrow)]
-    scope: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    server_uuid: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    file_path: Option<Cow<'a, str>>,
-    file_paths: Option<Vec<String>>,
-    #[serde(borrow)]
-    backup_uuid: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    unique_id: Option<Cow<'a, str>>,
-    /// Of any type: it may hold what it likes.
-    iat: Option<Value>,
-    user_uuid: Option<Value>,
-    user_id: Option<Value>,
-}
-
-impl Payload<'_> {
-    fn user(&self) -> Option<String> {
-        let text = |value: &Value| match value {
-            Value::String(text) if !text.is_empty() => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
-            _ => None,
-        };
-        [&self.user_uuid, &self.user_id].into_iter().flatten().find_map(text)
-    }
-
-    fn resource(&mut self, endpoint: Endpoint) -> Result<Resource, TokenFault> {
-        let uuid = |name, value: &Option<Cow<'_, str>>| {
-            let text = value.as_deref().ok_or(TokenFault::NoClaim(name))?;
-            text.parse::<Uuid>().map_err(|_| TokenFault::NotUuid(name))
-        };
-        let server = uuid("server_uuid", &self.server_uuid)?;
-        if endpoint == Endpoint::Backup {
-            let backup = uuid("backup_uuid", &self.backup_uuid)?;
-            return Ok(Resource::Backup { server, backup });
-        }
-        // A link to some of a directory's files must not open the others.
-        if endpoint != Endpoint::Files && self.file_paths.is_some() {
-            return Err(TokenFault::WrongEndpoint);
-        }
-        let path = self.file_path.take().ok_or(TokenFault::NoClaim("file_path"))?.into_owned();
-        Ok(match endpoint {
-            Endpoint::Directory => Resource::Directory { server, path },
-            Endpoint::Files => {
-                let files = self.file_paths.take().ok_or(TokenFault::NoClaim("file_paths"))?;
-                Resource::Files { server, path, files }
-            }
-            Endpoint::File | Endpoint::Backup => Resource::File { server, path },
-        })
-    }
 }
 
 #[cfg(test)]

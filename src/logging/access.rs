@@ -112,7 +112,9 @@ impl Line<'_> {
                 set("file", path.as_str().into());
             }
             Some(Resource::Backup { server, backup }) => {
-                set("server", server.to_string().into());
+                if let Some(server) = server {
+                    set("server", server.to_string().into());
+                }
                 set("backup", backup.to_string().into());
             }
             Some(Resource::Directory { server, path }) => {
@@ -173,7 +175,10 @@ impl fmt::Display for Line<'_> {
             // `{:?}` escapes controls, line breaks, quotes and what is not printable.
             Some(Resource::File { server, path }) => write!(f, " server={server} file={path:?}")?,
             Some(Resource::Backup { server, backup }) => {
-                write!(f, " server={server} backup={backup}")?;
+                if let Some(server) = server {
+                    write!(f, " server={server}")?;
+                }
+                write!(f, " backup={backup}")?;
             }
             Some(Resource::Directory { server, path }) => {
                 write!(f, " server={server} directory={path:?}")?;

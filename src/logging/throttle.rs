@@ -1,7 +1,7 @@
 //! Log lines that strangers can cause, bounded per address and in all, so that nobody can fill the
 //! disk (an expired link alone made 14 GB per hour).
 //!
-//! Each kind of line has its own bounds, in periods of ten seconds. What exceeds them is counted,
+//! Each kind of line has its own bounds, most in periods of ten seconds. What exceeds them is counted,
 //! and the end of the period says how much that was. Memory is fixed, whoever comes.
 
 use std::hash::{BuildHasher, RandomState};
@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::net::address::ClientKey;
 
-/// The length of a period.
+/// The period of a warning that says all there is to say.
+const HOUR: Duration = Duration::from_secs(3600);
+/// The length of all other periods.
 const PERIOD: Duration = Duration::from_secs(10);
 /// Counters of addresses per kind. Two addresses that share one share its bound.
 const COUNTERS: usize = 4096;
@@ -32,10 +34,14 @@ pub enum Kind {
     Descriptors,
     /// No worker became free in time.
     Queue,
+    /// An order to the control listener was refused.
+    Orders,
+    /// A proxy is not trusted.
+    Proxy,
 }
 
 impl Kind {
-    const ALL: [Kind; 7] = [
+    const ALL: [Kind; 9] = [
         Kind::Refused,
         Kind::Answered,
         Kind::Storage,
@@ -43,6 +49,8 @@ impl Kind {
         Kind::Share,
         Kind::Descriptors,
         Kind::Queue,
+        Kind::Orders,
+        Kind::Proxy,
     ];
 
     /// What the log calls it.
@@ -55,6 +63,8 @@ impl Kind {
             Kind::Share => "max_connections_per_address",
             Kind::Descriptors => "descriptors",
             Kind::Queue => "queue",
+            Kind::Orders => "orders",
+            Kind::Proxy => "api.trusted_proxies",
         }
     }
 
@@ -63,9 +73,17 @@ impl Kind {
         match self {
             // Enough to see who asks for what, and that a key is wrong.
             Kind::Refused | Kind::Answered => (20, 200),
-            Kind::Storage => (5, 20),
+            Kind::Storage | Kind::Orders => (5, 20),
             Kind::Share | Kind::Queue => (2, 10),
             Kind::Connections | Kind::Descriptors => (5, 5),
+            Kind::Proxy => (1, 1),
+        }
+    }
+
+    fn period(self) -> Duration {
+        match self {
+            Kind::Proxy => HOUR,
+            _ => PERIOD,
         }
     }
 }
@@ -90,8 +108,8 @@ impl Period {
     const NEW: Period = Period { start: None, lines: 0, left_out: 0, counters: [0; COUNTERS] };
 
     /// Begins anew if the period is over, and returns how many lines it left out.
-    fn end(&mut self, now: Instant) -> u64 {
-        if self.start.is_none_or(|start| now.duration_since(start) < PERIOD) {
+    fn end(&mut self, kind: Kind, now: Instant) -> u64 {
+        if self.start.is_none_or(|start| now.duration_since(start) < kind.period()) {
             return 0;
         }
         std::mem::replace(self, Period::NEW).left_out
@@ -113,7 +131,7 @@ impl LogThrottle {
     pub fn allows(&self, kind: Kind, client: Option<ClientKey>, now: Instant) -> bool {
         let mut periods = self.lock();
         let period = &mut periods[kind as usize];
-        let left_out = period.end(now);
+        let left_out = period.end(kind, now);
         period.start.get_or_insert(now);
         let counter = self.hash.hash_one(client) as usize % COUNTERS;
         let (per_address, total) = kind.bounds();
@@ -146,7 +164,7 @@ impl LogThrottle {
     /// it, that is said when the next line of the kind comes.
     pub fn report(&self, now: Instant) {
         for kind in Kind::ALL {
-            let left_out = self.lock()[kind as usize].end(now);
+            let left_out = self.lock()[kind as usize].end(kind, now);
             tell(kind, left_out);
         }
     }
@@ -157,7 +175,7 @@ impl LogThrottle {
 }
 
 fn tell(kind: Kind, left_out: u64) {
-    if left_out > 0 {
+    if left_out > 0 && kind.period() == PERIOD {
         let seconds = PERIOD.as_secs();
         log::warn!("{}: {left_out} more lines in {seconds} s were left out", kind.name());
     }
@@ -195,9 +213,19 @@ mod tests {
     fn what_was_left_out_is_counted_once() {
         let (throttle, now) = (LogThrottle::default(), Instant::now());
         lines(&throttle, Kind::Queue, 1, now);
-        let left_out = |at| throttle.lock()[Kind::Queue as usize].end(at);
+        let left_out = |at| throttle.lock()[Kind::Queue as usize].end(Kind::Queue, at);
         assert_eq!(left_out(now + PERIOD / 2), 0);
         assert_eq!((left_out(now + PERIOD), left_out(now + PERIOD)), (998, 0));
+    }
+
+    #[test]
+    fn a_proxy_is_warned_of_once_an_hour() {
+        let (throttle, start) = (LogThrottle::default(), Instant::now());
+        for (minutes, expected) in [(0, 1), (1, 0), (59, 0), (60, 1), (119, 0), (500, 1)] {
+            let now = start + Duration::from_secs(60 * minutes);
+            assert_eq!(lines(&throttle, Kind::Proxy, 1, now), expected, "after {minutes} min");
+            assert_eq!(lines(&throttle, Kind::Proxy, 2, now), 0);
+        }
     }
 
     #[test]

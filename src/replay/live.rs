@@ -235,7 +235,8 @@ pub(crate) mod tests {
 
     /// A download of `span` that has just begun.
     pub(crate) fn live(span: Range<u64>, tag: EntityTag) -> Live {
-        let link = LinkId { link: [1; 16], server: [2; 16], user: None, issued: None };
+        let link =
+            LinkId { link: [1; 16], server: Some([2; 16]), user: None, jti: None, issued: None };
         let entry = Entry {
             client: None,
             method: "GET",

@@ -346,17 +346,18 @@ pub fn key_of(text: &str) -> Key {
 /// The hash that tells resources apart without naming them.
 pub fn hash_of(resource: &Resource) -> [u8; 16] {
     // A server's UUID has one length, so that nothing needs to stand between it and the rest.
-    let (kind, server, name) = match resource {
-        Resource::File { server, path } => ("file", server, path.clone()),
-        Resource::Backup { server, backup } => ("backup", server, backup.to_string()),
+    let (kind, name) = match resource {
+        Resource::File { path, .. } => ("file", path.clone()),
+        Resource::Backup { backup, .. } => ("backup", backup.to_string()),
         // Each path with its length: no two lists are spelt alike. The format of an archive is left
         // out, as the token does not say it: another one is another version of the same thing.
-        Resource::Directory { server, path } => ("directory", server, measured(path)),
-        Resource::Files { server, path, files } => {
+        Resource::Directory { path, .. } => ("directory", measured(path)),
+        Resource::Files { path, files, .. } => {
             let files: String = files.iter().map(|file| measured(file)).collect();
-            ("files", server, measured(path) + &files)
+            ("files", measured(path) + &files)
         }
     };
+    let server = resource.server().map(|server| server.to_string()).unwrap_or_default();
     key_of(&format!("{kind}\0{server}{name}"))
 }
 

@@ -20,10 +20,12 @@ pub const MAX_REVOCATIONS: usize = 4096;
 pub struct LinkId {
     /// The hash of its `unique_id`, or of the whole token if it has none.
     pub link: Key,
-    /// The hash of its server.
-    pub server: Key,
+    /// The hash of its server, if it names one.
+    pub server: Option<Key>,
     /// The hash of its user, if it names one.
     pub user: Option<Key>,
+    /// The hash of its `jti`: another name of its user, or of its user on its server.
+    pub jti: Option<Key>,
     /// Its `iat`, in seconds since the epoch.
     pub issued: Option<u64>,
 }
@@ -33,14 +35,15 @@ impl LinkId {
     pub fn of(claims: &Claims, token: &str) -> LinkId {
         LinkId {
             link: key_of(claims.unique_id.as_deref().unwrap_or(token)),
-            server: key_of(&claims.resource.server().to_string()),
+            server: claims.resource.server().map(|server| key_of(&server.to_string())),
             user: claims.user.as_deref().map(user_key),
+            jti: claims.jti.as_deref().map(user_key),
             issued: claims.issued,
         }
     }
 }
 
-/// The key of a user, whom a token names by UUID or, if it is an older one, by number.
+/// The key of a user, whom a token names by UUID, by its `jti` or, if it is an older one, by number.
 pub fn user_key(text: &str) -> Key {
     key_of(&text.to_ascii_lowercase())
 }
@@ -57,19 +60,19 @@ pub struct Target {
 }
 
 impl Target {
-    /// Whether it is about every link.
+    /// Returns true if it is about every link.
     pub fn is_all(&self) -> bool {
         *self == Target::default()
     }
 
-    /// Whether it is about the link of `id`.
+    /// Returns true if it is about the link of `id`. One that names no server may be any server's.
     pub fn names(&self, id: &LinkId) -> bool {
         self.link.is_none_or(|link| link == id.link)
-            && self.server.is_none_or(|server| server == id.server)
-            && self.user.is_none_or(|user| Some(user) == id.user)
+            && (self.server.is_none() || id.server.is_none() || self.server == id.server)
+            && (self.user.is_none() || self.user == id.user || self.user == id.jti)
     }
 
-    /// Whether it is about everything that `other` is about.
+    /// Returns true if it is about everything that `other` is about.
     fn includes(&self, other: &Target) -> bool {
         let includes = |ours: Option<Key>, theirs| ours.is_none() || ours == theirs;
         includes(self.link, other.link)
@@ -125,20 +128,26 @@ impl Revocations {
         Ok(())
     }
 
-    /// Whether the link of `id` is revoked.
+    /// Returns true if the link of `id` is revoked.
     pub(super) fn has(&self, id: &LinkId) -> bool {
         let all = self.read();
         if all.is_empty() {
             return false;
         }
-        let server = Target { server: Some(id.server), ..Target::default() };
-        let user = Target { user: id.user, ..Target::default() };
-        let both = Target { user: id.user, ..server };
+        if id.server.is_none() {
+            return all
+                .iter()
+                .any(|(target, (known, _))| target.names(id) && known.covers(id.issued));
+        }
+        // What a link does not have is `None`, which makes one target another of the list.
         let link = Target { link: Some(id.link), ..Target::default() };
-        // Without a user, two of them are others of the list.
-        [link, server, user, both, Target::default()]
-            .iter()
-            .any(|target| all.get(target).is_some_and(|(known, _)| known.covers(id.issued)))
+        let users = [None, id.user, id.jti];
+        let others = users.iter().flat_map(|&user| {
+            [None, id.server].map(|server| Target { user, server, ..Target::default() })
+        });
+        std::iter::once(link)
+            .chain(others)
+            .any(|target| all.get(&target).is_some_and(|(known, _)| known.covers(id.issued)))
     }
 
     /// Removes those that are over; `time` says what time it is for one with this skew.
@@ -227,8 +236,13 @@ mod tests {
     use super::*;
 
     const NOW: u64 = 1_700_000_000;
-    const ID: LinkId =
-        LinkId { link: [1; 16], server: [2; 16], user: Some([3; 16]), issued: Some(NOW) };
+    const ID: LinkId = LinkId {
+        link: [1; 16],
+        server: Some([2; 16]),
+        user: Some([3; 16]),
+        jti: Some([4; 16]),
+        issued: Some(NOW),
+    };
 
     fn until(issued: u64) -> Revocation {
         Revocation { issued, end: issued.saturating_add(100) }
@@ -247,14 +261,21 @@ mod tests {
             (Target { user: Some([9; 16]), ..none }, false),
             (Target { user: Some([3; 16]), server: Some([2; 16]), ..none }, true),
             (Target { user: Some([3; 16]), server: Some([9; 16]), ..none }, false),
+            (Target { user: Some([4; 16]), ..none }, true),
+            (Target { user: Some([4; 16]), server: Some([2; 16]), ..none }, true),
+            (Target { user: Some([4; 16]), server: Some([9; 16]), ..none }, false),
         ];
         for (target, named) in targets {
             let all = Revocations::default();
             all.add(target, until(NOW), 0).unwrap();
             assert_eq!((all.has(&ID), target.names(&ID)), (named, named), "{target:?}");
             // Nobody is named by a token without a user.
-            let anonymous = LinkId { user: None, ..ID };
+            let anonymous = LinkId { user: None, jti: None, ..ID };
             assert_eq!(all.has(&anonymous), named && target.user.is_none(), "{target:?}");
+            // A token without a server may be for any.
+            let anywhere = LinkId { server: None, ..ID };
+            let named = named || target.server.is_some();
+            assert_eq!((all.has(&anywhere), target.names(&anywhere)), (named, named), "{target:?}");
         }
     }
 

@@ -268,7 +268,7 @@ fn keys_tell_links_apart_and_resources_endpoints() {
     let path = backup.to_string();
     let server2: crate::link::Uuid = "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40".parse().unwrap();
     let file = hash_of(&Resource::File { server, path });
-    assert_ne!(file, hash_of(&Resource::Backup { server: server2, backup }));
+    assert_ne!(file, hash_of(&Resource::Backup { server: Some(server2), backup }));
     let mut hashes = HashSet::new();
     for path in ["a", "a1:b", "b", ""] {
         hashes.insert(hash_of(&Resource::Directory { server, path: path.into() }));

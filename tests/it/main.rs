@@ -46,6 +46,7 @@ mod mistakes;
 mod neighbour;
 mod operating;
 mod pages;
+mod panels;
 mod parking;
 mod paths;
 mod pool;

@@ -144,6 +144,67 @@ fn a_landing_page_spends_nothing_and_its_button_downloads() {
     }
 }
 
+/// What chats show of a link, they ask for under their own names.
+#[test]
+fn a_preview_gets_the_page_of_any_valid_link() {
+    let node = node().winglet("reuse: once");
+    node.file("world/\"b\"", b"content");
+    let server = node.start();
+    let agents = [
+        "Mozilla/5.0 (compatible; Discordbot/2.0; +https://discordapp.com)",
+        "WhatsApp/2.23.20.0",
+        "TelegramBot (like TwitterBot)",
+        "Mastodon/4.2.0 (http.rb/5.1.1; +https://mastodon.example/)",
+    ];
+    for token in [Token::file("world/\"b\""), Token::directory("world")] {
+        let file = token.endpoint() == "file";
+        for (number, agent) in agents.iter().enumerate() {
+            let source = format!("127.0.0.{}", number + 2);
+            let mut preview = Client::connect_from(&source, server.address());
+            let fields = format!("User-Agent: {agent}\r\n");
+            let page = check_page(&node, &preview.get_with(&token.target(), &fields));
+            let name = if file { "&quot;b&quot;" } else { "world.zip" };
+            let title = format!("<meta property=\"og:title\" content=\"{name}\">");
+            assert!(page.contains(&title), "{page}");
+            let size = if file { "7 bytes, until " } else { " bytes, until " };
+            assert!(page.contains("property=\"og:description\"") && page.contains(size), "{page}");
+            assert!(page.contains(" UTC\">"), "{page}");
+            assert_eq!(button(&page, &token.target()), token.target());
+        }
+        let person = get(server.address(), &token.target());
+        assert_eq!(person.status, 200);
+        assert!(person.field("Content-Disposition").is_some(), "{}", person.raw);
+    }
+    let expired = Token::file("a").with("exp", now() - 1);
+    let fields = format!("User-Agent: {}\r\n", agents[0]);
+    assert_eq!(Client::connect(server.address()).get_with(&expired.target(), &fields).status, 401);
+    // A person's browser inside such a program downloads.
+    let inside = "User-Agent: Mozilla/5.0 AppleWebKit/537.36 discord/1.0.9 Electron/22\r\n";
+    let answer = Client::connect(server.address()).get_with(&Token::file("a").target(), inside);
+    assert!(answer.field("Content-Disposition").is_some(), "{}", answer.raw);
+}
+
+#[test]
+fn a_prefetch_spends_nothing() {
+    let node = node().winglet("reuse: once");
+    let server = node.start();
+    let token = Token::file("a");
+    for fields in [
+        "Sec-Purpose: prefetch\r\n",
+        "Sec-Purpose: prefetch;prerender\r\nPurpose: prefetch\r\n",
+        "Purpose: prefetch\r\n",
+        "X-Moz: prefetch\r\n",
+    ] {
+        let mut client = Client::connect(server.address());
+        let answer = client.get_with(&token.target(), fields);
+        assert_eq!(answer.status, 503, "{fields}");
+        assert!(answer.field("Retry-After").is_some(), "{}", answer.raw);
+        let line = server.wait_for_log(&format!("id={}", answer.field("X-Request-Id").unwrap()));
+        assert!(line.contains("a prefetch"), "{line}");
+    }
+    assert_eq!(get(server.address(), &token.target()).status, 200);
+}
+
 #[test]
 fn a_link_that_does_not_work_has_no_landing_page() {
     let node = node();

@@ -8,10 +8,8 @@ use serde_json::json;
 use crate::client::{Client, get};
 use crate::control::{LENGTH, bearer, begin, exchange, node, request, status_of};
 use crate::harness::{KEY, Node, OTHER_SERVER, SERVER};
-use crate::mint::{Token, now};
+use crate::mint::{Token, USER, now};
 
-/// The user of every token that tests mint.
-const USER: &str = "99999999-2222-4333-8444-555555555555";
 /// Whether a download ends with a break within a second, generously counted.
 fn breaks(client: &mut Client) -> bool {
     let begun = Instant::now();

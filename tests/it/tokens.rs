@@ -5,15 +5,15 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, at_once, get};
 use crate::harness::{BACKUP, KEY, Node, OTHER_SERVER, SERVER, Server, pattern};
-use crate::mint::{Token, encode, now};
+use crate::mint::{MD5_JTI, Token, encode, now};
 
 const DAY: u64 = 24 * 3600;
 
 /// A link of a Panel from before scopes and user UUIDs.
-fn older(token: Token) -> Token {
-    let jti = "0123456789abcdef0123456789abcdef";
-    let mut token = token.without("scope").without("user_uuid").with("user_id", 7).with("jti", jti);
-    token.header["jti"] = json!(jti);
+fn oldest(token: Token) -> Token {
+    let mut token =
+        token.without("scope").without("user_uuid").with("user_id", 7).with("jti", MD5_JTI);
+    token.header["jti"] = json!(MD5_JTI);
     token
 }
 
@@ -25,13 +25,8 @@ fn with_float_dates(mut token: Token) -> Token {
     token
 }
 
-/// Calogopus' Panel writes claims that it does not use as `null` or empty.
-fn calogopus(token: Token) -> Token {
-    token.with("nbf", Value::Null).with("sub", Value::Null).with("aud", json!([]))
-}
-
 fn with_header(mut token: Token, header: Value) -> Token {
-    token.header = header;
+    token.header = header.into();
     token
 }
 
@@ -50,10 +45,9 @@ fn everything_that_a_panel_mints_is_accepted() {
     let now = now();
     for fresh in [|| Token::file("a"), Token::backup] {
         let table = [
-            ("newer", fresh()),
-            ("older", older(fresh())),
-            ("newer, floats", with_float_dates(fresh())),
-            ("older, floats", with_float_dates(older(fresh()))),
+            ("oldest", oldest(fresh())),
+            ("floats", with_float_dates(fresh())),
+            ("oldest, floats", with_float_dates(oldest(fresh()))),
             ("upper case", fresh().with("server_uuid", upper.0.as_str())),
             ("two scopes", fresh().with("scope", "file-download backup-download")),
             ("null scope", fresh().with("scope", Value::Null)),
@@ -65,7 +59,7 @@ fn everything_that_a_panel_mints_is_accepted() {
             ("a node 100 s behind", fresh().with("iat", now + 100).with("nbf", now - 200)),
             ("iat in the future", fresh().with("iat", now + DAY)),
             ("iat that is no date", fresh().with("iat", "now")),
-            ("as Calogopus writes it", calogopus(fresh())),
+            ("nulls", fresh().with("nbf", Value::Null).with("sub", Value::Null)),
             ("no nbf, no iat", fresh().without("nbf").without("iat")),
             ("a whole day", fresh().with("exp", now + DAY - 5)),
         ];
@@ -131,9 +125,10 @@ fn refused_files() -> Vec<(String, &'static str)> {
     let mut all = vec![
         (String::new(), "no token in the request"),
         ("garbage-garbage-garbage".into(), "token malformed"),
-        ("..".into(), "token malformed"),
-        ("a".repeat(9 * 1024), "token longer than"),
-        (format!("{unsigned}."), not_hs256),
+        ("..".into(), "no token in the request"),
+        ("a..b".into(), "token malformed"),
+        (format!("{unsigned}.."), "token malformed"),
+        (format!("{unsigned}.x"), not_hs256),
         (tampered(), "signature is wrong"),
         (Token::file("a").unsigned(), "token malformed"),
         (format!("{}.x", Token::file("a").sign()), "token malformed"),
@@ -246,7 +241,7 @@ fn the_first_token_parameter_counts_in_any_spelling() {
         (format!("http://other.example/download/file?token={}", fresh()), 200),
         (format!("/download/file?Token={}", fresh()), 401),
         (format!("/download/file/?token={}", fresh()), 404),
-        (format!("/download/file?token={}%00", fresh()), 401),
+        (format!("/download/file?token={}%00", fresh()), 200),
         ("/download/file?token=%ff%fe".into(), 401),
     ];
     for (target, status) in table {
@@ -399,7 +394,7 @@ fn a_scope_can_be_required() {
     let server = node.start();
     for fresh in [|| Token::file("a"), Token::backup] {
         assert_eq!(get(server.address(), &fresh().target()).status, 200);
-        let answer = get(server.address(), &older(fresh()).target());
+        let answer = get(server.address(), &oldest(fresh()).target());
         let line = check_refusal(&server, &node, &answer, 401);
         assert!(line.contains("token without scope, and require_scope is set"), "{line}");
     }

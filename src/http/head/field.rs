@@ -5,6 +5,8 @@
 pub enum Field {
     /// `Accept`
     Accept,
+    /// `CF-Connecting-IP`: whom Cloudflare speaks for.
+    CfConnectingIp,
     /// `Authorization`, on the control listener.
     Authorization,
     /// `Host`, on the control listener. Everywhere else its form is all that matters.
@@ -35,9 +37,10 @@ impl Field {
 
     /// The field of this name, in any case.
     pub(super) fn named(name: &str) -> Option<Field> {
-        const NAMES: [(&str, Field); 11] = [
+        const NAMES: [(&str, Field); 12] = [
             ("accept", Field::Accept),
             ("authorization", Field::Authorization),
+            ("cf-connecting-ip", Field::CfConnectingIp),
             ("host", Field::Host),
             ("if-match", Field::IfMatch),
             ("if-modified-since", Field::IfModifiedSince),

@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 use super::{Control, Place, Route};
 use crate::archive::Format;
 use crate::http::refusal::Refusal;
+use crate::link::Uuid;
 use crate::link::token::Endpoint;
 
 const MALFORMED: Refusal = Refusal::Malformed("the request's target is malformed");
@@ -44,13 +45,14 @@ pub(super) fn parse<'a>(
 }
 
 fn control(path: &str) -> Route {
-    match path {
-        "/status" => Route::Control(Control::Status),
-        "/metrics" => Route::Control(Control::Metrics),
-        "/revoke" => Route::Control(Control::Revoke),
-        "/api/deauthorize-user" => Route::Control(Control::Deauthorize),
-        _ => Route::Unknown,
-    }
+    let plain = [Control::Status, Control::Metrics, Control::Revoke, Control::Deauthorize];
+    let found = plain.into_iter().find(|control| control.path() == path);
+    let found = found.or_else(|| denied(path).map(Control::Deny));
+    found.map_or(Route::Unknown, Route::Control)
+}
+
+fn denied(path: &str) -> Option<Uuid> {
+    path.strip_prefix("/api/servers/")?.strip_suffix("/ws/deny")?.parse().ok()
 }
 
 /// What follows the authority of a target in absolute-form.
@@ -109,40 +111,58 @@ fn is_reg_name(name: &str) -> bool {
         })
 }
 
-/// The parameters of a query, as they were sent.
+/// The parameters of a query, as they were sent. A link that was copied out of HTML has `&amp;`
+/// between them.
 pub(super) fn parameters(query: &str) -> impl Iterator<Item = &str> {
-    query.split('&')
+    query.split('&').map(|parameter| parameter.strip_prefix("amp;").unwrap_or(parameter))
 }
 
-/// Whether a parameter asks for the landing page.
+/// Returns true if `parameter` asks for the landing page.
 pub(super) fn is_page(parameter: &str) -> bool {
-    value_of(parameter, "page").is_some()
+    let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
+    word(name) == "page"
 }
 
-/// The value of `parameter`, not decoded, if that is its name.
-fn value_of<'a>(parameter: &'a str, name: &str) -> Option<&'a str> {
-    let (found, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-    percent_decode_str(found).eq(name.bytes()).then_some(value)
+/// The value of the first parameter of this name, decoded.
+fn value_of<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    parameters(query).find_map(|parameter| {
+        let (found, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        percent_decode_str(found).eq(name.bytes()).then(|| word(value))
+    })
 }
 
-/// The first `token` parameter of a query, decoded. One that is not text is no valid token.
+/// `text`, decoded, up to the first character that neither base64url nor a token's full stops have:
+/// what a chat or a mail appends to a link (a bracket, a comma, the rest of a sentence) does no harm.
+/// The full stop that ends a sentence goes, too.
+fn word(text: &str) -> Cow<'_, str> {
+    let is_good = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    let decoded = Cow::from(percent_decode_str(text));
+    let good = decoded.iter().take_while(|byte| is_good(byte)).count();
+    let end = decoded[..good].iter().rposition(|byte| *byte != b'.').map_or(0, |last| last + 1);
+    match decoded {
+        // Nothing was decoded: the two are alike.
+        Cow::Borrowed(_) => Cow::Borrowed(&text[..end]),
+        Cow::Owned(bytes) => String::from_utf8_lossy(&bytes[..end]).into_owned().into(),
+    }
+}
+
+/// The first `token` parameter of a query, decoded, without what may have been appended to it.
 pub fn token_of(query: &str) -> Option<Cow<'_, str>> {
-    let value = parameters(query).find_map(|parameter| value_of(parameter, "token"))?;
-    Some(percent_decode_str(value).decode_utf8().unwrap_or(Cow::Borrowed("?")))
+    value_of(query, "token")
 }
 
 /// The format that the first `archive_format` parameter of a query names; zip if there is none.
+/// Calagopus' compressed tars (`tar_gz`, its default, and five others) become a plain one.
 ///
 /// # Errors
 /// [`Refusal::ArchiveFormat`] if it is another one.
 pub fn format_of(query: &str) -> Result<Format, Refusal> {
-    match parameters(query).find_map(|parameter| value_of(parameter, "archive_format")) {
+    match value_of(query, "archive_format").as_deref() {
         None => Ok(Format::default()),
-        Some(value) => {
-            let is_named =
-                |format: &&Format| percent_decode_str(value).eq(format.extension().bytes());
-            Format::ALL.iter().find(is_named).copied().ok_or(Refusal::ArchiveFormat)
-        }
+        Some("zip") => Ok(Format::Zip),
+        Some("tar") => Ok(Format::Tar),
+        Some(name) if name.starts_with("tar_") => Ok(Format::Tar),
+        Some(_) => Err(Refusal::ArchiveFormat),
     }
 }
 
@@ -161,8 +181,19 @@ mod tests {
             ("tokens=a", None),
             ("Token=a", None),
             ("%74oken=a%2Eb", Some("a.b")),
-            ("token=%ff", Some("?")),
-            ("token=a=b", Some("a=b")),
+            ("token=%ff", Some("")),
+            ("token=a=b", Some("a")),
+            ("x&amp;token=a", Some("a")),
+            ("token=a.b.c-_)", Some("a.b.c-_")),
+            ("token=a.b.c.", Some("a.b.c")),
+            ("token=a.b.c...", Some("a.b.c")),
+            ("token=a.b.c.,", Some("a.b.c")),
+            ("token=a.b.c%20and", Some("a.b.c")),
+            ("token=a.b.c%0D%0Aand", Some("a.b.c")),
+            ("token=a.b.c>", Some("a.b.c")),
+            ("token=a.b.c%3E", Some("a.b.c")),
+            ("token=a%2Eb.c%2E%E3%80%82", Some("a.b.c")),
+            ("token=...", Some("")),
         ];
         for (query, expected) in table {
             assert_eq!(token_of(query).as_deref(), expected, "{query}");
@@ -175,8 +206,14 @@ mod tests {
             ("token=a", Ok(Format::Zip)),
             ("archive_format=zip", Ok(Format::Zip)),
             ("a&archive%5fformat=t%61r&archive_format=zip", Ok(Format::Tar)),
+            ("a&amp;archive_format=tar", Ok(Format::Tar)),
+            ("archive_format=tar)", Ok(Format::Tar)),
+            ("archive_format=tar_gz", Ok(Format::Tar)),
+            ("archive_format=tar_zstd", Ok(Format::Tar)),
             ("archive_format", Err(Refusal::ArchiveFormat)),
-            ("archive_format=tar_gz", Err(Refusal::ArchiveFormat)),
+            ("archive_format=tarball", Err(Refusal::ArchiveFormat)),
+            ("archive_format=itaf", Err(Refusal::ArchiveFormat)),
+            ("archive_format=7z", Err(Refusal::ArchiveFormat)),
             ("archive_format=ZIP", Err(Refusal::ArchiveFormat)),
         ] {
             assert_eq!(format_of(query), expected, "{query}");
@@ -204,10 +241,10 @@ mod tests {
 
     #[test]
     fn a_page_parameter_is_known_by_its_name() {
-        for page in ["page", "page=", "page=0", "p%61ge"] {
+        for page in ["page", "page=", "page=0", "p%61ge", "page)", "page.", "page%29,", "page,="] {
             assert!(is_page(page), "{page}");
         }
-        for other in ["", "pages", "Page", "x=page", "page%3D1"] {
+        for other in ["", "pages", "Page", "x=page", "page-1", ".page"] {
             assert!(!is_page(other), "{other}");
         }
     }

@@ -320,7 +320,8 @@ fn a_directory_that_cannot_be_made_costs_the_memory_only() {
 #[test]
 fn revocations_outlive_a_restart_and_a_rewrite() {
     let state = State::new();
-    let id = LinkId { link: [1; 16], server: [2; 16], user: None, issued: Some(NOW) };
+    let id =
+        LinkId { link: [1; 16], server: Some([2; 16]), user: None, jti: None, issued: Some(NOW) };
     let target = Target { server: Some([2; 16]), ..Target::default() };
     let known = Revocation { issued: NOW, end: NOW + 86_400 };
     let replay = state.open(&RULES);
