@@ -5,20 +5,29 @@ use std::collections::BTreeMap;
 use super::WalkError;
 
 /// The chosen paths as a tree of names. One without children is taken whole.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Chosen {
     /// By node and name, the node below; 0 is the root.
     below: BTreeMap<(u32, Vec<u8>), u32>,
-    /// Whether each node is taken whole.
+    /// Which nodes are taken whole.
     whole: Vec<bool>,
 }
 
+impl Default for Chosen {
+    /// Nothing is chosen.
+    fn default() -> Chosen {
+        Chosen { below: BTreeMap::new(), whole: vec![false] }
+    }
+}
+
 impl Chosen {
-    /// Adds `path`; true if it is the root.
-    pub(super) fn add(&mut self, path: &str) -> Result<bool, WalkError> {
-        if self.whole.is_empty() {
-            self.whole.push(false);
-        }
+    /// Everything is.
+    pub(super) fn whole() -> Chosen {
+        Chosen { below: BTreeMap::new(), whole: vec![true] }
+    }
+
+    /// Adds `path`.
+    pub(super) fn add(&mut self, path: &str) -> Result<(), WalkError> {
         let mut node = 0;
         for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
             if name == ".." || name.contains('\0') {
@@ -31,19 +40,26 @@ impl Chosen {
             }
         }
         self.whole[node as usize] = true;
-        Ok(node == 0)
+        Ok(())
+    }
+
+    /// What is to be listed of the root.
+    pub(super) fn root(&self) -> Take {
+        self.take(0)
+    }
+
+    fn take(&self, node: u32) -> Take {
+        if self.whole[node as usize] { Take::All } else { Take::Part(node) }
     }
 
     /// What is to be listed of a node, in the order of the names' bytes.
     pub(super) fn names(&self, node: u32) -> impl Iterator<Item = (&[u8], Take)> {
         let below = self.below.range((node, Vec::new())..(node + 1, Vec::new()));
-        below.map(|((_, name), &node)| {
-            (&name[..], if self.whole[node as usize] { Take::All } else { Take::Part(node) })
-        })
+        below.map(|((_, name), &node)| (&name[..], self.take(node)))
     }
 }
 
-/// What of a directory is listed.
+/// Which part of a directory to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Take {
     All,

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use super::format::Format;
 use super::listing::{Entry, Kind, Listing, Member, NO_PARENT, Notes};
@@ -43,7 +44,7 @@ pub(super) struct Place {
 }
 
 /// A listing laid out as one stream, and the CRCs that its readers have come to know.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Archive {
     listing: Listing,
     format: Format,
@@ -60,61 +61,90 @@ pub struct Archive {
     tag: u64,
 }
 
-impl Archive {
-    /// Lays `listing` out. If something was left out, a last member says so.
-    pub fn new(mut listing: Listing, format: Format) -> Archive {
+/// A listing that is being laid out.
+#[derive(Debug)]
+pub struct Layout {
+    archive: Archive,
+    /// The next member.
+    next: usize,
+    /// Where it and its record begin.
+    position: u64,
+    record: u64,
+    path: Vec<u8>,
+    bytes: Vec<u8>,
+}
+
+impl Layout {
+    /// Begins to lay `listing` out. If something was left out, a last member says so.
+    pub fn new(mut listing: Listing, format: Format) -> Layout {
         let tag = listing.tag(format);
         let skipped = notes(&listing, format).into_text().into_bytes();
         if !skipped.is_empty() {
             add_skipped(&mut listing, skipped.len() as u64);
         }
-        let sums = Sums::new(if format == Format::Zip { listing.len() } else { 0 });
+        let records = if format == Format::Zip { listing.len() } else { 0 };
+        let sums = Sums::new(records);
         if format == Format::Zip && !skipped.is_empty() {
             sums.set(listing.len() - 1, crc32fast::hash(&skipped));
         }
-        let mut archive = Archive {
+        let archive = Archive {
+            starts: Vec::with_capacity(listing.len() + 1),
+            records: Vec::with_capacity(if records > 0 { records + 1 } else { 0 }),
             listing,
             format,
-            starts: Vec::new(),
-            records: Vec::new(),
             count: 0,
             sums,
             skipped,
             length: 0,
             tag,
         };
-        archive.lay_out();
-        archive
+        Layout { archive, next: 0, position: 0, record: 0, path: Vec::new(), bytes: Vec::new() }
     }
 
-    fn lay_out(&mut self) {
-        let is_zip = self.format == Format::Zip;
-        let members = self.listing.len();
-        let mut starts = Vec::with_capacity(members + 1);
-        let mut records = Vec::with_capacity(if is_zip { members + 1 } else { 0 });
-        let (mut position, mut record) = (0, 0);
-        let (mut path, mut bytes) = (Vec::new(), Vec::new());
-        for index in 0..members {
-            starts.push(position);
-            let member = self.listing.member(index, &mut path);
-            if is_zip {
-                records.push(record);
-                if member.kind == Kind::Link {
-                    continue;
-                }
-                self.count += 1;
-                record += zip::record(&member, 0, position).len() as u64;
+    /// Goes on until `until`, or to the end. Returns `None` if there is more to be laid out.
+    pub fn step(&mut self, until: Instant) -> Option<Archive> {
+        while self.next < self.archive.listing.len() {
+            self.place();
+            self.next += 1;
+            if Instant::now() >= until {
+                return None;
             }
-            bytes.clear();
-            self.head(&member, &mut bytes);
-            position += bytes.len() as u64 + self.content_length(index) + self.tail_length(index);
         }
-        starts.push(position);
-        if is_zip {
-            records.push(record);
+        let mut archive = std::mem::take(&mut self.archive);
+        archive.starts.push(self.position);
+        if archive.format == Format::Zip {
+            archive.records.push(self.record);
         }
-        (self.starts, self.records) = (starts, records);
-        self.length = position + record + self.part_length(Part::End);
+        archive.length = self.position + self.record + archive.part_length(Part::End);
+        Some(archive)
+    }
+
+    /// Finds where the next member begins.
+    fn place(&mut self) {
+        let (archive, index) = (&mut self.archive, self.next);
+        archive.starts.push(self.position);
+        let member = archive.listing.next_member(index, &mut self.path);
+        if archive.format == Format::Zip {
+            archive.records.push(self.record);
+            if member.kind == Kind::Link {
+                return;
+            }
+            archive.count += 1;
+            self.record += zip::record(&member, 0, self.position).len() as u64;
+        }
+        self.bytes.clear();
+        archive.head(&member, &mut self.bytes);
+        let content = archive.content_length(index) + archive.tail_length(index);
+        self.position += self.bytes.len() as u64 + content;
+    }
+}
+
+impl Archive {
+    /// Lays `listing` out in one go.
+    #[cfg(test)]
+    pub(super) fn new(listing: Listing, format: Format) -> Archive {
+        let far = Instant::now() + std::time::Duration::from_secs(3600);
+        Layout::new(listing, format).step(far).expect("an hour is enough")
     }
 
     /// Bytes of the whole archive.
@@ -332,5 +362,6 @@ fn add_skipped(listing: &mut Listing, size: u64) {
         nanoseconds: 0,
         size,
         seconds: listing.modified,
+        inode: 0,
     });
 }

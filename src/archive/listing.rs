@@ -1,7 +1,7 @@
 //! What a directory holds, as one walk found it. An archive is a function of this and of the
 //! files' contents.
 //!
-//! A listing may have 200,000 entries and several may be kept, so an entry is 32 bytes and its name,
+//! A listing may have 200,000 entries and several may be kept, so an entry is 40 bytes and its name,
 //! without the directories above it, lies in one arena.
 
 use hmac_sha256::Hash;
@@ -48,7 +48,7 @@ pub enum Kind {
 pub(super) struct Entry {
     /// Index of its directory, or [`NO_PARENT`].
     pub(super) parent: u32,
-    /// Where its name begins in the arena; a link's target follows it.
+    /// Where its name begins in the arena.
     pub(super) name: u32,
     /// Bytes of its path from the listed directory. The name's length follows from its parent's.
     pub(super) path_length: u16,
@@ -58,6 +58,9 @@ pub(super) struct Entry {
     /// Of a file its bytes, of a link the bytes of its target, of a directory 0.
     pub(super) size: u64,
     pub(super) seconds: i64,
+    /// Which file or directory it is, by [`identity`](super::open::identity); of a link, where its
+    /// target begins in the arena.
+    pub(super) inode: u64,
 }
 
 impl Entry {
@@ -90,7 +93,7 @@ pub struct Member<'a> {
 }
 
 /// What a directory holds: every entry after its directory, names in the order of their bytes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Listing {
     pub(super) entries: Vec<Entry>,
     pub(super) names: Vec<u8>,
@@ -134,12 +137,27 @@ impl Listing {
 
     /// Entry `index`, its path written into `path`.
     pub fn member<'a>(&'a self, index: usize, path: &'a mut Vec<u8>) -> Member<'a> {
-        let entry = &self.entries[index];
         write_path(&self.entries, &self.names, index, path);
+        self.member_at(index, path)
+    }
+
+    /// The same where `path` holds that of the entry before, so that the directories which lead to
+    /// both are not spelt out again: there may be thousands.
+    pub(super) fn next_member<'a>(&'a self, index: usize, path: &'a mut Vec<u8>) -> Member<'a> {
+        let entry = &self.entries[index];
+        let length = name_length(&self.entries, entry);
+        path.resize(usize::from(entry.path_length) - length, b'/');
+        path.extend_from_slice(&self.names[entry.name as usize..][..length]);
+        debug_assert_eq!(path.len(), usize::from(entry.path_length));
+        self.member_at(index, path)
+    }
+
+    fn member_at<'a>(&'a self, index: usize, path: &'a [u8]) -> Member<'a> {
+        let entry = &self.entries[index];
         let kind = entry.kind();
         let target = match kind {
             Kind::Link => {
-                let from = entry.name as usize + name_length(&self.entries, entry);
+                let from = entry.inode as usize;
                 &self.names[from..from + entry.size as usize]
             }
             _ => &[],

@@ -1,9 +1,10 @@
 //! Many files as one stream whose length is known before its first byte.
 //!
-//! [`walk`](walk::walk) lists a directory; [`Archive`] lays the listing out as a zip or a tar by
+//! A [`Walk`] lists a directory; [`Archive`] lays the listing out as a zip or a tar by
 //! arithmetic alone; [`ArchiveReader`] yields the bytes from any position and opens a member only
 //! when it gets there. Nothing is compressed and nothing is written to disk.
 
+mod branch;
 mod chosen;
 mod format;
 pub mod layout;
@@ -21,8 +22,8 @@ mod zip;
 mod tests;
 
 pub use format::Format;
-pub use layout::Archive;
+pub use layout::{Archive, Layout};
 pub use listing::{Kind, Listing};
-pub use reader::{ArchiveReader, Memory, is_pause, pause};
+pub use reader::{ArchiveReader, is_pause};
 pub use shelf::{Packed, Shelf};
-pub use walk::{WalkError, walk, walk_paths};
+pub use walk::{Walk, WalkError};

@@ -10,8 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use cap_std::fs::Dir;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, Stat, openat, openat2};
 use rustix::io::Errno;
 
 /// NONBLOCK, NOCTTY: a planted FIFO must not hang the worker, nor a terminal become ours.
@@ -25,17 +24,52 @@ const FLAGS: OFlags = OFlags::RDONLY
 ///
 /// # Errors
 /// What the system says; `ELOOP` or `ENOTDIR` if a link is in the way.
-pub(super) fn directory(root: &Dir, path: &[u8]) -> io::Result<Dir> {
-    let fd = beneath(root.as_fd(), path, FLAGS | OFlags::DIRECTORY)?;
-    Ok(Dir::from_std_file(File::from(fd)))
+pub(super) fn directory(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<OwnedFd> {
+    beneath(root, path, FLAGS | OFlags::DIRECTORY)
+}
+
+/// Opens the directory `name` in `dir`; the name has no `/`.
+///
+/// # Errors
+/// As [`directory`].
+pub(super) fn child(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
+    Ok(step_by_step(dir, name, FLAGS | OFlags::DIRECTORY)?)
+}
+
+/// Opens `dir` itself once more, to read it from its beginning.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn again(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(openat(dir, ".", FLAGS | OFlags::DIRECTORY, Mode::empty())?)
+}
+
+/// Opens the directory that `dir` lies in now, which may be anywhere: see that it is the right one.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn parent(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(openat(dir, "..", FLAGS | OFlags::DIRECTORY, Mode::empty())?)
+}
+
+/// Device and inode number as one: different for all files of a file system, and for those of two as
+/// long as inode numbers do not come near 2^64.
+pub(super) fn identity(stat: &Stat) -> u64 {
+    stat.st_ino.wrapping_add(stat.st_dev.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// Returns true if it is this process that lacks something, and no file's fault.
+pub(super) fn is_exhaustion(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 /// Opens the file `path` beneath `root`, which was listed with `size` bytes.
 ///
 /// # Errors
 /// What the system says, and [`changed`] if it is now another kind of file or a shorter one.
-pub(super) fn file(root: &Dir, path: &[u8], size: u64) -> io::Result<File> {
-    let file = File::from(beneath(root.as_fd(), path, FLAGS)?);
+pub(super) fn file(root: BorrowedFd<'_>, path: &[u8], size: u64) -> io::Result<File> {
+    let file = File::from(beneath(root, path, FLAGS)?);
     let metadata = file.metadata()?;
     if metadata.is_file() && metadata.len() >= size { Ok(file) } else { Err(changed()) }
 }
@@ -85,17 +119,18 @@ mod tests {
         scratch.link("a/link", "b");
         scratch.link("a/b/file", "plain");
         scratch.fifo("a/fifo");
-        let root = scratch.dir();
+        let dir = scratch.dir();
+        let root = dir.as_fd();
         for path in ["a/link/plain", "a/up/a/b/plain", "a/b/file", "a/../../out", "/etc/passwd"] {
-            assert!(file(&root, path.as_bytes(), 0).is_err(), "{path}");
-            assert!(step_by_step(root.as_fd(), path.as_bytes(), FLAGS).is_err(), "{path} by steps");
+            assert!(file(root, path.as_bytes(), 0).is_err(), "{path}");
+            assert!(step_by_step(root, path.as_bytes(), FLAGS).is_err(), "{path} by steps");
         }
-        assert!(directory(&root, b"a/link").is_err());
-        assert!(directory(&root, b"a/b").is_ok());
-        assert!(step_by_step(root.as_fd(), b"a/b/plain", FLAGS).is_ok());
-        assert!(file(&root, b"a/b/plain", 5).is_ok());
+        assert!(directory(root, b"a/link").is_err());
+        assert!(directory(root, b"a/b").is_ok());
+        assert!(step_by_step(root, b"a/b/plain", FLAGS).is_ok());
+        assert!(file(root, b"a/b/plain", 5).is_ok());
         for (path, size) in [("a/b/plain", 6), ("a/fifo", 0), ("a/b", 0)] {
-            let error = file(&root, path.as_bytes(), size).unwrap_err();
+            let error = file(root, path.as_bytes(), size).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{path}");
         }
     }

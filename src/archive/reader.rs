@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::{error, fmt, mem};
 
@@ -16,6 +17,7 @@ use super::format::Format;
 use super::layout::{Archive, Part};
 use super::names::one_line;
 use super::open;
+use super::shelf::Packed;
 use super::sums::Running;
 use super::zip::Step;
 use crate::disk::file::{DiskFile, Worth};
@@ -49,7 +51,7 @@ impl fmt::Display for Pause {
 impl error::Error for Pause {}
 
 /// The error that asks to be called again, once others had their turn.
-pub fn pause() -> io::Error {
+fn pause() -> io::Error {
     io::Error::new(io::ErrorKind::WouldBlock, Pause)
 }
 
@@ -77,12 +79,6 @@ pub struct ArchiveReader {
     rendered: Option<Part>,
     bytes: Vec<u8>,
     path: Vec<u8>,
-    memory: Memory,
-}
-
-/// What a reader has to remember between two pieces, for which the archive need not be kept.
-#[derive(Debug, Default)]
-pub struct Memory {
     /// If the page cache is to be spared.
     readers: Option<Arc<Readers>>,
     position: u64,
@@ -98,26 +94,6 @@ pub struct Memory {
     extra: u64,
 }
 
-impl Memory {
-    /// That of a reader which is to begin at `position`. With `readers`, what it reads does not stay
-    /// in the page cache.
-    pub fn new(position: u64, readers: Option<Arc<Readers>>) -> Memory {
-        Memory { position, readers, ..Memory::default() }
-    }
-
-    /// Bytes read of files since this was last asked for CRCs only, to be charged to the link.
-    pub fn take_extra(&mut self) -> u64 {
-        mem::take(&mut self.extra)
-    }
-
-    /// Closes what is open.
-    pub fn finish(&mut self) {
-        if let Some(mut open) = self.open.take() {
-            open.file.finish(open.at);
-        }
-    }
-}
-
 /// The member that is open.
 #[derive(Debug)]
 struct Open {
@@ -128,16 +104,13 @@ struct Open {
 }
 
 impl ArchiveReader {
-    /// Reads `range` of `archive`, whose members lie beneath `root`. Nothing is opened yet.
-    pub fn new(archive: Arc<Archive>, root: Arc<Dir>, range: Range<u64>) -> ArchiveReader {
-        ArchiveReader::again(archive, root, range.end, Memory::new(range.start, None))
-    }
-
-    /// Reads on up to `end`, with the `memory` of a reader of the same archive.
-    pub fn again(archive: Arc<Archive>, root: Arc<Dir>, end: u64, memory: Memory) -> ArchiveReader {
-        let place = archive.locate(memory.position);
+    /// Reads `range` of an archive. Nothing is opened yet. With `readers`, what is read of its members
+    /// does not stay in the page cache.
+    pub fn new(packed: Packed, range: &Range<u64>, readers: Option<Arc<Readers>>) -> ArchiveReader {
+        let Packed { archive, root } = packed;
+        let place = archive.locate(range.start);
         ArchiveReader {
-            end: end.min(archive.length()),
+            end: range.end.min(archive.length()),
             archive,
             root,
             part: place.part,
@@ -145,13 +118,30 @@ impl ArchiveReader {
             rendered: None,
             bytes: Vec::new(),
             path: Vec::new(),
-            memory,
+            readers,
+            position: range.start,
+            open: None,
+            sent: None,
+            before: (range.start, None),
+            unsent: None,
+            own: BTreeMap::new(),
+            extra: 0,
         }
     }
 
-    /// What it has to remember; the archive is let go.
-    pub fn into_memory(self) -> Memory {
-        self.memory
+    /// Ends a piece. Returns the bytes that were read of files for CRCs since this was last called,
+    /// to be charged to the link.
+    pub fn take_extra(&mut self) -> u64 {
+        // A transfer that waits for its client keeps as little as it can.
+        (self.rendered, self.bytes, self.path) = (None, Vec::new(), Vec::new());
+        mem::take(&mut self.extra)
+    }
+
+    /// Closes what is open.
+    pub fn finish(&mut self) {
+        if let Some(mut open) = self.open.take() {
+            open.file.finish(open.at);
+        }
     }
 
     /// Goes to `position`. What this reader knows of the member there stays known if it has just
@@ -160,20 +150,20 @@ impl ArchiveReader {
     /// # Errors
     /// As [`Read::read`].
     pub fn seek(&mut self, position: u64) -> io::Result<()> {
-        let (at, before) = &self.memory.before;
-        if (*at..self.memory.position).contains(&position) {
-            self.memory.sent.clone_from(before);
+        let (at, before) = &self.before;
+        if (*at..self.position).contains(&position) {
+            self.sent.clone_from(before);
             self.go_to(*at);
         }
-        let again = position.checked_sub(self.memory.position).filter(|again| *again <= AGAIN);
+        let again = position.checked_sub(self.position).filter(|again| *again <= AGAIN);
         let Some(again) = again else {
-            self.memory.sent = None;
+            self.sent = None;
             self.go_to(position);
             return Ok(());
         };
         let mut scratch = vec![0; again as usize];
-        while self.memory.position < position {
-            let left = (position - self.memory.position) as usize;
+        while self.position < position {
+            let left = (position - self.position) as usize;
             if self.read(&mut scratch[..left])? == 0 {
                 break;
             }
@@ -184,17 +174,17 @@ impl ArchiveReader {
     fn go_to(&mut self, position: u64) {
         let place = self.archive.locate(position);
         (self.part, self.offset) = (place.part, place.offset);
-        self.memory.position = position;
+        self.position = position;
     }
 
     /// The position in the archive of the next byte.
     pub fn position(&self) -> u64 {
-        self.memory.position
+        self.position
     }
 
     /// Bytes read of files so far for CRCs only, to be charged to the link.
     pub fn extra_read(&self) -> u64 {
-        self.memory.extra
+        self.extra
     }
 
     /// Copies what is next; nothing if that was the end of a part.
@@ -248,17 +238,17 @@ impl ArchiveReader {
     }
 
     fn add_sent(&mut self, index: usize, offset: u64, bytes: &[u8]) {
-        let sent = self.memory.sent.take().filter(|sent| sent.index == index && sent.at == offset);
+        let sent = self.sent.take().filter(|sent| sent.index == index && sent.at == offset);
         let mut sent = sent.unwrap_or_else(|| Running::new(index, offset));
         sent.add(bytes);
         let is_whole = sent.from == 0 && Some(sent.at) == self.archive.file_size(index);
         if !is_whole {
-            self.memory.sent = Some(sent);
+            self.sent = Some(sent);
             return;
         }
         let crc = sent.joined(None);
         if self.archive.sums.set(index, crc) != crc {
-            self.memory.own.insert(index, crc);
+            self.own.insert(index, crc);
         }
     }
 
@@ -268,17 +258,17 @@ impl ArchiveReader {
         if size == 0 {
             return Ok(0);
         }
-        let known = self.memory.own.get(&index).copied().or_else(|| self.archive.sums.get(index));
+        let known = self.own.get(&index).copied().or_else(|| self.archive.sums.get(index));
         if let Some(crc) = known {
             return Ok(crc);
         }
-        let sent = self.memory.sent.take_if(|sent| sent.index == index && sent.at == size);
+        let sent = self.sent.take_if(|sent| sent.index == index && sent.at == size);
         let until = sent.as_ref().map_or(size, |sent| sent.from);
-        let unsent = self.memory.unsent.take().filter(|unsent| unsent.index == index);
+        let unsent = self.unsent.take().filter(|unsent| unsent.index == index);
         let mut unsent = unsent.unwrap_or_else(|| Running::new(index, 0));
         let outcome = self.sum_until(&mut unsent, until, share);
         if let Err(error) = outcome {
-            (self.memory.sent, self.memory.unsent) = (sent, Some(unsent));
+            (self.sent, self.unsent) = (sent, Some(unsent));
             return Err(error);
         }
         Ok(self.archive.sums.set(index, unsent.joined(sent.as_ref())))
@@ -290,7 +280,7 @@ impl ArchiveReader {
             let wanted = share.take((until - sum.at).min(CHUNK))?;
             let chunk = &mut chunk[..wanted as usize];
             let count = self.read_member(sum.index, sum.at, chunk, share)?;
-            self.memory.extra += count as u64;
+            self.extra += count as u64;
             sum.add(&chunk[..count]);
         }
         Ok(())
@@ -304,18 +294,18 @@ impl ArchiveReader {
         buffer: &mut [u8],
         share: &mut Share,
     ) -> io::Result<usize> {
-        let mut open = match self.memory.open.take() {
+        let mut open = match self.open.take() {
             Some(open) if open.index == index => open,
             other => {
-                self.memory.open = other;
+                self.open = other;
                 share.take(OPENING)?;
-                self.memory.finish();
+                self.finish();
                 self.open(index)?
             }
         };
         let result = open.file.read_at(buffer, offset);
         open.at = offset + *result.as_ref().unwrap_or(&0) as u64;
-        self.memory.open = Some(open);
+        self.open = Some(open);
         match result {
             Ok(count) if count > 0 => Ok(count),
             result => {
@@ -327,10 +317,10 @@ impl ArchiveReader {
 
     fn open(&mut self, index: usize) -> io::Result<Open> {
         let member = self.archive.member(index, &mut self.path);
-        let file = open::file(&self.root, member.path, member.size)
+        let file = open::file(self.root.as_fd(), member.path, member.size)
             .map_err(|error| named(member.path, &error))?;
         let worth = if self.archive.length() > LARGE { Worth::Any } else { Worth::Large };
-        let file = match &self.memory.readers {
+        let file = match &self.readers {
             Some(readers) => DiskFile::spare(file, &(0..member.size), worth, readers),
             None => DiskFile::keep(file),
         };
@@ -340,16 +330,16 @@ impl ArchiveReader {
 
 impl Read for ArchiveReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.end.saturating_sub(self.memory.position);
+        let left = self.end.saturating_sub(self.position);
         let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        self.memory.before = (self.memory.position, self.memory.sent.clone());
+        self.before = (self.position, self.sent.clone());
         let mut share = Share { left: CALL };
         let mut filled = 0;
         while filled < wanted {
             match self.fill(&mut buffer[filled..wanted], &mut share) {
                 Ok(count) => {
                     filled += count;
-                    self.memory.position += count as u64;
+                    self.position += count as u64;
                 }
                 // It will come again when what precedes it is gone.
                 Err(_) if filled > 0 => break,

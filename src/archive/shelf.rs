@@ -2,19 +2,18 @@
 //! readers have come to know.
 //!
 //! A listing may take a dozen megabytes and a download may last for a day, so what is kept is
-//! bounded: of the server that holds most, something goes, and is made anew when it is asked for. So
-//! are the walks that run at a time, and those of one link: each keeps a disk busy.
+//! bounded: of the server that holds most, something goes, and is made anew when it is asked for.
 
 use std::cmp::Reverse;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cap_std::fs::{Dir, MetadataExt};
 
 use super::{Archive, Format, Listing};
 
-/// Walks that run at a time.
+/// Trees that are walked at a time.
 pub const WALKS: usize = 2;
 /// Most bytes of listings that are kept.
 pub const MAX_MEMORY: usize = 64 << 20;
@@ -84,7 +83,7 @@ impl Seen {
 }
 
 /// A walk that was done.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Walked {
     asked: Asked,
     seen: Seen,
@@ -100,7 +99,7 @@ impl Walked {
         now.saturating_duration_since(self.ended) < FRESH.max(self.took())
     }
 
-    /// Whether what it found answers `asked`.
+    /// Returns true if what it found answers `asked`.
     fn answers(&self, asked: &Asked, seen: &Seen) -> bool {
         let is_unchanged = self.seen.changed == seen.changed || self.took() >= COSTLY;
         self.asked == *asked
@@ -109,9 +108,25 @@ impl Walked {
             && self.is_fresh(seen.at)
     }
 
+    /// Returns true if it began after another link to the same tree was `seen`.
+    fn is_later(&self, asked: &Asked, seen: &Seen) -> bool {
+        Asked { link: asked.link, ..self.asked } == *asked
+            && self.seen.place == seen.place
+            && self.seen.at >= seen.at
+    }
+
     fn took(&self) -> Duration {
         self.ended.saturating_duration_since(self.seen.at)
     }
+}
+
+/// Why a tree becomes no archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooMuch {
+    /// It holds more than an archive may.
+    Entries,
+    /// It takes too long to walk.
+    Time,
 }
 
 /// What a walk that was done shortly before has found.
@@ -119,8 +134,8 @@ impl Walked {
 pub enum Recent {
     /// An archive.
     Packed(Packed),
-    /// More than an archive holds.
-    TooMany,
+    /// None.
+    Refused(TooMuch),
 }
 
 #[derive(Debug)]
@@ -139,84 +154,84 @@ impl Kept {
 /// The archives that are kept.
 #[derive(Debug, Default)]
 pub struct Shelf {
-    walks: Mutex<usize>,
-    walked: Condvar,
     kept: Mutex<Vec<Kept>>,
-    /// Walks that found too much.
-    too_many: Mutex<Vec<Walked>>,
+    /// Walks that found no archive.
+    refused: Mutex<Vec<(Walked, TooMuch)>>,
 }
 
-/// The right to walk a tree; given back when dropped.
-#[derive(Debug)]
-pub struct Turn<'a>(&'a Shelf);
-
 impl Shelf {
-    /// Waits up to `patience` for the right to walk.
-    pub fn turn(&self, patience: Duration) -> Option<Turn<'_>> {
-        let walks = self.walks.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = |walks: &mut usize| *walks >= WALKS;
-        let waited = self.walked.wait_timeout_while(walks, patience, full);
-        let (mut walks, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        if timeout.timed_out() && *walks >= WALKS {
-            return None;
-        }
-        *walks += 1;
-        Some(Turn(self))
-    }
-
     /// What was found when `asked` was last walked for, if that was just now and the directory is
     /// still the one that is `seen`.
     pub fn recent(&self, asked: &Asked, seen: &Seen) -> Option<Recent> {
-        let mut kept = self.lock();
-        let answers = kept.iter_mut().filter(|kept| kept.walked.answers(asked, seen));
-        if let Some(newest) = answers.max_by_key(|kept| kept.walked.ended) {
-            newest.used = Instant::now();
-            return Some(Recent::Packed(newest.packed.clone()));
-        }
-        drop(kept);
-        let too_many = self.lock_too_many();
-        too_many.iter().any(|walked| walked.answers(asked, seen)).then_some(Recent::TooMany)
+        self.find(|walked| walked.answers(asked, seen)).map(|(recent, _)| recent)
     }
 
-    /// Remembers for a while that what was `seen` is too much for an archive.
-    pub fn put_too_many(&self, asked: &Asked, seen: Seen) {
+    /// What a walk has found that began after `asked` was `seen`, for whichever link.
+    pub fn since(&self, asked: &Asked, seen: &Seen) -> Option<Recent> {
+        let (recent, walked) = self.find(|walked| walked.is_later(asked, seen))?;
+        if let Recent::Packed(packed) = &recent {
+            self.keep(Walked { asked: *asked, ..walked }, packed);
+        }
+        Some(recent)
+    }
+
+    fn find(&self, is_it: impl Fn(&Walked) -> bool) -> Option<(Recent, Walked)> {
+        let mut kept = self.lock();
+        let found = kept.iter_mut().filter(|kept| is_it(&kept.walked));
+        if let Some(newest) = found.max_by_key(|kept| kept.walked.ended) {
+            newest.used = Instant::now();
+            return Some((Recent::Packed(newest.packed.clone()), newest.walked));
+        }
+        drop(kept);
+        let refused = self.lock_refused();
+        let found = refused.iter().find(|(walked, _)| is_it(walked))?;
+        Some((Recent::Refused(found.1), found.0))
+    }
+
+    /// Remembers for a while that what was `seen` becomes no archive.
+    pub fn put_refused(&self, asked: &Asked, seen: Seen, what: TooMuch) {
         let walked = Walked::now(asked, seen);
-        let mut all = self.lock_too_many();
-        all.retain(|other| other.is_fresh(walked.ended) && other.asked != *asked);
+        let mut all = self.lock_refused();
+        all.retain(|(other, _)| other.is_fresh(walked.ended) && other.asked != *asked);
         if all.len() >= MAX_KEPT {
             all.remove(0);
         }
-        all.push(walked);
+        all.push((walked, what));
     }
 
-    /// Keeps `listing` of `root`, which was `seen` before its walk, laid out; what is kept already
-    /// of the same tree is used again, with the CRCs that are known.
-    pub fn put(&self, asked: &Asked, seen: Seen, root: Dir, listing: Listing) -> Packed {
-        let walked = Walked::now(asked, seen);
-        let tag = listing.tag(asked.format);
+    /// The archive of `listing`, which was `seen` before its walk, if the same tree is kept already:
+    /// with the CRCs that are known.
+    pub fn known(&self, asked: &Asked, seen: &Seen, listing: &Listing) -> Option<Packed> {
+        let packed = self.same(seen, listing.tag(asked.format))?;
+        self.keep(Walked::now(asked, *seen), &packed);
+        Some(packed)
+    }
+
+    /// Keeps `archive` of `root`, which was `seen` before its walk. Of two walks of the same tree at
+    /// once, the first that comes is kept.
+    pub fn put(&self, asked: &Asked, seen: Seen, root: &Arc<Dir>, archive: Archive) -> Packed {
+        let same = self.same(&seen, archive.tag());
+        let packed =
+            same.unwrap_or_else(|| Packed { archive: Arc::new(archive), root: Arc::clone(root) });
+        self.keep(Walked::now(asked, seen), &packed);
+        packed
+    }
+
+    fn same(&self, seen: &Seen, tag: u64) -> Option<Packed> {
+        let kept = self.lock();
         let is_same =
             |kept: &&Kept| kept.packed.archive.tag() == tag && kept.walked.seen.place == seen.place;
-        let known = self.lock().iter().find(is_same).map(|kept| kept.packed.clone());
-        // Laid out without the lock: of two at once, the first that comes is kept.
-        let packed = known.unwrap_or_else(|| Packed {
-            archive: Arc::new(Archive::new(listing, asked.format)),
-            root: Arc::new(root),
-        });
+        kept.iter().find(is_same).map(|kept| kept.packed.clone())
+    }
+
+    fn keep(&self, walked: Walked, packed: &Packed) {
+        let (link, tag) = (walked.asked.link, packed.archive.tag());
         let mut kept = self.lock();
-        kept.retain(|kept| !kept.is(&asked.link, tag));
+        kept.retain(|kept| !kept.is(&link, tag));
         kept.push(Kept { walked, packed: packed.clone(), used: Instant::now() });
         while let Some(index) = superfluous(&kept) {
             kept.remove(index);
         }
-        packed
-    }
-
-    /// The archive with this tag that was made for `link`, if it is still kept.
-    pub fn get(&self, link: &Link, tag: u64) -> Option<Packed> {
-        let mut all = self.lock();
-        let kept = all.iter_mut().find(|kept| kept.is(link, tag))?;
-        kept.used = Instant::now();
-        Some(kept.packed.clone())
     }
 
     /// Forgets what nobody has used for some time and whose link is not `in_use` either.
@@ -239,25 +254,23 @@ impl Shelf {
         self.lock().iter().any(|kept| kept.walked.asked.link == *link)
     }
 
+    #[cfg(test)]
+    pub(super) fn keeps(&self, link: &Link, tag: u64) -> bool {
+        self.lock().iter().any(|kept| kept.is(link, tag))
+    }
+
     /// How many are kept, and the bytes of memory that their listings take.
     pub fn usage(&self) -> (usize, usize) {
         let kept = self.lock();
         (kept.len(), memory(&kept))
     }
 
-    fn lock_too_many(&self) -> MutexGuard<'_, Vec<Walked>> {
-        self.too_many.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_refused(&self) -> MutexGuard<'_, Vec<(Walked, TooMuch)>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        *self.0.walks.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.walked.notify_one();
     }
 }
 

@@ -9,7 +9,7 @@ use crc32fast::Hasher;
 const KNOWN: u64 = 1 << 32;
 
 /// What is known, one for each member.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Sums(Box<[AtomicU64]>);
 
 impl Sums {

@@ -1,31 +1,32 @@
-//! Lists what is beneath an open directory.
+//! Lists what is beneath an open directory, a step at a time.
 //!
-//! A few directories are open at a time, and what is still to be listed waits on a stack of our own:
-//! a tree may be thousands deep and the worker's stack is small. The order is that of a depth-first
-//! walk by the names' bytes, so that a directory's own mode and time can be set once its members
-//! are unpacked.
+//! The order is that of a depth-first walk by the names' bytes, so that a directory's own mode and
+//! time can be set once its members are unpacked. What is still to be listed waits on a stack of our
+//! own: a tree may be thousands deep and the worker's stack is small. Whoever owns the tree may be
+//! hostile, so nothing here takes longer for one entry than for another.
 
-use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
-use cap_std::fs::{Dir, Metadata, MetadataExt};
+use cap_std::fs::Dir;
 use hmac_sha256::Hash;
-use rustix::fs::{Access, AtFlags, accessat};
+use rustix::fs::{Access, AtFlags, FileType, RawDir, Stat, accessat, fstat, readlinkat, statat};
 use rustix::io::Errno;
 
+use super::branch::Branch;
 use super::chosen::{Chosen, Take};
 use super::listing::{
-    Entry, Listing, MAX_BYTES, MAX_ENTRIES, MAX_NAMES, MAX_PATH, NO_PARENT, Notes,
+    Entry, Listing, MAX_BYTES, MAX_ENTRIES, MAX_NAMES, MAX_PATH, NO_PARENT, Notes, write_path,
 };
-use super::listing::{name_length, write_path};
 use super::{Kind, open};
 
-/// So many directories above the next one stay open, since opening one by its whole path takes the
-/// longer the deeper it lies: minutes for a hostile tree.
-pub const MAX_OPEN: usize = 16;
+pub use super::branch::MAX_OPEN;
+
+/// Bytes of names that are read at a time.
+const NAMES: usize = 8 << 10;
 
 /// Why there is no listing.
 #[derive(Debug)]
@@ -58,297 +59,341 @@ impl fmt::Display for WalkError {
 
 impl std::error::Error for WalkError {}
 
-/// Lists everything beneath `root`. What cannot be part of an archive is noted in the listing.
-///
-/// # Errors
-/// [`WalkError::TooMany`] and [`WalkError::Io`].
-pub fn walk(root: &Dir) -> Result<Listing, WalkError> {
-    Walk::new(root, Chosen::default(), MAX_ENTRIES).run(true)
-}
-
-#[cfg(test)]
-pub(super) fn walk_within(root: &Dir, limit: usize) -> Result<Listing, WalkError> {
-    Walk::new(root, Chosen::default(), limit).run(true)
-}
-
-/// Lists the files and directories `paths` beneath `root`, with the directories that lead to them.
-/// Slashes at either end of a path do not count; an empty path is all of `root`. A path that is not
-/// there is noted in the listing.
-///
-/// # Errors
-/// Any [`WalkError`].
-pub fn walk_paths(root: &Dir, paths: &[String]) -> Result<Listing, WalkError> {
-    let mut chosen = Chosen::default();
-    let mut whole = false;
-    for path in paths {
-        whole |= chosen.add(path)?;
+impl From<Errno> for WalkError {
+    fn from(errno: Errno) -> WalkError {
+        WalkError::Io(errno.into())
     }
-    Walk::new(root, chosen, MAX_ENTRIES).run(whole)
 }
 
-/// An entry that is found and not yet listed.
-struct Found {
-    entry: Entry,
-    inode: u64,
+/// A name that is to be listed.
+#[derive(Debug)]
+struct Waiting {
+    parent: u32,
+    /// Where it begins in the arena.
+    name: u32,
+    length: u16,
+    /// A path that was asked for leads here.
+    is_chosen: bool,
     take: Take,
 }
 
-/// The directory that is being read.
-struct At<'a> {
-    dir: &'a Dir,
-    index: u32,
-    path: &'a [u8],
+/// The names that were found so far.
+#[derive(Debug)]
+struct Found {
+    /// Those that are still to be listed; last is next.
+    waiting: Vec<Waiting>,
+    /// All of them, and the targets of links.
+    arena: Vec<u8>,
+    /// How many more there may be.
+    room: usize,
 }
 
-impl At<'_> {
-    /// Bytes of a member's path before its name.
-    fn above(&self) -> usize {
-        if self.path.is_empty() { 0 } else { self.path.len() + 1 }
+impl Found {
+    fn add(
+        &mut self,
+        parent: u32,
+        name: &[u8],
+        take: Take,
+        is_chosen: bool,
+    ) -> Result<(), WalkError> {
+        let start = self.arena.len();
+        let room = self.room.checked_sub(1).filter(|_| start + name.len() <= MAX_NAMES);
+        self.room = room.ok_or(WalkError::TooMany)?;
+        self.arena.extend_from_slice(name);
+        let (name, length) = (start as u32, name.len() as u16);
+        self.waiting.push(Waiting { parent, name, length, is_chosen, take });
+        Ok(())
+    }
+
+    fn name(&self, waiting: &Waiting) -> &[u8] {
+        &self.arena[waiting.name as usize..][..waiting.length.into()]
+    }
+
+    /// Puts the names that wait from `first` on into their order.
+    fn sort(&mut self, first: usize) {
+        let arena = &self.arena;
+        let name = |waiting: &Waiting| &arena[waiting.name as usize..][..waiting.length.into()];
+        self.waiting[first..].sort_unstable_by(|a, b| name(b).cmp(name(a)));
     }
 }
 
-struct Walk<'a> {
-    root: &'a Dir,
+/// A directory whose names are being read.
+#[derive(Debug)]
+struct Reading {
+    index: u32,
+    /// Names that wait for something else.
+    before: usize,
+}
+
+/// A walk that is under way. Dropped, it ends.
+pub struct Walk {
     chosen: Chosen,
-    limit: usize,
+    branch: Branch,
+    reading: Option<Reading>,
+    found: Found,
     entries: Vec<Entry>,
-    names: Vec<u8>,
     notes: Notes,
     bytes: u64,
     left_out: usize,
     /// Chosen names that are not there.
     missing: usize,
-    /// Last is next.
-    waiting: Vec<Found>,
-    /// Directories that were read last and lie above each other, with their indices.
-    open: VecDeque<(u32, Dir)>,
     digest: Hash,
     modified: i64,
 }
 
-impl<'a> Walk<'a> {
-    fn new(root: &'a Dir, chosen: Chosen, limit: usize) -> Walk<'a> {
-        Walk {
-            root,
+impl fmt::Debug for Walk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Walk").field("entries", &self.entries.len()).finish_non_exhaustive()
+    }
+}
+
+impl Walk {
+    /// Begins to list everything beneath `root`. What cannot be part of an archive is noted in the
+    /// listing.
+    ///
+    /// # Errors
+    /// [`WalkError::Io`].
+    pub fn new(root: &Dir) -> Result<Walk, WalkError> {
+        Walk::begin(root, Chosen::whole())
+    }
+
+    /// Begins to list the files and directories `paths` beneath `root`, with the directories that
+    /// lead to them. Slashes at either end of a path do not count; an empty path is all of `root`. A
+    /// path that is not there is noted in the listing.
+    ///
+    /// # Errors
+    /// [`WalkError::BadPath`] and [`WalkError::Io`].
+    pub fn of_paths(root: &Dir, paths: &[String]) -> Result<Walk, WalkError> {
+        let mut chosen = Chosen::default();
+        for path in paths {
+            chosen.add(path)?;
+        }
+        Walk::begin(root, chosen)
+    }
+
+    fn begin(root: &Dir, chosen: Chosen) -> Result<Walk, WalkError> {
+        let root = open::again(root.as_fd()).map_err(WalkError::Io)?;
+        let modified = mtime(&fstat(&root)?);
+        let take = chosen.root();
+        let mut walk = Walk {
             chosen,
-            limit,
+            branch: Branch::new(root),
+            reading: None,
+            found: Found { waiting: Vec::new(), arena: Vec::new(), room: MAX_ENTRIES },
             entries: Vec::new(),
-            names: Vec::new(),
             notes: Notes::default(),
             bytes: 0,
             left_out: 0,
             missing: 0,
-            waiting: Vec::new(),
-            open: VecDeque::new(),
             digest: Hash::new(),
-            modified: 0,
+            modified,
+        };
+        walk.enter(NO_PARENT, take)?;
+        Ok(walk)
+    }
+
+    /// Lowers the number of entries that is too many.
+    #[cfg(test)]
+    pub(super) fn limited(mut self, limit: usize) -> Walk {
+        self.found.room = limit;
+        self
+    }
+
+    /// How many entries are listed so far.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Goes on until `until`, or to the end. Returns `None` if there is more to be listed.
+    ///
+    /// # Errors
+    /// Any [`WalkError`] but [`WalkError::BadPath`]. The walk is then of no more use.
+    pub fn step(&mut self, until: Instant) -> Result<Option<Listing>, WalkError> {
+        loop {
+            if let Some(reading) = self.reading.take() {
+                self.read(reading)?;
+            } else if let Some(next) = self.found.waiting.pop() {
+                self.list(&next)?;
+            } else {
+                return self.finish().map(Some);
+            }
+            if Instant::now() >= until {
+                return Ok(None);
+            }
         }
     }
 
-    fn run(mut self, whole: bool) -> Result<Listing, WalkError> {
-        self.modified = self.root.dir_metadata().map_err(WalkError::Io)?.mtime();
-        let take = if whole { Take::All } else { Take::Part(0) };
-        let at = At { dir: self.root, index: NO_PARENT, path: b"" };
-        self.read(&at, take)?.map_err(WalkError::Io)?;
-        let mut path = Vec::new();
-        while let Some(found) = self.waiting.pop() {
-            let index = self.entries.len();
-            self.list(&found);
-            if found.entry.kind() == Kind::Directory {
-                write_path(&self.entries, &self.names, index, &mut path);
-                self.descend(index as u32, &path, found.take)?;
-            }
-        }
-        if !whole && self.entries.is_empty() && self.left_out == self.missing {
+    fn finish(&mut self) -> Result<Listing, WalkError> {
+        let is_part = self.chosen.root() != Take::All;
+        if is_part && self.entries.is_empty() && self.left_out == self.missing {
             return Err(WalkError::Missing);
         }
-        self.digest.update(self.notes.clone().into_text());
+        let notes = std::mem::take(&mut self.notes);
+        self.digest.update(notes.clone().into_text());
         self.entries.shrink_to_fit();
-        self.names.shrink_to_fit();
+        self.found.arena.shrink_to_fit();
         Ok(Listing {
-            entries: self.entries,
-            names: self.names,
-            notes: self.notes,
+            entries: std::mem::take(&mut self.entries),
+            names: std::mem::take(&mut self.found.arena),
+            notes,
             digest: self.digest.finalize(),
             modified: self.modified,
         })
     }
 
-    fn list(&mut self, found: &Found) {
-        let entry = &found.entry;
-        let name = entry.name as usize;
-        let mut length = name_length(&self.entries, entry);
-        if entry.kind() == Kind::Link {
-            length += entry.size as usize;
+    /// Finds the names in the directory `index`, which the walk has just come to.
+    fn enter(&mut self, index: u32, take: Take) -> Result<(), WalkError> {
+        let before = self.found.waiting.len();
+        let Take::Part(node) = take else {
+            self.reading = Some(Reading { index, before });
+            return Ok(());
+        };
+        for (name, take) in self.chosen.names(node) {
+            self.found.add(index, name, take, true)?;
         }
+        self.found.sort(before);
+        Ok(())
+    }
+
+    /// Reads some names of the directory that the walk is in.
+    fn read(&mut self, reading: Reading) -> Result<(), WalkError> {
+        let mut buffer = [MaybeUninit::uninit(); NAMES];
+        let mut names = RawDir::new(self.branch.last().1, &mut buffer);
+        let failed = loop {
+            match names.next() {
+                None | Some(Err(Errno::NOENT)) => break None,
+                Some(Err(Errno::INTR)) => {}
+                Some(Err(error)) => break Some(error),
+                Some(Ok(entry)) => {
+                    let name = entry.file_name().to_bytes();
+                    if name != b"." && name != b".." {
+                        self.found.add(reading.index, name, Take::All, false)?;
+                    }
+                }
+            }
+            if names.is_buffer_empty() {
+                self.reading = Some(reading);
+                return Ok(());
+            }
+        };
+        if let Some(error) = failed {
+            self.note_unlisted(reading.index, error.into())?;
+        }
+        self.found.sort(reading.before);
+        Ok(())
+    }
+
+    /// Lists one name, or notes why not.
+    fn list(&mut self, next: &Waiting) -> Result<(), WalkError> {
+        let reason = match self.examine(next) {
+            Ok((stat, _)) if next.take != Take::All && kind_of(&stat) != FileType::Directory => {
+                self.missing += 1;
+                "not a folder".to_owned()
+            }
+            Ok((stat, target)) => return self.push(next, &stat, &target),
+            Err(Left::Error(error)) if error.kind() == io::ErrorKind::NotFound => {
+                // Removed since the directory was read, which is as if it had been before.
+                if !next.is_chosen {
+                    self.found.room += 1;
+                    return Ok(());
+                }
+                self.missing += 1;
+                "there is no such file or folder".to_owned()
+            }
+            Err(Left::Error(error)) if open::is_exhaustion(&error) => {
+                return Err(WalkError::Io(error));
+            }
+            Err(Left::Error(error)) => format!("could not be opened ({})", error.kind()),
+            Err(Left::Special) => "neither a file nor a folder".to_owned(),
+            Err(Left::LongPath) => format!("its path is longer than {MAX_PATH} bytes"),
+        };
+        self.left_out += 1;
+        let mut path = Vec::new();
+        if next.parent != NO_PARENT {
+            write_path(&self.entries, &self.found.arena, next.parent as usize, &mut path);
+            path.push(b'/');
+        }
+        path.extend_from_slice(self.found.name(next));
+        self.notes.add(&path, &reason);
+        Ok(())
+    }
+
+    fn examine(&mut self, next: &Waiting) -> Result<(Stat, Vec<u8>), Left> {
+        if self.path_length(next) > MAX_PATH {
+            return Err(Left::LongPath);
+        }
+        let dir = self.branch.ascend(next.parent, &self.entries, &self.found.arena);
+        examine(dir.map_err(Left::Error)?, self.found.name(next))
+    }
+
+    fn path_length(&self, waiting: &Waiting) -> usize {
+        let above = self.entries.get(waiting.parent as usize);
+        let above = above.map_or(0, |entry| usize::from(entry.path_length) + 1);
+        above + usize::from(waiting.length)
+    }
+
+    fn push(&mut self, next: &Waiting, stat: &Stat, target: &[u8]) -> Result<(), WalkError> {
+        let target_start = self.found.arena.len();
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let (size, inode) = match kind_of(stat) {
+            FileType::Symlink => (target.len() as u64, target_start as u64),
+            FileType::Directory => (0, open::identity(stat)),
+            _ => (size, open::identity(stat)),
+        };
+        let entry = Entry {
+            parent: next.parent,
+            name: next.name,
+            path_length: self.path_length(next) as u16,
+            mode: stat.st_mode as u16,
+            nanoseconds: stat.st_mtime_nsec as u32,
+            size,
+            seconds: mtime(stat),
+            inode,
+        };
+        if entry.kind() == Kind::File {
+            self.bytes = self.bytes.saturating_add(size);
+        }
+        if self.bytes > MAX_BYTES || target_start + target.len() > MAX_NAMES {
+            return Err(WalkError::TooMany);
+        }
+        self.found.arena.extend_from_slice(target);
+        self.sum(&entry, stat.st_ino, next, target);
+        let index = self.entries.len() as u32;
+        self.entries.push(entry);
+        if entry.kind() != Kind::Directory {
+            return Ok(());
+        }
+        match self.branch.descend(index, self.found.name(next), stat) {
+            Ok(()) => self.enter(index, next.take),
+            Err(error) => self.note_unlisted(index, error),
+        }
+    }
+
+    fn sum(&mut self, entry: &Entry, inode: u64, name: &Waiting, target: &[u8]) {
         self.digest.update(entry.parent.to_le_bytes());
         self.digest.update(entry.path_length.to_le_bytes());
         self.digest.update(entry.mode.to_le_bytes());
         self.digest.update(entry.size.to_le_bytes());
         self.digest.update(entry.seconds.to_le_bytes());
         self.digest.update(entry.nanoseconds.to_le_bytes());
-        self.digest.update(found.inode.to_le_bytes());
-        self.digest.update(&self.names[name..name + length]);
+        // Without the device, whose number may be another one after a restart, or on another machine.
+        self.digest.update(inode.to_le_bytes());
+        self.digest.update(self.found.name(name));
+        self.digest.update(target);
         self.modified = self.modified.max(entry.seconds);
-        self.entries.push(*entry);
     }
 
-    fn descend(&mut self, index: u32, path: &[u8], take: Take) -> Result<(), WalkError> {
-        let read = match self.open(index, path) {
-            Ok(dir) => {
-                let read = self.read(&At { dir: &dir, index, path }, take)?;
-                if self.open.len() == MAX_OPEN {
-                    self.open.pop_front();
-                }
-                self.open.push_back((index, dir));
-                read
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = read {
-            if is_exhaustion(&error) {
-                return Err(WalkError::Io(error));
-            }
-            self.notes.add(path, &format!("not all of it could be listed ({})", error.kind()));
+    /// Notes that the directory `index` is not listed to its end.
+    fn note_unlisted(&mut self, index: u32, error: io::Error) -> Result<(), WalkError> {
+        if index == NO_PARENT || open::is_exhaustion(&error) {
+            return Err(WalkError::Io(error));
         }
+        let mut path = Vec::new();
+        write_path(&self.entries, &self.found.arena, index as usize, &mut path);
+        self.notes.add(&path, &format!("not all of it could be listed ({})", error.kind()));
         Ok(())
     }
-
-    /// Opens the directory `index`, from its parent if that is open.
-    fn open(&mut self, index: u32, path: &[u8]) -> io::Result<Dir> {
-        let entry = &self.entries[index as usize];
-        while self.open.back().is_some_and(|(open, _)| *open != entry.parent) {
-            self.open.pop_back();
-        }
-        match self.open.back() {
-            Some((_, parent)) => {
-                let name = path.len() - name_length(&self.entries, entry);
-                open::directory(parent, &path[name..])
-            }
-            None => open::directory(self.root, path),
-        }
-    }
-
-    /// Finds what is in one directory and puts it on the stack, first name last. The inner error is
-    /// the directory's; what was found before it stays found.
-    fn read(&mut self, at: &At<'_>, take: Take) -> Result<io::Result<()>, WalkError> {
-        let first = self.waiting.len();
-        let outcome = match take {
-            Take::All => self.read_all(at)?,
-            Take::Part(node) => {
-                let chosen = std::mem::take(&mut self.chosen);
-                for (name, take) in chosen.names(node) {
-                    self.consider(at, name, take, true)?;
-                }
-                self.chosen = chosen;
-                Ok(())
-            }
-        };
-        let names = &self.names;
-        let name = |found: &Found| {
-            let from = found.entry.name as usize;
-            &names[from..from + usize::from(found.entry.path_length) - at.above()]
-        };
-        self.waiting[first..].sort_unstable_by(|a, b| name(b).cmp(name(a)));
-        Ok(outcome)
-    }
-
-    fn read_all(&mut self, at: &At<'_>) -> Result<io::Result<()>, WalkError> {
-        let entries = match at.dir.entries() {
-            Ok(entries) => entries,
-            Err(error) => return Ok(Err(error)),
-        };
-        for entry in entries {
-            match entry {
-                Ok(entry) => {
-                    self.consider(at, entry.file_name().as_bytes(), Take::All, false)?;
-                }
-                Err(error) => return Ok(Err(error)),
-            }
-        }
-        Ok(Ok(()))
-    }
-
-    /// Puts `name` on the stack, or notes why not.
-    fn consider(
-        &mut self,
-        at: &At<'_>,
-        name: &[u8],
-        take: Take,
-        chosen: bool,
-    ) -> Result<(), WalkError> {
-        if self.entries.len() + self.waiting.len() + self.left_out >= self.limit {
-            return Err(WalkError::TooMany);
-        }
-        let mut path = at.path.to_vec();
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(name);
-        let reason = match examine(at.dir, name, path.len()) {
-            Ok((metadata, _)) if take != Take::All && !metadata.is_dir() => {
-                self.missing += 1;
-                "not a folder".to_owned()
-            }
-            Ok((metadata, target)) => return self.push(at, name, &metadata, &target, take),
-            Err(Left::Error(error)) if error.kind() == io::ErrorKind::NotFound => {
-                // Removed since the directory was read, which is as if it had been before.
-                if !chosen {
-                    return Ok(());
-                }
-                self.missing += 1;
-                "there is no such file or folder".to_owned()
-            }
-            Err(Left::Error(error)) if is_exhaustion(&error) => return Err(WalkError::Io(error)),
-            Err(Left::Error(error)) => format!("could not be opened ({})", error.kind()),
-            Err(Left::Special) => "neither a file nor a folder".to_owned(),
-            Err(Left::LongPath) => format!("its path is longer than {MAX_PATH} bytes"),
-        };
-        self.left_out += 1;
-        self.notes.add(&path, &reason);
-        Ok(())
-    }
-
-    fn push(
-        &mut self,
-        at: &At<'_>,
-        name: &[u8],
-        metadata: &Metadata,
-        target: &[u8],
-        take: Take,
-    ) -> Result<(), WalkError> {
-        let start = self.names.len();
-        if metadata.is_file() {
-            self.bytes = self.bytes.saturating_add(metadata.size());
-        }
-        if self.bytes > MAX_BYTES || start + name.len() + target.len() > MAX_NAMES {
-            return Err(WalkError::TooMany);
-        }
-        self.names.extend_from_slice(name);
-        self.names.extend_from_slice(target);
-        let mut entry = Entry {
-            parent: at.index,
-            name: start as u32,
-            path_length: (at.above() + name.len()) as u16,
-            mode: metadata.mode() as u16,
-            nanoseconds: metadata.mtime_nsec() as u32,
-            size: metadata.size(),
-            seconds: metadata.mtime(),
-        };
-        match entry.kind() {
-            Kind::File => {}
-            Kind::Directory => entry.size = 0,
-            Kind::Link => entry.size = target.len() as u64,
-        }
-        self.waiting.push(Found { entry, inode: metadata.ino(), take });
-        Ok(())
-    }
-}
-
-/// Whether it is this process that lacks something, and no member's fault.
-fn is_exhaustion(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
 /// Why something is left out.
@@ -359,24 +404,30 @@ enum Left {
 }
 
 /// What `name` in `dir` is, and where it leads if it is a link.
-fn examine(dir: &Dir, name: &[u8], path_length: usize) -> Result<(Metadata, Vec<u8>), Left> {
-    if path_length > MAX_PATH {
-        return Err(Left::LongPath);
-    }
-    let name = OsStr::from_bytes(name);
-    let metadata = dir.symlink_metadata(name).map_err(Left::Error)?;
-    let kind = metadata.file_type();
-    if kind.is_symlink() {
-        let target = dir.read_link_contents(name).map_err(Left::Error)?;
-        return Ok((metadata, target.into_os_string().as_bytes().to_vec()));
-    }
-    if kind.is_file() {
-        // access(2) is cheaper than open(2), and does not count capabilities: its "no" is checked.
-        if accessat(dir, name, Access::READ_OK, AtFlags::empty()).is_err() {
-            open::file(dir, name.as_bytes(), 0).map_err(Left::Error)?;
+fn examine(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(Stat, Vec<u8>), Left> {
+    let failed = |errno: Errno| Left::Error(errno.into());
+    let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+    match kind_of(&stat) {
+        FileType::Symlink => {
+            let target = readlinkat(dir, name, Vec::new()).map_err(failed)?;
+            Ok((stat, target.into_bytes()))
         }
-    } else if !kind.is_dir() {
-        return Err(Left::Special);
+        FileType::RegularFile => {
+            // access(2) is cheaper than open(2), and does not count capabilities: its "no" is checked.
+            if accessat(dir, name, Access::READ_OK, AtFlags::empty()).is_err() {
+                open::file(dir, name, 0).map_err(Left::Error)?;
+            }
+            Ok((stat, Vec::new()))
+        }
+        FileType::Directory => Ok((stat, Vec::new())),
+        _ => Err(Left::Special),
     }
-    Ok((metadata, Vec::new()))
+}
+
+fn kind_of(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+fn mtime(stat: &Stat) -> i64 {
+    stat.st_mtime
 }

@@ -231,7 +231,7 @@ fn judge_file(
     }
     let open = || {
         let packing = Packing { format, ..Packing::default() };
-        resource::open_now(&settings.storage, &claims.resource, packing)
+        resource::open(&settings.storage, &claims.resource, packing)?.finish()
     };
     let free = open();
     let confined = match &free {

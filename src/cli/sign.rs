@@ -17,7 +17,7 @@ use crate::clock::{self, Clock};
 use crate::config::{Config, Listen, Setting};
 use crate::error::CommandError;
 use crate::link::Uuid;
-use crate::link::folder::Packing;
+use crate::link::folder::{Opened, Packing};
 use crate::link::resource;
 use crate::link::storage::Storage;
 use crate::link::token::{Endpoint, Verifier};
@@ -45,7 +45,8 @@ pub(super) fn sign(what: &Sign, out: &mut String) -> Result<ExitCode, CommandErr
         .verify(&token, endpoint, now)
         .map_err(|fault| CommandError(format!("the link would be refused: {}", fault.cause())))?;
     let packing = Packing { format, ..Packing::default() };
-    if let Err(refusal) = resource::open(&Storage::new(config), &claims.resource, packing) {
+    let opened = resource::open(&Storage::new(config), &claims.resource, packing);
+    if let Err(refusal) = opened.and_then(Opened::finish) {
         say(&format_args!("warning: the link would be refused now: {}", refusal.cause()));
     }
     let base = match options.base_url.as_ref().or(config.base_url.as_ref()) {

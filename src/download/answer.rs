@@ -11,7 +11,7 @@ use super::content::Content;
 use super::job::{Connection, Crew, Next, Request};
 use super::step::Step;
 use super::{Answer, Download, after_step};
-use crate::archive::Format;
+use crate::archive::{ArchiveReader, Format};
 use crate::config::{PageCache, Reuse};
 use crate::disk::file::{DiskFile, Worth};
 use crate::http::head::{Field, Method, Visitor};
@@ -19,9 +19,9 @@ use crate::http::page::Landing;
 use crate::http::range::{Conditions, Selection, Validators, select};
 use crate::http::refusal::{Busy, Refusal};
 use crate::http::response::{self, ResponseContext};
-use crate::link::folder::Packing;
-use crate::link::resource::{self, Opened, Source, Walking};
-use crate::link::storage::{EntityTag, Found, OpenError};
+use crate::link::folder::{Opened, Packing, Walking};
+use crate::link::resource;
+use crate::link::storage::{EntityTag, Found, OpenError, Source};
 use crate::link::token::{Claims, Endpoint, Resource, TokenFault, Used};
 use crate::logging::access::{Entry, Outcome};
 use crate::logging::throttle::Kind;
@@ -164,7 +164,14 @@ impl Serving<'_> {
         };
         let link = claim.as_ref().map_or_else(|| replay::key_of(&token), |claim| claim.key);
         let resource = replay::hash_of(&claims.resource);
-        let packing = Packing { format, link, resource, shelf: Arc::clone(&self.shared.shelf) };
+        // Without an account of its use, any request may be one that resumes.
+        let is_first = match (&claim, self.settings.rules.reuse) {
+            (None, _) | (_, Reuse::Unlimited) => false,
+            (Some(_), _) => last_seen.is_none(),
+        };
+        let may_reuse = is_first || self.claims_nothing();
+        let shelf = Arc::clone(&self.shared.shelf);
+        let packing = Packing { format, link, resource, may_reuse, shelf };
         let opened = resource::open(&self.settings.storage, &claims.resource, packing)?;
         let until = (!claims.expired).then_some(claims.expires);
         Ok((Admitted { claim, id, until, last_seen }, opened))
@@ -341,8 +348,8 @@ impl Serving<'_> {
                 let worth = if backup { Worth::Unused } else { Worth::Large };
                 Content::File(DiskFile::spare(file, span, worth, readers))
             }
-            (Source::Folder(folder), readers) => {
-                Content::archive(folder, span.start, span.end, readers.cloned())
+            (Source::Archive(packed), readers) => {
+                Content::Archive(Box::new(ArchiveReader::new(packed, span, readers.cloned())))
             }
         }
     }

@@ -219,7 +219,15 @@ fn explain_open(error: &OpenError) -> (&'static str, &'static str, Remedy) {
                 without_panel: "Tell whoever sent you the link, with the number below.",
             },
         ),
-        OpenError::NoDescriptors | OpenError::TooManyWalks => BUSY,
+        OpenError::WalkTooLong => (
+            "Listing this folder takes too long",
+            "It is very deep, very large, or the server's disk is slow.",
+            Remedy {
+                with_panel: "Go back to the panel and download its subfolders one by one, or try again later.",
+                without_panel: "Try again later, or ask whoever sent you the link for its subfolders one by one.",
+            },
+        ),
+        OpenError::NoDescriptors => BUSY,
     }
 }
 
@@ -355,6 +363,7 @@ mod tests {
             Refusal::Open(OpenError::NotFound(Missing::Directory)),
             Refusal::Open(OpenError::NotFound(Missing::Files)),
             Refusal::Open(OpenError::TooMany),
+            Refusal::Open(OpenError::WalkTooLong),
             Refusal::ArchiveFormat,
             Refusal::Open(OpenError::Failed(String::new())),
             Refusal::UnknownPath,

@@ -172,8 +172,11 @@ impl Refusal {
                 (503, "this link is not loaded in advance; it works once somebody opens it")
             }
             Refusal::Busy(Busy::Workers | Busy::Tracked | Busy::SharedState | Busy::Walks)
-            | Refusal::Open(OpenError::NoDescriptors | OpenError::TooManyWalks) => {
+            | Refusal::Open(OpenError::NoDescriptors) => {
                 (503, "the server is busy; try again in a moment")
+            }
+            Refusal::Open(OpenError::WalkTooLong) => {
+                (503, "listing the folder takes too long; try a part of it, or try again later")
             }
             Refusal::Version => (505, "only HTTP/1.0 and HTTP/1.1 are spoken here"),
         }
@@ -182,7 +185,7 @@ impl Refusal {
     /// Seconds after which the client may try again: the `Retry-After` of a 503.
     pub fn retry_after(&self) -> Option<u32> {
         match self {
-            Refusal::Busy(Busy::Tracked) => Some(60),
+            Refusal::Busy(Busy::Tracked) | Refusal::Open(OpenError::WalkTooLong) => Some(60),
             _ => (self.status() == 503).then_some(RETRY_AFTER),
         }
     }

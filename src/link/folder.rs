@@ -1,22 +1,22 @@
-//! A directory of a server on its way to becoming an archive: found beneath the volume, walked, and
-//! laid out. It remembers how, since a layout may be forgotten while its download lasts.
+//! A directory of a server on its way to becoming an archive: found beneath the volume, walked in
+//! steps, and laid out.
 
 use std::path::{Component, Path};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cap_std::fs::Dir;
 
 use super::Uuid;
-use super::storage::{EntityTag, Found, Missing, OpenError, Storage, classify};
+use super::storage::{Found, Missing, OpenError, Source, Storage, classify};
 use super::token::Resource;
-use crate::archive::shelf::{Asked, Link, Recent, Seen};
-use crate::archive::{Format, Listing, Packed, Shelf, WalkError, walk, walk_paths};
+use crate::archive::shelf::{Asked, Link, Recent, Seen, TooMuch};
+use crate::archive::{Archive, Format, Layout, Packed, Shelf, Walk, WalkError};
 
-/// How long a request waits for its turn to walk a tree.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a piece does, before others have the worker.
-const SHORT: Duration = Duration::from_millis(10);
+/// The longest that one walk may take in all its steps.
+const MAX_WALKING: Duration = Duration::from_secs(30);
+/// The longest that one step should take.
+const STEP: Duration = Duration::from_millis(250);
 
 /// How an archive is made, and for which link.
 #[derive(Clone, Debug, Default)]
@@ -27,110 +27,193 @@ pub struct Packing {
     pub link: Link,
     /// The hash of what it opens.
     pub resource: [u8; 16],
+    /// What a walk found shortly before will do. Otherwise the tree is walked anew, since it may have
+    /// changed: whoever resumes must not join two versions of it.
+    pub may_reuse: bool,
     /// Where archives are kept.
     pub shelf: Arc<Shelf>,
 }
 
-/// A directory that is sent as an archive.
+/// A directory that is being walked and laid out, in steps. Dropped, it ends.
 #[derive(Debug)]
-pub struct Folder {
-    storage: Storage,
+pub struct Walking {
+    asked: Asked,
     server: Uuid,
     resource: Resource,
-    packing: Packing,
-    tag: EntityTag,
+    shelf: Arc<Shelf>,
+    root: Arc<Dir>,
+    /// When it was asked for, and then the directory as it was before its walk.
+    seen: Seen,
+    job: Job,
+    walked: Duration,
 }
 
-impl Folder {
-    pub(super) fn new(
-        storage: Storage,
-        server: Uuid,
-        resource: Resource,
-        packing: Packing,
-    ) -> Folder {
-        Folder { storage, server, resource, packing, tag: 0 }
+#[derive(Debug)]
+enum Job {
+    /// Nothing is done yet.
+    New,
+    Walk(Box<Walk>),
+    Layout(Box<Layout>),
+}
+
+/// What a link names, once it is opened.
+#[derive(Debug)]
+pub enum Opened {
+    /// It can be sent.
+    Ready(Found<Source>),
+    /// Its tree has to be walked first.
+    Walking(Box<Walking>),
+}
+
+impl Opened {
+    /// Walks to the end, however many steps that takes.
+    ///
+    /// # Errors
+    /// As [`Walking::step`].
+    pub fn finish(self) -> Result<Found<Source>, OpenError> {
+        match self {
+            Opened::Ready(found) => Ok(found),
+            Opened::Walking(mut walking) => loop {
+                if let Some(found) = walking.step(Instant::now() + STEP)? {
+                    return Ok(found);
+                }
+            },
+        }
+    }
+}
+
+/// Opens the directory that `resource` names.
+pub(super) fn open(
+    storage: &Storage,
+    server: Uuid,
+    resource: &Resource,
+    packing: Packing,
+) -> Result<Opened, OpenError> {
+    let Packing { format, link, resource: hash, may_reuse, shelf } = packing;
+    let asked = Asked { link, resource: hash, server: server.as_uuid().as_u128(), format };
+    let root = Arc::new(storage.open_directory(&server, path(resource))?);
+    let seen = see(&root)?;
+    let recent = if may_reuse { shelf.recent(&asked, &seen) } else { None };
+    let walking = Walking {
+        asked,
+        server,
+        resource: resource.clone(),
+        shelf,
+        root,
+        seen,
+        job: Job::New,
+        walked: Duration::ZERO,
+    };
+    Ok(match recent {
+        Some(recent) => Opened::Ready(walking.reuse(recent)?),
+        None => Opened::Walking(Box::new(walking)),
+    })
+}
+
+impl Walking {
+    /// The server whose directory it is.
+    pub fn server(&self) -> u128 {
+        self.asked.server
     }
 
-    /// Walks the directory and lays it out, if that was not done for this link just now.
-    pub(super) fn open(mut self) -> Result<Found<Folder>, OpenError> {
-        let archive = self.pack(PATIENCE)?.archive;
-        self.tag = archive.tag();
-        Ok(Found {
+    /// How long its steps have taken so far.
+    pub fn walked(&self) -> Duration {
+        self.walked
+    }
+
+    /// Goes on until `until`, or to the end. Returns `None` if there is more to do.
+    ///
+    /// # Errors
+    /// Why there is no archive. This is then of no more use.
+    pub fn step(&mut self, until: Instant) -> Result<Option<Found<Source>>, OpenError> {
+        let began = Instant::now();
+        let outcome = self.go_on(until);
+        self.walked += began.elapsed();
+        match outcome {
+            Ok(None) if self.walked >= MAX_WALKING => self.refuse(TooMuch::Time),
+            Err(OpenError::TooMany) => self.refuse(TooMuch::Entries),
+            outcome => outcome,
+        }
+    }
+
+    fn go_on(&mut self, until: Instant) -> Result<Option<Found<Source>>, OpenError> {
+        if let Job::New = self.job {
+            // Others may have asked for the same tree while this waited for its turn.
+            if let Some(recent) = self.shelf.since(&self.asked, &self.seen) {
+                return self.reuse(recent).map(Some);
+            }
+            self.seen = see(&self.root)?;
+            self.job = Job::Walk(Box::new(self.walk().map_err(walk_error)?));
+        }
+        if let Job::Walk(walk) = &mut self.job {
+            let Some(listing) = walk.step(until).map_err(walk_error)? else { return Ok(None) };
+            if let Some(packed) = self.shelf.known(&self.asked, &self.seen, &listing) {
+                return Ok(Some(self.found(packed)));
+            }
+            self.job = Job::Layout(Box::new(Layout::new(listing, self.asked.format)));
+        }
+        let Job::Layout(layout) = &mut self.job else { return Ok(None) };
+        let Some(archive) = layout.step(until) else { return Ok(None) };
+        let packed = self.shelf.put(&self.asked, self.seen, &self.root, archive);
+        Ok(Some(self.found(packed)))
+    }
+
+    fn walk(&self) -> Result<Walk, WalkError> {
+        match &self.resource {
+            Resource::Files { files, .. } => Walk::of_paths(&self.root, files),
+            _ => Walk::new(&self.root),
+        }
+    }
+
+    fn refuse<T>(&self, what: TooMuch) -> Result<T, OpenError> {
+        self.shelf.put_refused(&self.asked, self.seen, what);
+        Err(too_much(what))
+    }
+
+    fn reuse(&self, recent: Recent) -> Result<Found<Source>, OpenError> {
+        match recent {
+            Recent::Packed(packed) => Ok(self.found(packed)),
+            Recent::Refused(what) => Err(too_much(what)),
+        }
+    }
+
+    fn found(&self, packed: Packed) -> Found<Source> {
+        let stem = stem(path(&self.resource), &self.server);
+        let archive: &Archive = &packed.archive;
+        Found {
             length: archive.length(),
             modified: archive.modified(),
             tag: archive.tag(),
-            name: self.name(),
-            source: self,
-        })
-    }
-
-    /// The archive as it was at first; made anew if it was forgotten meanwhile. `None` if others
-    /// have to be waited for.
-    ///
-    /// # Errors
-    /// If it cannot be made any more, or comes out as another one.
-    pub fn packed(&self) -> Result<Option<Packed>, OpenError> {
-        if let Some(packed) = self.packing.shelf.get(&self.packing.link, self.tag) {
-            return Ok(Some(packed));
-        }
-        match self.pack(SHORT) {
-            Ok(packed) if packed.archive.tag() == self.tag => Ok(Some(packed)),
-            Ok(_) => Err(OpenError::Failed("the directory has changed meanwhile".into())),
-            Err(OpenError::TooManyWalks) => Ok(None),
-            Err(error) => Err(error),
+            name: format!("{stem}.{}", self.asked.format.extension()),
+            source: Source::Archive(packed),
         }
     }
+}
 
-    fn pack(&self, patience: Duration) -> Result<Packed, OpenError> {
-        let Packing { format, link, resource, shelf } = &self.packing;
-        let asked = Asked {
-            link: *link,
-            resource: *resource,
-            server: self.server.as_uuid().as_u128(),
-            format: *format,
-        };
-        let turn = shelf.turn(patience).ok_or(OpenError::TooManyWalks)?;
-        let root = self.storage.open_directory(&self.server, self.path())?;
-        let failed = |error| OpenError::Failed(format!("fstat: {error}"));
-        let seen = Seen::of(&root).map_err(failed)?;
-        match shelf.recent(&asked, &seen) {
-            Some(Recent::Packed(packed)) => return Ok(packed),
-            Some(Recent::TooMany) => return Err(OpenError::TooMany),
-            None => {}
-        }
-        let listing = self.list(&root).inspect_err(|error| {
-            if matches!(error, OpenError::TooMany) {
-                shelf.put_too_many(&asked, seen);
-            }
-        })?;
-        drop(turn);
-        Ok(shelf.put(&asked, seen, root, listing))
+fn see(root: &Dir) -> Result<Seen, OpenError> {
+    Seen::of(root).map_err(|error| OpenError::Failed(format!("fstat: {error}")))
+}
+
+fn too_much(what: TooMuch) -> OpenError {
+    match what {
+        TooMuch::Entries => OpenError::TooMany,
+        TooMuch::Time => OpenError::WalkTooLong,
     }
+}
 
-    fn list(&self, root: &Dir) -> Result<Listing, OpenError> {
-        let listing = match &self.resource {
-            Resource::Files { files, .. } => walk_paths(root, files),
-            _ => walk(root),
-        };
-        listing.map_err(|error| match error {
-            WalkError::TooMany => OpenError::TooMany,
-            WalkError::BadPath => OpenError::NotFound(Missing::Escape),
-            WalkError::Missing => OpenError::NotFound(Missing::Files),
-            WalkError::Io(error) => classify(&error, Missing::Directory),
-        })
+fn walk_error(error: WalkError) -> OpenError {
+    match error {
+        WalkError::TooMany => OpenError::TooMany,
+        WalkError::BadPath => OpenError::NotFound(Missing::Escape),
+        WalkError::Missing => OpenError::NotFound(Missing::Files),
+        WalkError::Io(error) => classify(&error, Missing::Directory),
     }
+}
 
-    fn path(&self) -> &str {
-        match &self.resource {
-            Resource::Directory { path, .. } | Resource::Files { path, .. } => path,
-            Resource::File { .. } | Resource::Backup { .. } => "",
-        }
-    }
-
-    /// The name that it is offered under.
-    fn name(&self) -> String {
-        let stem = stem(self.path(), &self.server);
-        format!("{stem}.{}", self.packing.format.extension())
+fn path(resource: &Resource) -> &str {
+    match resource {
+        Resource::Directory { path, .. } | Resource::Files { path, .. } => path,
+        Resource::File { .. } | Resource::Backup { .. } => "",
     }
 }
 

@@ -14,6 +14,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use rustix::io::Errno;
 
+use crate::archive::Packed;
 use crate::config::Config;
 use crate::link::Uuid;
 
@@ -43,6 +44,15 @@ impl<S> Found<S> {
     }
 }
 
+/// Where the bytes of a download come from.
+#[derive(Debug)]
+pub enum Source {
+    /// A regular file, open for reading.
+    File(File),
+    /// A directory, as an archive.
+    Archive(Packed),
+}
+
 /// Why nothing could be opened. `http::refusal` turns it into a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpenError {
@@ -50,8 +60,8 @@ pub enum OpenError {
     NotFound(Missing),
     /// The process has no file descriptor left.
     NoDescriptors,
-    /// As many directories are being listed as may be.
-    TooManyWalks,
+    /// It takes too long to list the directory.
+    WalkTooLong,
     /// The directory holds more than an archive may.
     TooMany,
     /// The file exists, and the system refused to open it or to say what it is.
@@ -92,7 +102,7 @@ impl OpenError {
             }
             .into(),
             OpenError::NoDescriptors => "no descriptor is left to open the file with".into(),
-            OpenError::TooManyWalks => "too many directories are being listed".into(),
+            OpenError::WalkTooLong => "listing the directory takes too long".into(),
             OpenError::TooMany => "the directory holds more than an archive may".into(),
             OpenError::Failed(cause) => cause.clone(),
         }

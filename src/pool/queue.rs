@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::buckets::{Bucket, Flow};
 use super::turns::Turns;
 use super::walks::Walks;
+use crate::archive::shelf::WALKS;
 use crate::net::address::ClientKey;
 
 /// Workers that are awake at a time: as many as the processors keep busy beside the acceptor.
@@ -24,8 +25,6 @@ static AWAKE: LazyLock<usize> = LazyLock::new(|| {
 
 /// A worker that has been busy for longer may stand at a disk: another one is let in for it.
 const LONG: Duration = Duration::from_millis(2);
-/// Walks that workers carry on at a time.
-const WALKS: usize = 2;
 /// TLS handshakes that workers carry on at a time: a private key operation takes milliseconds.
 const HANDSHAKES: usize = 1;
 /// The acceptor rests for this long at most.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
-use super::super::{Archive, walk};
+use super::super::Archive;
 use super::tree::{self, Scratch};
-use super::{FORMATS, pack, read_range, read_whole};
+use super::{FORMATS, pack, read_range, read_whole, walk};
 
 fn check_cuts(scratch: &Scratch, cuts: &[prop::sample::Index], steps: &[usize]) {
     for format in FORMATS {

@@ -10,10 +10,10 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use proptest::prelude::*;
 
-use super::super::{Format, Kind, Listing, walk};
+use super::super::{Format, Kind, Listing};
 use super::tools::{check, has, run};
 use super::tree::{self, Scratch, noise, set};
-use super::{FORMATS, pack};
+use super::{FORMATS, pack, walk};
 
 /// A tree with what is hard about names, modes, times and sizes.
 fn hard_tree() -> Scratch {

@@ -5,11 +5,16 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
 
 use super::super::layout::Part;
-use super::super::{Archive, Format};
+use super::super::{Archive, Format, Layout, Walk};
 use super::tools::{check, check_tar, check_zip, has, members, run, write_sparse};
 use super::tree::Scratch;
+use super::walks::chain;
 use super::{pack, read_range};
 
 const GIB: u64 = 1 << 30;
@@ -163,8 +168,8 @@ fn figures() {
         work();
         eprintln!("{what}: {:?}", began.elapsed());
     };
-    timed("walk of 70,000 files", &mut || drop(super::super::walk(&scratch.dir()).unwrap()));
-    timed("again", &mut || drop(super::super::walk(&scratch.dir()).unwrap()));
+    timed("walk of 70,000 files", &mut || drop(super::walk(&scratch.dir()).unwrap()));
+    timed("again", &mut || drop(super::walk(&scratch.dir()).unwrap()));
     for format in super::FORMATS {
         timed("walk and layout", &mut || drop(pack(&scratch, format)));
         let archive = pack(&scratch, format);
@@ -189,4 +194,53 @@ fn drain(scratch: &Scratch, archive: &Arc<Archive>) {
     let mut reader = super::reader(scratch, archive, 0..archive.length());
     let mut buffer = vec![0; 256 << 10];
     while reader.read(&mut buffer).unwrap() > 0 {}
+}
+
+/// Figures for the record: a hostile tree beside a flat one, with the longest step of each.
+#[test]
+fn figures_of_hostile_walks() {
+    if std::env::var_os(LARGE).is_none() {
+        eprintln!("skipped: {LARGE} is not set");
+        return;
+    }
+    let flat = Scratch::new();
+    for index in 0..200_000 {
+        File::create(flat.tree().join(format!("{index:06}"))).unwrap();
+    }
+    let deep = Scratch::new();
+    for number in 0..48 {
+        let path = deep.directory(number.to_string());
+        chain(&Dir::open_ambient_dir(path, ambient_authority()).unwrap(), 2_000);
+    }
+    for scratch in [&flat, &deep, &flat, &deep] {
+        let mut walk = Walk::new(&scratch.dir()).unwrap();
+        let listing = in_steps("walk", || walk.step(Instant::now() + STEP).unwrap());
+        eprintln!("{} entries", listing.len());
+        let mut layout = None;
+        let mut listing = Some(listing);
+        in_steps("layout", || match &mut layout {
+            Some(layout) => Layout::step(layout, Instant::now() + STEP),
+            none => {
+                *none = Some(Layout::new(listing.take().unwrap(), Format::Zip));
+                None
+            }
+        });
+    }
+}
+
+const STEP: Duration = Duration::from_millis(50);
+
+fn in_steps<T>(what: &str, mut step: impl FnMut() -> Option<T>) -> T {
+    let (mut all, mut longest) = (Duration::ZERO, Duration::ZERO);
+    loop {
+        let began = Instant::now();
+        let done = step();
+        let took = began.elapsed();
+        all += took;
+        longest = longest.max(took);
+        if let Some(done) = done {
+            eprintln!("{what}: {all:?}, longest step {longest:?}");
+            return done;
+        }
+    }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::shelf::{Asked, MAX_KEPT, MAX_MEMORY, Recent, Seen, WALKS};
-use super::super::{Format, Packed, Shelf, is_pause, walk};
+use super::super::shelf::{Asked, MAX_KEPT, MAX_MEMORY, Recent, Seen, TooMuch};
+use super::super::{Archive, Format, Packed, Shelf};
 use super::tree::{Scratch, noise};
+use super::walk;
 
 /// Link `link` of server `server`.
 fn asked(link: u8, server: u128, format: Format) -> Asked {
@@ -14,10 +15,16 @@ fn asked(link: u8, server: u128, format: Format) -> Asked {
 
 /// Walks and keeps what was found.
 fn put(shelf: &Shelf, asked: &Asked, scratch: &Scratch) -> Packed {
-    let root = scratch.dir();
-    let seen = Seen::of(&root).unwrap();
+    put_seen(shelf, asked, scratch, Seen::of(&scratch.dir()).unwrap())
+}
+
+fn put_seen(shelf: &Shelf, asked: &Asked, scratch: &Scratch, seen: Seen) -> Packed {
+    let root = Arc::new(scratch.dir());
     let listing = walk(&root).unwrap();
-    shelf.put(asked, seen, root, listing)
+    match shelf.known(asked, &seen, &listing) {
+        Some(packed) => packed,
+        None => shelf.put(asked, seen, &root, Archive::new(listing, asked.format)),
+    }
 }
 
 /// The directory as a request would find it after so many milliseconds.
@@ -49,34 +56,31 @@ fn a_shelf_keeps_crcs_for_all_links_of_a_tree_and_forgets_idle_ones() {
     let tar = put(1, Format::Tar);
     // A download in the other format goes on.
     for packed in [&first, &tar] {
-        let kept = shelf.get(&[1; 16], packed.archive.tag()).unwrap();
-        assert!(Arc::ptr_eq(&kept.archive, &packed.archive));
+        assert!(shelf.keeps(&[1; 16], packed.archive.tag()));
     }
-    assert!(shelf.get(&[2; 16], tar.archive.tag()).is_none());
+    assert!(!shelf.keeps(&[2; 16], tar.archive.tag()));
     let later = Instant::now() + Duration::from_secs(301);
     shelf.sweep(Instant::now(), |_| false);
     shelf.sweep(later, |link| *link == [2; 16]);
-    assert!(shelf.get(&[1; 16], first.archive.tag()).is_none());
-    assert!(shelf.get(&[2; 16], first.archive.tag()).is_some());
+    assert!(!shelf.keeps(&[1; 16], first.archive.tag()));
+    assert!(shelf.keeps(&[2; 16], first.archive.tag()));
     shelf.sweep(later + Duration::from_secs(1), |_| false);
     assert_eq!(shelf.usage().1, 0);
 }
 
 #[test]
-fn a_link_whose_tree_changes_takes_two_places_and_a_stream_in_use_keeps_its_own() {
+fn a_link_whose_tree_changes_takes_two_places() {
     let scratch = Scratch::new();
     let shelf = Shelf::default();
     scratch.file("file", b"");
     let bystander = put(&shelf, &asked(2, 1, Format::Zip), &scratch).archive.tag();
-    let streamed = put(&shelf, &asked(1, 1, Format::Zip), &scratch).archive.tag();
     for length in 1..100 {
-        assert!(shelf.get(&[1; 16], streamed).is_some(), "{length}");
         scratch.file("file", &[0; 100][..length]);
         let newest = put(&shelf, &asked(1, 1, Format::Zip), &scratch);
-        assert!(shelf.get(&[1; 16], newest.archive.tag()).is_some(), "{length}");
-        assert_eq!(shelf.usage().0, 3.min(length + 2), "{length}");
+        assert!(shelf.keeps(&[1; 16], newest.archive.tag()), "{length}");
+        assert_eq!(shelf.usage().0, 3.min(length + 1), "{length}");
     }
-    assert!(shelf.get(&[2; 16], bystander).is_some());
+    assert!(shelf.keeps(&[2; 16], bystander));
 }
 
 #[test]
@@ -114,10 +118,8 @@ fn a_walk_that_took_long_is_not_done_anew_at_once() {
     let scratch = Scratch::new();
     let shelf = Shelf::default();
     let (large, refused) = (asked(1, 1, Format::Zip), asked(2, 1, Format::Zip));
-    let root = scratch.dir();
-    let listing = walk(&root).unwrap();
-    shelf.put(&large, seen_before(&scratch, 8_000), root, listing);
-    shelf.put_too_many(&refused, seen_before(&scratch, 1_000));
+    put_seen(&shelf, &large, &scratch, seen_before(&scratch, 8_000));
+    shelf.put_refused(&refused, seen_before(&scratch, 1_000), TooMuch::Entries);
     std::thread::sleep(Duration::from_millis(50));
     scratch.file("new", b"");
     let recent = |asked, milliseconds| shelf.recent(asked, &seen_after(&scratch, milliseconds));
@@ -125,7 +127,7 @@ fn a_walk_that_took_long_is_not_done_anew_at_once() {
     // It took eight seconds.
     assert!(matches!(recent(&large, 7_000), Some(Recent::Packed(_))));
     assert!(recent(&large, 9_000).is_none());
-    assert!(matches!(recent(&refused, 4_000), Some(Recent::TooMany)));
+    assert!(matches!(recent(&refused, 4_000), Some(Recent::Refused(TooMuch::Entries))));
     assert!(recent(&refused, 6_000).is_none());
 }
 
@@ -156,18 +158,4 @@ fn a_shelf_is_bounded_and_the_server_that_holds_most_gives_way() {
     assert!(most <= MAX_MEMORY && most > MAX_MEMORY / 2, "{most}");
     // The large ones of the same server, and none of its small ones.
     assert!(holds(200) && holds(201) && holds(99) && holds(115) && !holds(100));
-}
-
-#[test]
-fn two_trees_are_walked_at_a_time() {
-    let shelf = Shelf::default();
-    let mut turns: Vec<_> = (0..WALKS).map(|_| shelf.turn(Duration::ZERO).unwrap()).collect();
-    assert!(shelf.turn(Duration::from_millis(1)).is_none());
-    std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| shelf.turn(Duration::from_secs(30)).is_some());
-        turns.pop();
-        assert!(waiting.join().unwrap());
-    });
-    assert!(shelf.turn(Duration::ZERO).is_some());
-    assert!(is_pause(&super::super::pause()));
 }

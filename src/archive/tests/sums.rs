@@ -5,9 +5,9 @@ use std::fs::{self, OpenOptions};
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::sync::Arc;
 
-use super::super::{Archive, Format, is_pause, walk};
+use super::super::{Archive, Format, is_pause};
 use super::tree::{Scratch, noise};
-use super::{FORMATS, pack, read_range, read_whole, reader};
+use super::{FORMATS, pack, read_range, read_whole, reader, walk};
 
 const MIB: u64 = 1 << 20;
 

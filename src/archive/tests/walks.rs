@@ -6,11 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use super::super::walk::walk_within;
-use super::super::{Archive, Format, Kind, Listing, WalkError, walk, walk_paths};
+use cap_std::fs::Dir;
+
+use super::super::{Archive, Format, Kind, Listing, Walk, WalkError};
 use super::tree::Scratch;
-use super::{FORMATS, pack, read_whole};
+use super::{FORMATS, finish, pack, read_whole, walk};
 
 fn paths(listing: &Listing) -> Vec<String> {
     let mut path = Vec::new();
@@ -55,7 +57,9 @@ fn chosen_paths_bring_the_directories_that_lead_to_them() {
     }
     let chosen = |names: &[&str]| {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        walk_paths(&scratch.dir(), &names).map(|listing| paths(&listing).join(" "))
+        Walk::of_paths(&scratch.dir(), &names)
+            .and_then(finish)
+            .map(|listing| paths(&listing).join(" "))
     };
     assert_eq!(chosen(&["f", "/g/"]).unwrap(), "f g/ g/h");
     assert_eq!(chosen(&["a/b/c"]).unwrap(), "a/ a/b/ a/b/c/ a/b/c/1 a/b/c/2");
@@ -133,8 +137,9 @@ fn the_bound_counts_everything() {
         scratch.file(format!("a/{index}"), b"");
     }
     scratch.fifo("pipe");
-    assert_eq!(walk_within(&scratch.dir(), 12).unwrap().len(), 11);
-    assert!(matches!(walk_within(&scratch.dir(), 11), Err(WalkError::TooMany)));
+    let within = |limit| finish(Walk::new(&scratch.dir()).unwrap().limited(limit));
+    assert_eq!(within(12).unwrap().len(), 11);
+    assert!(matches!(within(11), Err(WalkError::TooMany)));
 }
 
 #[test]
@@ -150,6 +155,93 @@ fn files_that_claim_more_than_there_is_are_too_many() {
         Ok(listing) => assert!(Archive::new(listing, Format::Zip).length() > 3 << 32),
         Err(error) => assert!(matches!(error, WalkError::TooMany), "{error}"),
     }
+}
+
+/// `depth` directories, one in the other, and beside each of them another one.
+pub(super) fn chain(dir: &Dir, depth: usize) {
+    let mut dir = dir.try_clone().unwrap();
+    for _ in 0..depth {
+        dir.create_dir("a").unwrap();
+        dir.create_dir("b").unwrap();
+        dir = dir.open_dir("a").unwrap();
+    }
+}
+
+#[test]
+fn a_walk_in_small_steps_finds_the_same() {
+    let scratch = Scratch::new();
+    chain(&scratch.dir(), 300);
+    for number in 0..600 {
+        scratch.file(format!("flat/{number:0>100}"), b"");
+    }
+    let at_once = walk(&scratch.dir()).unwrap();
+    assert_eq!(at_once.len(), 600 + 601);
+    let mut walk = Walk::new(&scratch.dir()).unwrap();
+    let mut steps = 1;
+    let listing = loop {
+        match walk.step(Instant::now()).unwrap() {
+            Some(listing) => break listing,
+            None => steps += 1,
+        }
+    };
+    // Each lists one name, or reads a buffer of them.
+    assert!(steps > 2 * 600, "{steps}");
+    assert_eq!(paths(&listing), paths(&at_once));
+    assert_eq!(listing.tag(Format::Zip), at_once.tag(Format::Zip));
+}
+
+/// Steps until `count` entries are listed.
+fn walk_until(walk: &mut Walk, count: usize) {
+    while walk.len() < count {
+        assert!(walk.step(Instant::now()).unwrap().is_none());
+    }
+}
+
+#[test]
+fn what_is_moved_during_a_walk_costs_nothing_but_itself() {
+    let scratch = Scratch::new();
+    chain(&scratch.dir(), 100);
+    scratch.file("z/file", b"");
+    let tree = scratch.tree();
+    let at = |depth: usize| tree.join(vec!["a"; depth].join("/"));
+    let mut walk = Walk::new(&scratch.dir()).unwrap();
+    // Down to the lowest `a`. Those above the last few are closed.
+    walk_until(&mut walk, 100);
+    fs::rename(at(50), scratch.out("moved")).unwrap();
+    let listing = finish(walk).unwrap();
+    let found = paths(&listing);
+    // From the moved one there is no way back up but from the root.
+    assert!(found.contains(&format!("{}/b/", vec!["a"; 49].join("/"))));
+    assert!(found.contains(&"z/file".to_owned()) && found.contains(&"b/".to_owned()));
+    assert_eq!(found.iter().filter(|path| path.ends_with("b/")).count(), 100);
+}
+
+#[test]
+fn a_directory_that_another_took_the_place_of_is_not_listed() {
+    let scratch = Scratch::new();
+    chain(&scratch.dir(), 100);
+    scratch.file("z/file", b"");
+    let tree = scratch.tree();
+    let at = |depth: usize| tree.join(vec!["a"; depth].join("/"));
+    let mut walk = Walk::new(&scratch.dir()).unwrap();
+    walk_until(&mut walk, 100);
+    // The way up leads to a stranger, and so does the path from the root.
+    fs::rename(at(50), scratch.out("moved")).unwrap();
+    fs::rename(at(30), scratch.out("also moved")).unwrap();
+    for depth in 30..=49 {
+        fs::create_dir(at(depth)).unwrap();
+    }
+    fs::create_dir(at(49).join("b")).unwrap();
+    let listing = finish(walk).unwrap();
+    let found = paths(&listing);
+    let siblings = found.iter().filter(|path| path.ends_with("b/")).count();
+    // Below 50 all is found; from 30 to 49 nothing is what it was.
+    assert_eq!(siblings, 30 + 50);
+    let text = Archive::new(listing, Format::Tar);
+    let text = String::from_utf8_lossy(text.text(text.members() - 1).unwrap()).into_owned();
+    let lost = format!("{}/b: could not be opened", vec!["a"; 49].join("/"));
+    assert!(text.contains(&lost), "{text}");
+    assert!(found.contains(&"z/file".to_owned()));
 }
 
 /// 5,000 directories, one in the other: longer than any path that can be opened.
