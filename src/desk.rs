@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::control::gauges::Waits;
 use crate::control::listener::{Asked, Desk};
@@ -41,6 +41,10 @@ struct Obeyed {
 }
 
 impl Desk for Operator {
+    fn timeout(&self) -> Duration {
+        self.shared.settings().config.timeouts.head
+    }
+
     fn answer(&self, asked: &Asked<'_>) -> Vec<u8> {
         let head = asked.head;
         let Route::Control(what) = head.route else {

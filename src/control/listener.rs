@@ -23,8 +23,6 @@ use crate::sys;
 
 /// Connections at a time.
 const CONNECTIONS: usize = 32;
-/// Longest time for a request to come, and for an answer to be taken.
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// The thread's stack in bytes.
 const STACK: usize = 256 * 1024;
 
@@ -41,6 +39,9 @@ pub struct Asked<'a> {
 
 /// Whoever answers.
 pub trait Desk: Send {
+    /// Longest time for a request to come, and for an answer to be taken.
+    fn timeout(&self) -> Duration;
+
     /// The whole answer to `asked`.
     fn answer(&self, asked: &Asked<'_>) -> Vec<u8>;
 
@@ -127,7 +128,8 @@ impl<D: Desk> Server<D> {
         let desk = &self.desk;
         self.clients.retain_mut(|client| match ready_clients.next() {
             Some(true) => client.go_on(desk, now),
-            _ => client.deadline > now,
+            _ if client.deadline > now => true,
+            _ => client.time_out(desk, now),
         });
         if ready[1] {
             self.accept(now);
@@ -155,7 +157,7 @@ impl<D: Desk> Server<D> {
                 is_operator,
                 input: Vec::new(),
                 output: Vec::new(),
-                deadline: now + TIMEOUT,
+                deadline: now + self.desk.timeout(),
                 closing: false,
                 closed: false,
             };
@@ -195,6 +197,18 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// The time is over. Half a request is told so.
+    fn time_out(&mut self, desk: &impl Desk, now: Instant) -> bool {
+        if self.closing || self.input.is_empty() || !self.output.is_empty() {
+            return false;
+        }
+        self.input.clear();
+        self.output = desk.refuse(None, &Refusal::HeadTimeout);
+        self.closing = true;
+        self.deadline = now + desk.timeout();
+        self.go_on(desk, now)
     }
 
     fn write(&mut self) -> bool {
@@ -240,7 +254,7 @@ impl Client {
                 self.reply(desk, &head, &input[length..])
             }
         };
-        self.deadline = now + TIMEOUT;
+        self.deadline = now + desk.timeout();
         true
     }
 

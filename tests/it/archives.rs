@@ -210,7 +210,7 @@ fn what_is_no_folder_or_format_is_said_in_words() {
         (Token::files("world", &["nothing", "neither"]).target(), 404, "files do not exist"),
         (Token::files("world", &[]).target(), 404, "files do not exist"),
         (Token::files("world", &["../plugins/a.jar"]).target(), 404, "file does not exist"),
-        (target(&Token::directory("world"), "tar_gz"), 400, "as tar"),
+        (target(&Token::directory("world"), "rar"), 400, "as tar"),
         (target(&Token::directory("world"), ""), 400, "as tar"),
         (Token::directory("").with("scope", "backup-download").target(), 401, "link does not work"),
         (Token::directory("").without("file_path").target(), 401, "link does not work"),
