@@ -185,7 +185,6 @@ impl Server {
         let mut told = false;
         while !self.acceptor.is_finished() {
             self.do_chores(HOUSEKEEPING);
-            self.tell_journal();
             if self.reload.swap(false, Ordering::AcqRel) {
                 notifier.reloading();
                 let before = self.shared.settings();
@@ -207,7 +206,6 @@ impl Server {
         }
         let result = self.acceptor.join();
         self.chores.try_iter().for_each(Chore::carry_out);
-        self.shared.replay.tell();
         #[cfg(feature = "shared-state")]
         drop(self.membership);
         result.unwrap_or_else(|_| Err(io::Error::other("the acceptor panicked")))
@@ -224,13 +222,6 @@ impl Server {
             Ok(Chore::Look) | Err(_) => {}
         }
         self.chores.try_iter().take(CHORES).for_each(Chore::carry_out);
-    }
-
-    /// Writes down what was revoked, for which the acceptor waits.
-    fn tell_journal(&self) {
-        if self.shared.replay.tell() {
-            self.shared.returns.wake();
-        }
     }
 
     /// `reload`: an operator has asked for it, and is told again of what is wrong.
@@ -296,7 +287,12 @@ fn addresses(listeners: &[Listener]) -> (Option<String>, Vec<String>) {
 fn open_replay(settings: &Settings, now: u64) -> Result<Replay, StartError> {
     let bound = settings.config.max_tracked_tokens;
     match &settings.config.state_directory {
-        Some(directory) => Replay::with_journal(bound, directory, &settings.rules, now),
+        Some(directory) => {
+            let replay = Replay::with_journal(bound, directory, &settings.rules, now)?;
+            // Nobody else uses the directory: the journal's lock is ours.
+            PrivateSocket::tidy(directory);
+            Ok(replay)
+        }
         None => {
             log::info!(
                 "state_directory is not set: used links are remembered in memory only, and a restart forgets them"

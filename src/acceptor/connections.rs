@@ -33,8 +33,6 @@ pub(super) enum State {
     Recording(Box<Record>, Option<Box<DeliveryWatch>>, Look),
     /// The rest of a request's body.
     Body(Box<Head>),
-    /// The journal to know of an order that is carried out.
-    Confirming(Box<Confirm>),
     /// Room for the rest of an answer, from `at` on.
     Answering { answer: Vec<u8>, at: usize, keep: bool },
     /// The client to close its side; so many bytes may still be thrown away.
@@ -59,16 +57,6 @@ pub(super) enum Rank {
     Transfer,
 }
 
-/// An order that is carried out, and not in the journal yet.
-#[derive(Debug)]
-pub(super) struct Confirm {
-    pub(super) head: Box<Head>,
-    /// What the table's count of revocations has to reach.
-    pub(super) number: u64,
-    /// Downloads that it has ended.
-    pub(super) ended: usize,
-}
-
 /// A connection and what it waits for.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -87,7 +75,7 @@ impl Held {
             }
             State::Reading { .. } => Rank::Head,
             State::Body(_) => Rank::Head,
-            State::Queued { .. } | State::Confirming(_) => Rank::Queued,
+            State::Queued { .. } => Rank::Queued,
             // No download: it does not count among those that keep others out.
             State::Answering { .. } => Rank::Queued,
             State::Watched(_) | State::Recording(..) => Rank::Watched,

@@ -1,13 +1,11 @@
-//! The control listener: reports the server's state and carries out an operator's orders. This thread
-//! serves it like any other connection and never blocks on a disk: the housekeeper writes the journal,
-//! and the connection waits for that before it is answered.
+//! The control listener: reports the server's state and carries out an operator's orders.
 
 use std::io;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Acceptor;
-use super::connections::{Confirm, Held, State};
+use super::connections::State;
 use crate::control::{metrics, orders};
 use crate::delivery::pace::Broken;
 use crate::http::head::{Control, Field, Head, Method, Route};
@@ -15,9 +13,6 @@ use crate::http::refusal::{Busy, Refusal};
 use crate::http::response::{self, ResponseContext};
 use crate::net::address::Peer;
 use crate::pool::exchange::Connection;
-
-/// How long an answer waits for the journal; the housekeeper may be blocked on a disk.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether `host` is an address or `localhost`. Any other name may be a web page's own, whose domain
 /// leads here so that a browser on this machine reads for it (DNS rebinding).
@@ -81,7 +76,7 @@ impl Acceptor {
             }
             (Control::Revoke | Control::Deauthorize, Method::Post) => {
                 match self.carry_out(what, &connection, &head, &body) {
-                    Ok((number, ended)) => self.confirm(connection, head, number, ended),
+                    Ok((kept, ended)) => self.confirm(connection, &head, kept, ended),
                     Err(refusal) => self.refuse(connection, &head, &refusal),
                 }
             }
@@ -89,14 +84,14 @@ impl Acceptor {
         }
     }
 
-    /// Revokes what `body` names. Returns the journal's count to wait for, and how many downloads ended.
+    /// Revokes what `body` names. Returns whether the journal has it, and how many downloads end.
     fn carry_out(
         &mut self,
         what: Control,
         connection: &Connection,
         head: &Head,
         body: &[u8],
-    ) -> Result<(u64, usize), Refusal> {
+    ) -> Result<(bool, usize), Refusal> {
         let (shared, now) = (&self.parts.shared, self.parts.shared.clock.unix());
         let config = &self.settings.config;
         let token = head.field(Field::Authorization).and_then(|text| {
@@ -116,18 +111,16 @@ impl Acceptor {
             Control::Deauthorize => orders::deauthorize(body, config, now),
             _ => orders::revoke(body, config, &self.settings.verifier, now).map(|one| vec![one]),
         };
-        let (mut number, mut ended) = (0, 0);
+        let (mut kept, mut ended) = (true, 0);
         for (target, known, what) in orders.map_err(Refusal::Malformed)? {
-            number = shared
-                .replay
-                .revoke(target, known, now)
-                .map_err(|_| Refusal::Busy(Busy::Revocations))?;
+            let revoked = shared.replay.revoke(target, known, now);
+            kept &= revoked.map_err(|_| Refusal::Busy(Busy::Revocations))?;
             let count = shared.downloads.revoke(&target, &known);
             log::info!("revoked: {what}; running downloads that end: {count}");
             ended += count;
         }
         self.end_revoked();
-        Ok((number, ended))
+        Ok((kept, ended))
     }
 
     /// Ends the downloads whose link was revoked and that are here; those at workers end there.
@@ -146,48 +139,8 @@ impl Acceptor {
         }
     }
 
-    fn confirm(&mut self, connection: Box<Connection>, head: Box<Head>, number: u64, ended: usize) {
-        self.confirming.push(connection.id);
-        let confirm = Box::new(Confirm { head, number, ended });
-        self.hold(connection, State::Confirming(confirm), Some(Instant::now() + PATIENCE));
-        self.parts.shared.call_housekeeper();
-    }
-
-    /// Whether an answer waits for what the journal knows by now.
-    pub(super) fn is_confirmed(&mut self) -> bool {
-        let told = self.parts.shared.replay.told();
-        let connections = &mut self.connections;
-        self.confirming.iter().any(|id| {
-            connections.look(*id).is_none_or(|held| match &held.state {
-                State::Confirming(confirm) => confirm.number <= told,
-                _ => true,
-            })
-        })
-    }
-
-    /// Answers those that waited for the journal.
-    pub(super) fn answer_confirmed(&mut self) {
-        let told = self.parts.shared.replay.told();
-        for id in std::mem::take(&mut self.confirming) {
-            let Some(Held { connection, state }) = self.connections.take(id) else { continue };
-            match state {
-                State::Confirming(confirm) if confirm.number <= told => {
-                    self.confirmed(connection, &confirm);
-                }
-                State::Confirming(_) => {
-                    self.confirming.push(id);
-                    self.put_back(Held { connection, state });
-                }
-                state => self.put_back(Held { connection, state }),
-            }
-        }
-    }
-
     /// Answers with the result of an order.
-    pub(super) fn confirmed(&mut self, connection: Box<Connection>, confirm: &Confirm) {
-        let replay = &self.parts.shared.replay;
-        let kept = confirm.number <= replay.told() && replay.is_kept();
-        let Confirm { head, ended, .. } = confirm;
+    fn confirm(&mut self, connection: Box<Connection>, head: &Head, kept: bool, ended: usize) {
         if head.route == Route::Control(Control::Deauthorize) {
             return self.answer(connection, head, 204, response::done);
         }

@@ -108,8 +108,6 @@ pub struct Acceptor {
     again: Vec<u64>,
     /// Connections whose record the housekeeper had no room for.
     unrecorded: Vec<u64>,
-    /// Connections whose answer waits for the journal.
-    confirming: Vec<u64>,
     /// Connections to the control listener.
     controls: usize,
     scratch: Box<[u8]>,
@@ -153,7 +151,6 @@ impl Acceptor {
             private_full: false,
             again: Vec::new(),
             unrecorded: Vec::new(),
-            confirming: Vec::new(),
             controls: 0,
             scratch: vec![0; SCRATCH].into_boxed_slice(),
             parts,
@@ -189,7 +186,6 @@ impl Acceptor {
                 self.accept_from(index);
             }
             self.handle_deadlines();
-            self.answer_confirmed();
             self.log_status();
             for id in std::mem::take(&mut self.again) {
                 self.read_on(id);
@@ -231,7 +227,7 @@ impl Acceptor {
         }
         let returned = !self.parts.shared.returns.fall_asleep();
         // Looked at after that, or a wake-up could be missed.
-        if returned || !self.again.is_empty() || self.is_confirmed() {
+        if returned || !self.again.is_empty() {
             wait = Duration::ZERO;
         }
         let wait = wait.min(MAX_WAIT);
@@ -294,7 +290,6 @@ impl Acceptor {
                 State::Ready(transfer) => self.make_ready(connection, transfer),
                 State::Recording(..) => self.put_back(Held { connection, state }),
                 State::Body(head) => self.body_deadline(connection, &head),
-                State::Confirming(confirm) => self.confirmed(connection, &confirm),
                 State::Lingering { .. } | State::Answering { .. } => {
                     self.drop_connection(connection);
                 }

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::delivery::running::{Download, Ended};
+use crate::delivery::running::Ended;
 use crate::link::token::Resource;
 use crate::logging::escape;
+use crate::replay::live::Live;
 
 /// The state of the server at one moment: the JSON of `/status`. Sizes are bytes, times are seconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -197,6 +198,10 @@ pub struct Row {
     pub rate: u64,
     /// How long it has been under way.
     pub seconds: u64,
+    /// For how long the client has acknowledged nothing; from ten seconds on, another address may
+    /// have its link.
+    #[serde(default)]
+    pub silent: u64,
     /// `sending`, `limited`, `parked` or `finishing`.
     pub state: String,
     /// What tells its link from others: a hash, of no use to anybody else.
@@ -204,30 +209,33 @@ pub struct Row {
 }
 
 impl Row {
-    /// The row for `download` at `now`.
-    pub fn of(download: &Download, now: Instant) -> Row {
+    /// The row for `live` at `now`.
+    pub fn of(live: &Live, now: Instant) -> Row {
         let (mut file, mut backup, mut directory) = (None, None, None);
-        match &download.resource {
-            Resource::File { path, .. } => file = Some(path.clone()),
-            Resource::Backup { backup: uuid, .. } => backup = Some(uuid.to_string()),
-            Resource::Directory { path, .. } | Resource::Files { path, .. } => {
+        match &live.entry.resource {
+            Some(Resource::File { path, .. }) => file = Some(path.clone()),
+            Some(Resource::Backup { backup: uuid, .. }) => backup = Some(uuid.to_string()),
+            Some(Resource::Directory { path, .. } | Resource::Files { path, .. }) => {
                 directory = Some(path.clone());
             }
+            None => {}
         }
+        let server = live.entry.resource.as_ref().map(|resource| resource.server().to_string());
         Row {
-            id: download.request.clone(),
-            client: download.client.map(|client| client.to_string()),
-            server: download.resource.server().to_string(),
+            id: live.entry.id.clone(),
+            client: live.entry.client.map(|client| client.to_string()),
+            server: server.unwrap_or_default(),
             file,
             backup,
             directory,
-            start: download.start,
-            length: download.length,
-            sent: download.sent(),
-            rate: download.rate(now),
-            seconds: now.saturating_duration_since(download.began).as_secs(),
-            state: download.phase().name().to_owned(),
-            link: format!("{:032x}", u128::from_be_bytes(download.link.link)),
+            start: live.span.start,
+            length: live.length(),
+            sent: live.sent(),
+            rate: live.rate(now),
+            seconds: now.saturating_duration_since(live.entry.began).as_secs(),
+            silent: live.silence(now).as_secs(),
+            state: live.phase().name().to_owned(),
+            link: format!("{:032x}", u128::from_be_bytes(live.link.link)),
         }
     }
 

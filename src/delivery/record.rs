@@ -4,16 +4,20 @@
 //! counts at once, and sends the [`Record`] to the housekeeper.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::running::Running;
 use crate::logging::access::{Bytes, Entry, Outcome};
-use crate::replay::{EndedBy, Finished, Key, Stream, StreamEnd};
+use crate::replay::live::Live;
+use crate::replay::{EndedBy, Finished, Key, Stream};
 
 /// A content answer from its first byte until it is recorded.
 #[derive(Debug)]
 pub struct Delivery {
     /// The link's stream; `None` if nothing is to be accounted for.
     pub stream: Option<Stream>,
+    /// How far it has come.
+    pub live: Arc<Live>,
     /// The link whose rate it keeps to.
     pub link: Option<Key>,
     /// The value of [`Socket::sent`](crate::net::socket::Socket::sent) at the first content byte.
@@ -41,11 +45,10 @@ impl Delivery {
         self.direct && self.stream.is_some()
     }
 
-    /// Tells the link how far this stream has come; both count bytes of the connection.
+    /// Notes how far this stream has come; both count bytes of the connection.
     pub fn note_progress(&self, sent: u64, acknowledged: u64) {
-        if let Some(stream) = &self.stream {
-            stream.progress(self.content_of(sent), self.content_of(acknowledged));
-        }
+        self.live.note_sent(self.content_of(sent));
+        self.live.note_acknowledged(self.content_of(acknowledged), Instant::now());
     }
 
     /// Ends the stream in memory at `now` (seconds since the epoch). `sent` and `acknowledged`
@@ -58,11 +61,11 @@ impl Delivery {
         outcome: Outcome,
         now: u64,
     ) -> Box<Record> {
-        let (sent, acknowledged) = (self.content_of(sent), self.content_of(acknowledged));
-        let end = StreamEnd { sent, acknowledged, by };
+        self.note_progress(sent, acknowledged);
+        let acknowledged = self.live.acknowledged();
         self.running.count(&outcome, self.entry.part);
         Box::new(Record {
-            finished: self.stream.map(|stream| stream.finish(&end, now)),
+            finished: self.stream.map(|stream| stream.finish(by, now)),
             entry: self.entry,
             bytes: Bytes { sent: acknowledged, content: self.content, link: None },
             outcome,

@@ -5,94 +5,20 @@
 //! put in, take out and copy, and there are no more entries than connections.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::link::token::Resource;
 use crate::logging::access::Outcome;
-use crate::replay::{LinkId, Revocation, Target};
-
-/// What a download is waiting for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Nothing: a worker has it, or is about to.
-    Sending,
-    /// Its turn in the bandwidth.
-    Limited,
-    /// The client, whose socket is full.
-    Parked,
-    /// The client, which has yet to acknowledge the last bytes.
-    Finishing,
-}
-
-impl Phase {
-    /// All of them.
-    pub const ALL: [Phase; 4] = [Phase::Sending, Phase::Limited, Phase::Parked, Phase::Finishing];
-
-    /// What it is called.
-    pub fn name(self) -> &'static str {
-        match self {
-            Phase::Sending => "sending",
-            Phase::Limited => "limited",
-            Phase::Parked => "parked",
-            Phase::Finishing => "finishing",
-        }
-    }
-}
-
-/// One download that is under way.
-#[derive(Debug)]
-pub struct Download {
-    /// The request's id, as in the log.
-    pub request: String,
-    /// Its link.
-    pub link: LinkId,
-    /// Who gets it, if that is known.
-    pub client: Option<IpAddr>,
-    /// What it is.
-    pub resource: Resource,
-    /// Bytes of this answer.
-    pub length: u64,
-    /// Where in the file it begins.
-    pub start: u64,
-    /// When it began.
-    pub began: Instant,
-    sent: AtomicU64,
-    /// Bytes per second as of the last sample, and what had been sent by then.
-    rate: AtomicU64,
-    sampled: AtomicU64,
-    phase: AtomicU8,
-    revoked: AtomicBool,
-}
-
-impl Download {
-    /// Content bytes handed to the kernel.
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed).min(self.length)
-    }
-
-    /// What it is waiting for.
-    pub fn phase(&self) -> Phase {
-        let phase = usize::from(self.phase.load(Ordering::Relaxed));
-        Phase::ALL.get(phase).copied().unwrap_or(Phase::Sending)
-    }
-
-    /// Bytes per second lately; of one that has just begun, since then.
-    pub fn rate(&self, now: Instant) -> u64 {
-        if self.sampled.load(Ordering::Relaxed) > 0 {
-            return self.rate.load(Ordering::Relaxed);
-        }
-        per_second(self.sent(), now.saturating_duration_since(self.began))
-    }
-}
+pub use crate::replay::live::Phase;
+use crate::replay::live::{Live, Stop, per_second};
+use crate::replay::{Revocation, Target};
 
 /// A download's place in the list, which it leaves when this is dropped.
 #[derive(Debug)]
 pub struct Running {
     number: u64,
-    download: Arc<Download>,
+    live: Arc<Live>,
     downloads: Arc<Downloads>,
 }
 
@@ -100,17 +26,17 @@ impl Running {
     /// `count` more bytes went to the kernel, which makes `sent` of content.
     pub fn note(&self, count: u64, sent: u64) {
         self.downloads.sent.fetch_add(count, Ordering::Relaxed);
-        self.download.sent.store(sent, Ordering::Relaxed);
+        self.live.note_sent(sent);
     }
 
     /// Says what it is waiting for from here on.
     pub fn enter(&self, phase: Phase) {
-        self.download.phase.store(phase as u8, Ordering::Relaxed);
+        self.live.enter(phase);
     }
 
     /// Whether its link was revoked, so that it has to end.
     pub fn is_revoked(&self) -> bool {
-        self.download.revoked.load(Ordering::Acquire)
+        self.live.stopped() == Some(Stop::Revoked)
     }
 
     /// Counts how it has ended; `part`: it was not the whole file.
@@ -133,7 +59,7 @@ impl Drop for Running {
 /// Everything that is under way, and how everything before it ended.
 #[derive(Debug, Default)]
 pub struct Downloads {
-    list: Mutex<HashMap<u64, Arc<Download>>>,
+    list: Mutex<HashMap<u64, Arc<Live>>>,
     count: AtomicU64,
     /// Bytes handed to the kernel since the start, heads of answers included.
     sent: AtomicU64,
@@ -156,34 +82,15 @@ pub struct Ended {
 }
 
 impl Downloads {
-    /// Adds `what` about `link`, of `length` bytes from `start` on.
-    pub fn begin(
-        self: &Arc<Self>,
-        link: LinkId,
-        (client, resource, request): (Option<IpAddr>, Resource, String),
-        (start, length): (u64, u64),
-    ) -> Running {
-        let download = Arc::new(Download {
-            request,
-            link,
-            client,
-            resource,
-            length,
-            start,
-            began: Instant::now(),
-            sent: AtomicU64::new(0),
-            rate: AtomicU64::new(0),
-            sampled: AtomicU64::new(0),
-            phase: AtomicU8::new(Phase::Sending as u8),
-            revoked: AtomicBool::new(false),
-        });
+    /// Adds `live`.
+    pub fn begin(self: &Arc<Self>, live: &Arc<Live>) -> Running {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        self.list().insert(number, Arc::clone(&download));
-        Running { number, download, downloads: Arc::clone(self) }
+        self.list().insert(number, Arc::clone(live));
+        Running { number, live: Arc::clone(live), downloads: Arc::clone(self) }
     }
 
     /// Those that are under way, in the order in which they began.
-    pub fn all(&self) -> Vec<Arc<Download>> {
+    pub fn all(&self) -> Vec<Arc<Live>> {
         let mut all: Vec<_> = self.list().iter().map(|(n, one)| (*n, Arc::clone(one))).collect();
         all.sort_unstable_by_key(|(number, _)| *number);
         all.into_iter().map(|(_, download)| download).collect()
@@ -200,12 +107,12 @@ impl Downloads {
 
     /// Tells those that `target` names, and that `known` is about, to end. How many that are.
     pub fn revoke(&self, target: &Target, known: &Revocation) -> usize {
-        let meant = |download: &&Arc<Download>| {
+        let meant = |download: &&Arc<Live>| {
             target.names(&download.link) && known.covers(download.link.issued)
         };
         let list = self.list();
         let ends = list.values().filter(meant);
-        ends.filter(|download| !download.revoked.swap(true, Ordering::AcqRel)).count()
+        ends.filter(|download| download.stop(Stop::Revoked)).count()
     }
 
     /// Looks at `now` how fast everything is. To be called about once per second.
@@ -217,16 +124,7 @@ impl Downloads {
         let time = now.saturating_duration_since(before);
         self.rate.store(per_second(sent - sent_before, time), Ordering::Relaxed);
         for download in self.list().values() {
-            let sent = download.sent();
-            let before = download.sampled.swap(sent, Ordering::Relaxed);
-            let since_start = now.saturating_duration_since(download.began);
-            let rate = per_second(sent.saturating_sub(before), time.min(since_start));
-            // Half of it from the seconds before: a client that takes steps has a pace all the same.
-            let rate = match before {
-                0 => rate,
-                _ => rate.midpoint(download.rate.load(Ordering::Relaxed)),
-            };
-            download.rate.store(rate, Ordering::Relaxed);
+            download.sample(now, time);
         }
     }
 
@@ -250,26 +148,32 @@ impl Downloads {
         }
     }
 
-    fn list(&self) -> MutexGuard<'_, HashMap<u64, Arc<Download>>> {
+    fn list(&self) -> MutexGuard<'_, HashMap<u64, Arc<Live>>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn per_second(bytes: u64, time: Duration) -> u64 {
-    // Of less than a moment nothing can be told.
-    let millis = time.as_millis().max(50);
-    u64::try_from(u128::from(bytes) * 1000 / millis).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::logging::access::Entry;
+    use crate::replay::LinkId;
 
     fn begin(downloads: &Arc<Downloads>, user: u8, issued: Option<u64>) -> Running {
         let link = LinkId { link: [user; 16], server: [1; 16], user: Some([user; 16]), issued };
-        let server = "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40".parse().unwrap();
-        let resource = Resource::File { server, path: "a".into() };
-        downloads.begin(link, (None, resource, "id".into()), (0, 1000))
+        let entry = Entry {
+            client: None,
+            method: "GET",
+            endpoint: "file",
+            status: 200,
+            part: false,
+            resource: None,
+            began: Instant::now(),
+            id: String::new(),
+        };
+        downloads.begin(&Arc::new(Live::new(entry, link, 1, 0..1000)))
     }
 
     #[test]
@@ -293,16 +197,16 @@ mod tests {
     fn the_rate_is_that_of_the_last_seconds() {
         let downloads = Arc::<Downloads>::default();
         let running = begin(&downloads, 1, None);
-        let second = |n: u64| running.download.began + Duration::from_secs(n);
+        let second = |n: u64| running.live.entry.began + Duration::from_secs(n);
         downloads.sample(second(0));
         running.note(100, 100);
-        assert_eq!(running.download.rate(second(2)), 50);
+        assert_eq!(running.live.rate(second(2)), 50);
         downloads.sample(second(1));
-        assert_eq!((running.download.rate(second(1)), downloads.rate()), (100, 100));
+        assert_eq!((running.live.rate(second(1)), downloads.rate()), (100, 100));
         running.note(300, 400);
         downloads.sample(second(2));
-        assert_eq!((running.download.rate(second(2)), downloads.rate()), (200, 300));
+        assert_eq!((running.live.rate(second(2)), downloads.rate()), (200, 300));
         downloads.sample(second(3));
-        assert_eq!((running.download.rate(second(3)), downloads.rate()), (100, 0));
+        assert_eq!((running.live.rate(second(3)), downloads.rate()), (100, 0));
     }
 }

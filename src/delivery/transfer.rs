@@ -10,6 +10,7 @@ use super::content::Content;
 use super::pace::{Broken, Pace, PaceWatch};
 use super::record::Delivery;
 use crate::net::socket::Socket;
+use crate::replay::live::Stop;
 
 /// A download between its first byte and its last.
 #[derive(Debug)]
@@ -117,7 +118,7 @@ impl Transfer {
     /// # Errors
     /// Why the transfer has to end.
     pub fn judge(&mut self, socket: &mut Socket, pace: &Pace, now: Instant) -> Result<(), Broken> {
-        if self.delivery.stream.as_ref().is_some_and(|stream| !stream.is_current()) {
+        if self.delivery.live.stopped().is_some_and(|stop| stop != Stop::Revoked) {
             return Err(Broken::LinkGone);
         }
         let acknowledged = socket.acknowledged().unwrap_or(0);
@@ -133,10 +134,12 @@ impl Transfer {
     /// The server makes the client wait from here on.
     pub fn pause(&mut self, now: Instant) {
         self.pace.pause(now);
+        self.delivery.live.pause(now);
     }
 
     /// The server waits for the client from here on.
     pub fn resume(&mut self, now: Instant) {
         self.pace.resume(now);
+        self.delivery.live.resume(now);
     }
 }

@@ -8,7 +8,7 @@
 use std::io::{self, BufReader, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::source::{Source, State, Turn};
 use crate::delivery::pace::Broken;
@@ -17,6 +17,7 @@ use crate::delivery::transfer::{Piece, Rest, Transfer};
 use crate::disk::file::STEP;
 use crate::net::socket::Socket;
 use crate::replay::Stream;
+use crate::replay::live::Live;
 
 /// How long a worker waits for a client that has never been slow, if it has nothing else to do.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -40,11 +41,9 @@ pub fn send_piece(
     let running = &*Arc::clone(&transfer.delivery.running);
     let content_start = transfer.delivery.content_start;
     let (was_parked, allowance) = (transfer.was_parked, transfer.allowance);
-    if let Some(stream) = stream.as_ref().filter(|_| began > content_start) {
-        // Until the next report the link counts as sending: nobody takes it over meanwhile.
-        let acknowledged = transfer.delivery.content_of(socket.acknowledged().unwrap_or(0));
-        stream.progress(transfer.delivery.content, acknowledged);
-    }
+    transfer.resume(Instant::now());
+    transfer.delivery.note_progress(began, socket.acknowledged().unwrap_or(0));
+    let live = &*Arc::clone(&transfer.delivery.live);
     let mut rest = transfer.rest(began);
     let length = rest.length();
     let state = State::default();
@@ -56,6 +55,7 @@ pub fn send_piece(
     let mut sink = Sink {
         socket,
         running,
+        live,
         stream: stream.as_mut(),
         content_start,
         end: began + length,
@@ -69,7 +69,7 @@ pub fn send_piece(
     drop(source);
     let extra = transfer.rest_content();
     let paid = stream.as_ref().is_none_or(|stream| extra == 0 || stream.pay(extra));
-    let current = stream.as_ref().is_none_or(Stream::is_current);
+    let current = live.stopped().is_none();
     transfer.delivery.stream = stream;
     transfer.early_input |= state.early_input.get();
     match (result, state.fault.take()) {
@@ -98,6 +98,7 @@ fn buffer_for(rest: &mut Rest<'_>, runs: bool) -> usize {
 struct Sink<'a> {
     socket: &'a mut Socket,
     running: &'a Running,
+    live: &'a Live,
     stream: Option<&'a mut Stream>,
     content_start: u64,
     /// The end of the answer, in bytes of the connection.
@@ -115,7 +116,7 @@ impl Sink<'_> {
             return self.state.fail(Broken::Revoked);
         }
         let Some(stream) = &mut self.stream else { return Ok(wanted) };
-        if !stream.is_current() {
+        if self.live.stopped().is_some() {
             return self.state.fail(Broken::LinkGone);
         }
         let sent = self.socket.sent();

@@ -26,13 +26,14 @@ use crate::http::refusal::Refusal;
 use crate::http::response::{self, ResponseContext};
 use crate::link::folder::Packing;
 use crate::link::resource::{self, Source};
-use crate::link::storage::{EntityTag, Found, OpenError};
+use crate::link::storage::{Found, OpenError};
 use crate::link::token::{Claims, Endpoint, Resource, TokenFault, Used};
 use crate::logging::access::{Entry, Outcome};
 use crate::logging::throttle::Kind;
 use crate::net::address::ClientKey;
 use crate::pool::exchange::{Exchange, Next, Request, Task, Work};
-use crate::replay::{self, ClaimError, ClaimRequest, EndedBy, FileVersion, LinkId, Stream};
+use crate::replay::live::Live;
+use crate::replay::{self, ClaimError, ClaimRequest, EndedBy, LinkId, Seen, Stream};
 use crate::shared::{Settings, Shared};
 
 /// Does what `exchange` asks for, and gives its connection back.
@@ -144,18 +145,19 @@ impl Serving<'_> {
         let id = LinkId::of(&claims, &token);
         self.may_pass(&id)?;
         let claim = self.link(&claims, &id);
-        let last_seen = match &claim {
+        let seen = match &claim {
             Some(claim) => self.may_use(claim, now).map_err(|error| self.refusal_of(error))?,
             None if claims.expired => return Err(Refusal::Token(TokenFault::Expired)),
-            None => None,
+            None => Seen::default(),
         };
         let link = claim.as_ref().map_or_else(|| replay::key_of(&token), |claim| claim.key);
         let resource = replay::hash_of(&claims.resource);
         let packing = Packing { format, link, resource, shelf: Arc::clone(&self.shared.shelf) };
         let found = resource::open(&self.settings.storage, &claims.resource, packing)?;
         let mut conditions = self.conditions();
-        conditions.changed = last_seen.is_some_and(|tag| tag != found.tag);
-        let file = Validators { tag: found.tag, modified: found.modified, length: found.length };
+        conditions.changed = seen.delivered_other(found.tag);
+        let Found { tag, modified, length, .. } = found;
+        let file = Validators { tag, modified, length, now };
         let until = (!claims.expired).then_some(claims.expires);
         Ok(Granted { selection: select(&conditions, &file), found, claim, id, until })
     }
@@ -176,18 +178,19 @@ impl Serving<'_> {
             client: self.request.client.map(ClientKey::of),
             expires: claims.expires,
             expired: claims.expired,
+            at: Instant::now(),
         })
     }
 
     /// Whether `claim` could be made, as far as that can be told without making it.
-    fn may_use(&self, claim: &ClaimRequest, now: u64) -> Result<Option<EntityTag>, ClaimError> {
+    fn may_use(&self, claim: &ClaimRequest, now: u64) -> Result<Seen, ClaimError> {
         let (replay, rules) = (&self.shared.replay, &self.settings.rules);
-        let last_seen = replay.check(claim, rules, now)?;
+        let seen = replay.check(claim, rules, now)?;
         // What claims the link asks the other front ends anyway.
         if self.request.head.method == Method::Head || self.request.head.wants_page() {
             replay.look(claim, rules, now)?;
         }
-        Ok(last_seen)
+        Ok(seen)
     }
 
     /// The refusal for `error`. A link of another front end is looked for there, once.
@@ -208,7 +211,9 @@ impl Serving<'_> {
 
     fn conditions(&self) -> Conditions<'_> {
         let head = &self.request.head;
-        let ranges = self.offers_ranges() && head.method == Method::Get;
+        let ranges = self.offers_ranges()
+            && head.method == Method::Get
+            && !head.is_ambiguous(Field::IfRange);
         Conditions {
             changed: false,
             range: head.field(Field::Range).filter(|_| ranges),
@@ -220,22 +225,22 @@ impl Serving<'_> {
         }
     }
 
-    fn claim_and_send(self, granted: Granted, span: Range<u64>) {
+    fn claim_and_send(mut self, granted: Granted, span: Range<u64>) {
         let now = self.shared.clock.unix();
-        let subject = FileVersion { tag: granted.found.tag, length: granted.found.length };
-        let Some(resource) = self.entry.resource.clone() else { return };
-        let who = (self.entry.client, resource, self.entry.id.clone());
-        let part = (span.start, span.end - span.start);
-        let running = self.shared.downloads.begin(granted.id, who, part);
+        let Found { tag, length, .. } = granted.found;
+        self.entry.status = if matches!(granted.selection, Selection::Part(_)) { 206 } else { 200 };
+        self.entry.part = span.end - span.start < length;
+        let live = Arc::new(Live::new(self.entry.clone(), granted.id, tag, span));
+        let running = self.shared.downloads.begin(&live);
         // Asked once more: whoever revokes it from here on finds it among those that run.
         if let Err(refusal) = self.may_pass(&granted.id) {
             return self.refuse(&refusal);
         }
         let claimed = granted.claim.as_ref().map_or(Ok(None), |claim| {
-            self.shared.replay.claim(claim, &self.settings.rules, now, &subject, &span)
+            self.shared.replay.claim(claim, &self.settings.rules, now, length, &live)
         });
         match claimed {
-            Ok(stream) => self.send(granted, span, stream, running),
+            Ok(stream) => self.send(granted, live, stream, running),
             Err(error) => {
                 let refusal = self.refusal_of(error);
                 self.refuse(&refusal);
@@ -243,25 +248,19 @@ impl Serving<'_> {
         }
     }
 
-    fn send(
-        mut self,
-        granted: Granted,
-        span: Range<u64>,
-        stream: Option<Stream>,
-        running: Running,
-    ) {
-        self.entry.status = if matches!(granted.selection, Selection::Part(_)) { 206 } else { 200 };
-        self.entry.part = span.end - span.start < granted.found.length;
+    fn send(mut self, granted: Granted, live: Arc<Live>, stream: Option<Stream>, running: Running) {
         self.shared.counters.answered(self.entry.status);
         let Granted { found, selection, id, .. } = granted;
         let context = self.context();
         let head = response::content_head(&context, &found, &selection, self.offers_ranges());
         let keep_alive = self.may_keep();
         let early_input = self.work.has_input();
+        let span = live.span.clone();
         let content = self.content(found.source, &span);
         let Some(socket) = self.work.socket() else { return };
         let delivery = Delivery {
             stream,
+            live,
             link: Some(id.link),
             running: Arc::new(running),
             content_start: socket.sent() + head.len() as u64,
@@ -324,6 +323,7 @@ impl Serving<'_> {
     }
 
     fn refuse(mut self, refusal: &Refusal) {
+        self.entry.part = false;
         self.entry.status = refusal.status();
         let answer = response::refusal(&self.context(), refusal);
         if let Refusal::Open(OpenError::Failed(cause)) = refusal {

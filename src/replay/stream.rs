@@ -3,23 +3,23 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::grant::{EndedBy, Flow, StreamEnd};
-use super::{Key, Replay};
+use super::grant::EndedBy;
+use super::live::Live;
+use super::{Guarded, Replay, Update};
 
 /// One stream of a claimed link. Dropped without [`Stream::finish`], it counts as reset, and in the
 /// journal as still running.
 #[derive(Debug)]
 pub struct Stream {
-    pub(super) replay: Arc<Replay>,
-    pub(super) key: Key,
-    pub(super) flow: Arc<Flow>,
-    pub(super) ended: bool,
+    replay: Arc<Replay>,
+    live: Arc<Live>,
+    ended: bool,
 }
 
 /// How far a link has come at the end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes of the file delivered so far, for all the server could see.
+    /// Bytes of the file delivered so far.
     pub delivered: u64,
     /// The file's length.
     pub length: u64,
@@ -28,81 +28,76 @@ pub struct Progress {
 }
 
 impl Stream {
-    /// Makes sure that at least one byte beyond `sent` may be sent, and says up to where. `None`
-    /// if the link's budget is used up, or the stream is no longer current.
-    pub fn reserve(&mut self, sent: u64) -> Option<u64> {
-        let reserved = self.flow.reserved();
-        if self.is_current() && sent >= reserved && reserved < self.flow.length() {
-            let mut entry = self.replay.entries.get_mut(&self.key)?;
-            entry.grant.as_mut()?.reserve(&self.flow)?;
-            self.replay.write(self.replay.line(entry));
-        }
-        self.is_current().then(|| self.flow.reserved())
+    pub(super) fn new(replay: &Arc<Replay>, live: &Arc<Live>) -> Stream {
+        Stream { replay: Arc::clone(replay), live: Arc::clone(live), ended: false }
     }
 
-    /// Pays for `bytes` that were read and are not sent. Whether the budget had so many left.
+    /// Makes sure that at least one byte beyond `sent` may be sent, and says up to where. `None` if
+    /// the link's budget is used up, or [`Live::stopped`] says why the stream has to end.
+    pub fn reserve(&mut self, sent: u64) -> Option<u64> {
+        let live = &*self.live;
+        if live.stopped().is_none() && sent >= live.reserved() && sent < live.length() {
+            let mut entry = self.replay.entries.get_mut(&live.link.link)?;
+            if !entry.grant.as_mut()?.reserve(live) {
+                return None;
+            }
+            self.replay.change(entry);
+        }
+        live.stopped().is_none().then(|| live.reserved())
+    }
+
+    /// Pays for `bytes` that were read and are not sent. Returns false if the budget had fewer left.
     pub fn pay(&self, bytes: u64) -> bool {
-        let Some(mut entry) = self.replay.entries.get_mut(&self.key) else { return false };
+        let Some(mut entry) = self.replay.entries.get_mut(&self.live.link.link) else {
+            return false;
+        };
         let paid = entry.grant.as_mut().is_some_and(|grant| grant.pay(bytes));
-        self.replay.write(self.replay.line(entry));
+        self.replay.change(entry);
         paid
     }
 
-    /// Reports how many content bytes were handed to the kernel and how many of them the client has
-    /// acknowledged. Takes no lock. Until the first report, the stream counts as sending; a sender
-    /// that holds bytes back for its turn reports them as handed over, or another client could take
-    /// the link meanwhile.
-    pub fn progress(&self, sent: u64, acknowledged: u64) {
-        // In this order: who sees the second value sees the first, and no byte looks acknowledged
-        // that is not.
-        self.flow.sent.store(sent, Ordering::Release);
-        self.flow.acknowledged.store(acknowledged, Ordering::Release);
-    }
-
-    /// Whether the link is still this client's. If not, the sender must stop. Takes no lock.
-    pub fn is_current(&self) -> bool {
-        self.flow.current.load(Ordering::Acquire)
-    }
-
-    /// Ends the stream in memory at `now`, at once. What is returned still has to go to the journal.
-    pub fn finish(mut self, end: &StreamEnd, now: u64) -> Finished {
+    /// Ends the stream in memory at `now`, at once, with what its [`Live`] says. What is returned
+    /// still has to go to the journal.
+    pub fn finish(mut self, by: EndedBy, now: u64) -> Finished {
         self.ended = true;
-        self.end(end, now)
-    }
-
-    fn end(&self, end: &StreamEnd, now: u64) -> Finished {
-        let mut finished =
-            Finished { replay: Arc::clone(&self.replay), line: None, progress: None };
-        let mut newly_spent = false;
-        if let Some(mut entry) = self.replay.entries.get_mut(&self.key)
-            && let time = self.replay.time(&entry, now)
-            && let Some(grant) = &mut entry.grant
-        {
-            let whole = grant.finish(&self.flow, end, time);
-            let (delivered, length) = (grant.delivered(), grant.file.length);
-            if whole {
-                newly_spent = !entry.spent;
-                entry.mark_spent();
-            }
-            finished.progress = Some(Progress { delivered, length, spent: entry.spent });
-            finished.line = self.replay.line(entry);
-        }
-        if newly_spent {
-            self.replay.tell_spent(self.key);
-        }
-        finished
+        self.replay.end(&self.live, by, now)
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
         if !self.ended {
-            let acknowledged = self.flow.acknowledged();
-            let sent = self.flow.reserved();
-            let end = StreamEnd { sent, acknowledged, by: EndedBy::Reset };
-            // The journal is left as a crash would leave it: nobody saw how this ended.
-            drop(self.end(&end, self.replay.clock.load(Ordering::Relaxed)));
+            // Nobody saw how this ended: it is as a crash would leave it, in the journal, too.
+            self.live.note_sent(self.live.reserved());
+            let now = self.replay.clock.load(Ordering::Relaxed);
+            drop(self.replay.end(&self.live, EndedBy::Reset, now));
         }
+    }
+}
+
+impl Replay {
+    /// Ends the stream of `live` at `now`, whoever has it: when its holder ends it later, that
+    /// changes nothing.
+    pub fn cut(self: &Arc<Self>, live: &Live, now: u64) -> Finished {
+        self.end(live, EndedBy::Other, now)
+    }
+
+    fn end(self: &Arc<Self>, live: &Live, by: EndedBy, now: u64) -> Finished {
+        let end = |mut entry: Guarded<'_>| {
+            let time = self.time(entry.skew, now);
+            let grant = entry.grant.as_mut()?;
+            let whole = grant.finish(live, by, time);
+            let length = grant.length;
+            let delivered = grant.delivered.total().min(length);
+            if whole || entry.spent {
+                entry.spend();
+            }
+            entry.sequence += 1;
+            let progress = Progress { delivered, length, spent: entry.spent };
+            Some((self.update(entry), progress))
+        };
+        let ended = self.entries.get_mut(&live.link.link).and_then(end);
+        Finished { replay: Arc::clone(self), ended }
     }
 }
 
@@ -111,14 +106,14 @@ impl Drop for Stream {
 #[must_use = "the journal does not know of it yet"]
 pub struct Finished {
     replay: Arc<Replay>,
-    line: Option<String>,
-    progress: Option<Progress>,
+    ended: Option<(Update, Progress)>,
 }
 
 impl Finished {
     /// Writes the end to the journal. Until this has returned, nothing may be reported delivered.
     pub fn record(self) -> Option<Progress> {
-        self.replay.write(self.line);
-        self.progress
+        let (update, progress) = self.ended?;
+        self.replay.publish(update);
+        Some(progress)
     }
 }
