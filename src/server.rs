@@ -318,7 +318,12 @@ fn addresses(listeners: &[Listener]) -> (Option<String>, Vec<String>) {
 fn open_replay(settings: &Settings, now: u64) -> Result<Replay, StartError> {
     let bound = settings.config.max_tracked_tokens;
     match &settings.config.state_directory {
-        Some(directory) => Replay::with_journal(bound, directory, &settings.rules, now),
+        Some(directory) => {
+            let replay = Replay::with_journal(bound, directory, &settings.rules, now)?;
+            // Nobody else uses the directory: the journal's lock is ours.
+            PrivateSocket::tidy(directory);
+            Ok(replay)
+        }
         None => {
             log::info!(
                 "state_directory is not set: used links are remembered in memory only, and a restart forgets them"

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jwt_simple::reexports::ct_codecs::{Base64UrlSafeNoPadding, Decoder};
 use serde_json::{Value, json};
@@ -179,7 +179,7 @@ fn judge_link(
     let status = replay.status(&id.link, rules, now);
     lines.extend(lines_of_link(&status, config, now));
     let holder = match status {
-        LinkStatus::Open { client, .. } => client,
+        LinkStatus::Open { holders, .. } => holders.first().copied(),
         _ => None,
     };
     let request = ClaimRequest {
@@ -189,29 +189,48 @@ fn judge_link(
         client: client.or(holder),
         expires: claims.expires,
         expired: claims.expired,
+        at: Instant::now(),
     };
     Ok(replay.check(&request, rules, now).err().map(Refusal::from))
 }
 
 fn lines_of_link(status: &LinkStatus, config: &Config, now: u64) -> Lines {
-    let LinkStatus::Open { client, opened, sure, delivered, charged, settles } = status else {
+    let LinkStatus::Open { holders, opened, delivered, charged, ended, passes, settles } = status
+    else {
         let spent = *status == LinkStatus::Spent;
         let text = if spent { "spent: its download is complete" } else { "never used" };
         return vec![("link", format!("one-time, {text}"))];
     };
     let (bytes, length) = delivered;
     let end = opened.saturating_add(config.resume_window.as_secs());
-    let mut lines = vec![
-        ("link", format!("{IN_PROGRESS}: {bytes} of {length} bytes delivered, {sure} for certain")),
-        ("bound to", client.map_or("no address".into(), |client| client.to_string())),
-        ("resumable", format!("until {}", distance(end, now))),
-    ];
+    let mut lines = vec![("link", format!("{IN_PROGRESS}: {bytes} of {length} bytes delivered"))];
+    match &holders[..] {
+        [] => lines.push(("held by", "nobody: it is bound to no address".into())),
+        [holder, before @ ..] => {
+            lines.push(("held by", holder.to_string()));
+            lines.extend(before.iter().map(|client| ("before that", client.to_string())));
+            lines.push(("passes on", passing(*passes, settles.is_some(), now)));
+        }
+    }
+    let ended = ended.map_or("running".into(), |ended| format!("ended {}", distance(ended, now)));
+    lines.push(("last stream", ended));
+    lines.push(("resumable", format!("until {}", distance(end, now))));
     if let Some(settles) = settles {
         lines
             .push(("settles", format!("at {}, unless it is used before", distance(*settles, now))));
     }
     lines.push(("paid for", format!("{} of at most {} bytes", charged.0, charged.1)));
     lines
+}
+
+/// When another address may have a link.
+fn passing(passes: Option<u64>, delivered: bool, now: u64) -> String {
+    match passes {
+        _ if delivered => "no more: it is delivered, and open to those who held it".into(),
+        None => "once its holder has acknowledged nothing for ten seconds".into(),
+        Some(passes) if passes <= now => "to the next address that asks".into(),
+        Some(passes) => format!("at {}, unless its holder asks before", distance(passes, now)),
+    }
 }
 
 /// Whether the file is there, and within the server's reach.

@@ -93,7 +93,7 @@ impl Downloads {
 mod tests {
     use super::*;
     use crate::replay::live::Phase;
-    use crate::replay::live::tests::live;
+    use crate::replay::tests::live;
 
     #[test]
     fn what_nobody_holds_is_no_longer_listed() {

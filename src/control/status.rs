@@ -188,6 +188,10 @@ pub struct Row {
     pub rate: u64,
     /// How long it has been under way.
     pub seconds: u64,
+    /// For how long the client has acknowledged nothing; from ten seconds on, another address may
+    /// have its link.
+    #[serde(default)]
+    pub silent: u64,
     /// `sending`, `limited`, `parked` or `finishing`.
     pub state: String,
     /// What tells its link from others: a hash, of no use to anybody else.
@@ -221,6 +225,7 @@ impl Row {
             sent: live.sent(),
             rate: live.rate(now),
             seconds: now.saturating_duration_since(live.began).as_secs(),
+            silent: live.silence(now).as_secs(),
             state: live.phase().name().to_owned(),
             link: format!("{:032x}", u128::from_be_bytes(live.link.link)),
         }

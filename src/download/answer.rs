@@ -21,14 +21,14 @@ use crate::http::refusal::{Busy, Refusal};
 use crate::http::response::{self, ResponseContext};
 use crate::link::folder::{Opened, Packing, Walking};
 use crate::link::resource;
-use crate::link::storage::{EntityTag, Found, OpenError, Source};
+use crate::link::storage::{Found, OpenError, Source};
 use crate::link::token::{Claims, Endpoint, Resource, TokenFault, Used};
 use crate::logging::access::{Entry, Outcome};
 use crate::logging::throttle::Kind;
 use crate::net::address::ClientKey;
 use crate::pool::walks::Permit;
 use crate::replay::live::Live;
-use crate::replay::{self, ClaimError, ClaimRequest, LinkId};
+use crate::replay::{self, ClaimError, ClaimRequest, LinkId, Seen};
 use crate::shared::{Settings, Shared};
 
 /// A walk may take this long right away: most folders are small.
@@ -77,8 +77,8 @@ struct Admitted {
     id: LinkId,
     /// When the token expires, unless it has and only a grant keeps the link alive.
     until: Option<u64>,
-    /// The version of the file that the link was last used for.
-    last_seen: Option<EntityTag>,
+    /// What is known of the versions of the file that the link was used for.
+    seen: Seen,
 }
 
 /// A request that may be answered with content or about it.
@@ -157,24 +157,24 @@ impl Serving<'_> {
         let id = LinkId::of(&claims, &token);
         self.may_pass(&id)?;
         let claim = self.claim_request(&claims, &id);
-        let last_seen = match &claim {
+        let seen = match &claim {
             Some(claim) => self.may_use(claim, now).map_err(|error| self.refusal_of(error))?,
             None if claims.expired => return Err(Refusal::Token(TokenFault::Expired)),
-            None => None,
+            None => Seen::default(),
         };
         let link = claim.as_ref().map_or_else(|| replay::key_of(&token), |claim| claim.key);
         let resource = replay::hash_of(&claims.resource);
         // Without an account of its use, any request may be one that resumes.
         let is_first = match (&claim, self.settings.rules.reuse) {
             (None, _) | (_, Reuse::Unlimited) => false,
-            (Some(_), _) => last_seen.is_none(),
+            (Some(_), _) => seen.version.is_none(),
         };
         let may_reuse = is_first || self.claims_nothing();
         let shelf = Arc::clone(&self.shared.shelf);
         let packing = Packing { format, link, resource, may_reuse, shelf };
         let opened = resource::open(&self.settings.storage, &claims.resource, packing)?;
         let until = (!claims.expired).then_some(claims.expires);
-        Ok((Admitted { claim, id, until, last_seen }, opened))
+        Ok((Admitted { claim, id, until, seen }, opened))
     }
 
     fn may_pass(&self, id: &LinkId) -> Result<(), Refusal> {
@@ -193,18 +193,19 @@ impl Serving<'_> {
             client: self.request.client.map(ClientKey::of),
             expires: claims.expires,
             expired: claims.expired,
+            at: Instant::now(),
         })
     }
 
     /// Whether `claim` could be made, as far as that can be told without making it.
-    fn may_use(&self, claim: &ClaimRequest, now: u64) -> Result<Option<EntityTag>, ClaimError> {
+    fn may_use(&self, claim: &ClaimRequest, now: u64) -> Result<Seen, ClaimError> {
         let (replay, rules) = (&self.shared.replay, &self.settings.rules);
-        let last_seen = replay.check(claim, rules, now)?;
+        let seen = replay.check(claim, rules, now)?;
         // What claims the link asks the other front ends anyway.
         if self.claims_nothing() {
             replay.look(claim, rules, now)?;
         }
-        Ok(last_seen)
+        Ok(seen)
     }
 
     /// Returns true if the request asks about the file, and not for it.
@@ -255,10 +256,11 @@ impl Serving<'_> {
     /// Answers with `found`, or about it.
     fn respond(self, admitted: Admitted, found: Found<Source>) -> Next {
         let mut conditions = self.conditions();
-        conditions.changed = admitted.last_seen.is_some_and(|tag| tag != found.tag);
-        let file = Validators { tag: found.tag, modified: found.modified, length: found.length };
+        conditions.changed = admitted.seen.delivered_other(found.tag);
+        let Found { tag, modified, length, .. } = found;
+        let now = self.shared.clock.unix();
+        let file = Validators { tag, modified, length, now };
         let selection = select(&conditions, &file);
-        let length = found.length;
         let granted = Granted { admitted, found, selection };
         if self.request.head.wants_page() {
             return self.show_page(&granted);
@@ -282,7 +284,9 @@ impl Serving<'_> {
 
     fn conditions(&self) -> Conditions<'_> {
         let head = &self.request.head;
-        let ranges = self.offers_ranges() && head.method == Method::Get;
+        let ranges = self.offers_ranges()
+            && head.method == Method::Get
+            && !head.is_ambiguous(Field::IfRange);
         Conditions {
             changed: false,
             range: head.field(Field::Range).filter(|_| ranges),
@@ -298,7 +302,7 @@ impl Serving<'_> {
         let Granted { admitted: Admitted { claim, id, .. }, found, selection } = granted;
         self.entry.status = if matches!(selection, Selection::Part(_)) { 206 } else { 200 };
         self.entry.part = span.end - span.start < found.length;
-        let live = Arc::new(Live::new(self.entry.clone(), id, found.tag, span));
+        let live = Arc::new(Live::new(self.entry.clone(), id, found.tag, span, Instant::now()));
         self.shared.downloads.add(&live);
         // Asked once more: whoever revokes it from here on finds it among those that run.
         if let Err(refusal) = self.may_pass(&id) {

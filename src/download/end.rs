@@ -51,6 +51,9 @@ impl fmt::Display for Broken {
             Broken::Stopped(Stop::HandedOver) => {
                 f.write_str("the link was taken over by another address")
             }
+            Broken::Stopped(Stop::Displaced) => {
+                f.write_str("another stream of the link took its place")
+            }
             Broken::Stopped(Stop::Revoked) => f.write_str("the link was revoked"),
             Broken::Closed(why) => f.write_str(why),
         }

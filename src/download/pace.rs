@@ -83,7 +83,7 @@ impl PaceWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::live::tests::live;
+    use crate::replay::tests::live;
 
     const SECOND: Duration = Duration::from_secs(1);
 

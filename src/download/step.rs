@@ -6,7 +6,7 @@
 //! larger than what the socket is likely to take.
 
 use std::io::{self, BufReader, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Download;
 use super::end::Broken;
@@ -48,6 +48,11 @@ impl Download {
             return (Err(Broken::Stopped(stop)), 0);
         }
         let began = socket.sent();
+        if began > self.content_start {
+            let now = Instant::now();
+            self.pace.leave_out(self.live.resume(now));
+            self.note_progress(socket, now);
+        }
         let head_left = self.content_start.saturating_sub(began) as usize;
         let head = &self.head[self.head.len() - head_left.min(self.head.len())..];
         let span = self.rest(began);

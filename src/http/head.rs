@@ -209,6 +209,11 @@ impl Head {
         self.values(field).next().is_some()
     }
 
+    /// Returns true if the field is there, and what it says could be read in two ways.
+    pub fn is_ambiguous(&self, field: Field) -> bool {
+        self.values(field).next().is_some() && self.field(field).is_none()
+    }
+
     /// The entries of `X-Forwarded-For`, nearest proxy first: from the last line to the first, each
     /// from right to left.
     pub fn forwarded(&self) -> impl Iterator<Item = &[u8]> {

@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::clock;
-use crate::http::refusal::Refusal;
+use crate::http::refusal::{Busy, Refusal};
 use crate::link::storage::{Missing, OpenError};
 use crate::link::token::{TokenFault, Used};
 
@@ -150,6 +150,14 @@ fn explain(refusal: &Refusal) -> (&'static str, &'static str, Remedy) {
             "The address may have been cut short or changed on its way.",
             NEW_LINK,
         ),
+        Refusal::Busy(Busy::LinkInUse(_)) => (
+            "This link is in use from another address",
+            "It works where the download was begun, and elsewhere once that has stopped for ten seconds.",
+            Remedy {
+                with_panel: "Stop the other download, wait ten seconds and try the same link again, or go back to the panel and press Download again.",
+                without_panel: "Stop the other download, wait ten seconds and try the same link again.",
+            },
+        ),
         Refusal::Busy(_) => BUSY,
         Refusal::Precondition | Refusal::Range { .. } => (
             "The file has changed",
@@ -165,14 +173,6 @@ fn explain_token(fault: &TokenFault) -> (&'static str, &'static str, Remedy) {
         TokenFault::Expired => {
             ("This link has expired", "A link works for a short time only.", NEW_LINK)
         }
-        TokenFault::Used(Used::OtherAddress) => (
-            "This link is in use from another address",
-            "It works where the download was begun: on the same device or the same network.",
-            Remedy {
-                with_panel: "To download the file here, go back to the panel and press Download again.",
-                without_panel: "To download the file here, ask whoever sent you the link for a new one.",
-            },
-        ),
         TokenFault::Used(Used::Revoked) => {
             ("This link was revoked", "It was good, and was taken back.", NEW_LINK)
         }
@@ -356,7 +356,7 @@ mod tests {
         for refusal in [
             Refusal::Token(TokenFault::Expired),
             Refusal::Token(TokenFault::Signature),
-            used(Used::OtherAddress),
+            Refusal::Busy(Busy::LinkInUse(10)),
             used(Used::Spent),
             Refusal::Open(OpenError::NotFound(Missing::Backup)),
             Refusal::Open(OpenError::NotFound(Missing::File)),

@@ -12,9 +12,9 @@ use crate::link::storage::EntityTag;
 /// What selects: the header fields as they came, and what the link has seen.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Conditions<'a> {
-    /// The file has changed since the link's last stream.
+    /// The link was used for another version of the file.
     pub changed: bool,
-    /// `Range`; `None` also if several lines made it ambiguous.
+    /// `Range`; `None` also if several lines made it or `If-Range` ambiguous.
     pub range: Option<&'a str>,
     /// `If-Range`
     pub if_range: Option<&'a str>,
@@ -29,11 +29,10 @@ pub struct Conditions<'a> {
 }
 
 impl Conditions<'_> {
-    /// Whether the client says which version of the file it wants bytes of.
+    /// Returns true if the client says which version of the file it wants bytes of. A date does not:
+    /// a file can change twice in a second.
     fn name_a_version(&self) -> bool {
-        self.if_range.is_some()
-            || self.if_match.is_some_and(|list| list.trim() != "*")
-            || self.if_unmodified_since.and_then(parse_date).is_some()
+        self.if_range.is_some() || self.if_match.is_some_and(|list| list.trim() != "*")
     }
 }
 
@@ -46,6 +45,9 @@ pub struct Validators {
     pub modified: u64,
     /// The file's length in bytes.
     pub length: u64,
+    /// The time, in seconds since the epoch. A file from the future has no date to judge by: the one
+    /// that it is sent with is always the present one.
+    pub now: u64,
 }
 
 /// The answer that the conditions select.
@@ -71,12 +73,13 @@ pub fn format_tag(tag: EntityTag) -> String {
 /// Judges preconditions in the order of RFC 9110 §13.2.2, then the range (§14.2).
 pub fn select(conditions: &Conditions<'_>, file: &Validators) -> Selection {
     let tag = format_tag(file.tag);
+    let modified = Some(file.modified).filter(|modified| *modified <= file.now);
     if let Some(wanted) = conditions.if_match {
         if !lists(wanted, &tag, Comparison::Strong) {
             return Selection::PreconditionFailed;
         }
     } else if let Some(date) = conditions.if_unmodified_since.and_then(parse_date)
-        && file.modified > date
+        && modified.is_some_and(|modified| modified > date)
     {
         return Selection::PreconditionFailed;
     }
@@ -85,15 +88,23 @@ pub fn select(conditions: &Conditions<'_>, file: &Validators) -> Selection {
             return Selection::NotModified;
         }
     } else if let Some(date) = conditions.if_modified_since.and_then(parse_date)
-        && file.modified <= date
+        && modified.is_some_and(|modified| modified <= date)
     {
         return Selection::NotModified;
     }
+    let modified = modified.filter(|_| !conditions.changed);
     match conditions.range {
-        // A client that resumes without naming a version would join two files into one. `curl -C -`
-        // fails loudly on a 200.
-        Some(_) if conditions.changed && !conditions.name_a_version() => Selection::Whole,
-        Some(range) if conditions.if_range.is_none_or(|value| still_is(value, &tag, file)) => {
+        // A client that resumes without naming a version would join two files into one. To 200 wget
+        // appends the tail of the whole file, and to 416 wget and curl take half a file for all of it.
+        Some(range) if conditions.changed && !conditions.name_a_version() => {
+            match parse_ranges(range) {
+                Some(specs) if !specs.iter().any(|spec| matches!(spec, Spec::From(0, _))) => {
+                    Selection::PreconditionFailed
+                }
+                _ => select_range(range, file.length),
+            }
+        }
+        Some(range) if conditions.if_range.is_none_or(|value| still_is(value, &tag, modified)) => {
             select_range(range, file.length)
         }
         _ => Selection::Whole,
@@ -101,11 +112,11 @@ pub fn select(conditions: &Conditions<'_>, file: &Validators) -> Selection {
 }
 
 /// `If-Range` (RFC 9110 §13.1.5): a strong entity tag, or the exact modification date.
-fn still_is(value: &str, tag: &str, file: &Validators) -> bool {
+fn still_is(value: &str, tag: &str, modified: Option<u64>) -> bool {
     if value.starts_with('"') || value.starts_with("W/") {
         value == tag
     } else {
-        parse_date(value) == Some(file.modified)
+        modified.is_some_and(|modified| parse_date(value) == Some(modified))
     }
 }
 
@@ -140,8 +151,8 @@ fn select_range(value: &str, length: u64) -> Selection {
     for spec in specs {
         match spec {
             // §14.1.2: a suffix longer than the file is the whole file. That holds for an empty file
-            // too, and a 206 cannot say so.
-            Spec::Suffix(count) if count > 0 && length == 0 => return Selection::Whole,
+            // too, as all from its beginning does, and a 206 cannot say so.
+            Spec::Suffix(1..) | Spec::From(0, u64::MAX) if length == 0 => return Selection::Whole,
             Spec::Suffix(count) if count > 0 => ranges.push(length.saturating_sub(count)..length),
             Spec::From(first, last) if first < length => {
                 ranges.push(first..last.saturating_add(1).min(length));

@@ -71,6 +71,8 @@ pub enum Busy {
     ClientShare,
     /// This link already has its share of streams.
     LinkShare,
+    /// Another address holds this link, for this many seconds at least.
+    LinkInUse(u32),
     /// The table of used tokens is full of live ones.
     Tracked,
     /// As many revocations are in force as may be.
@@ -100,8 +102,9 @@ impl From<ClaimError> for Refusal {
         match error {
             ClaimError::Used(used) => Refusal::Token(TokenFault::Used(used)),
             ClaimError::Expired => Refusal::Token(TokenFault::Expired),
+            ClaimError::InUse(seconds) => Refusal::Busy(Busy::LinkInUse(seconds)),
             ClaimError::TooManyStreams => Refusal::Busy(Busy::LinkShare),
-            ClaimError::TableFull | ClaimError::ServerShare => Refusal::Busy(Busy::Tracked),
+            ClaimError::TableFull => Refusal::Busy(Busy::Tracked),
             ClaimError::Elsewhere(owner) => Refusal::Elsewhere { owner, location: None },
             ClaimError::Away => Refusal::Busy(Busy::SharedState),
         }
@@ -162,6 +165,10 @@ impl Refusal {
             Refusal::Busy(Busy::LinkShare) => {
                 (503, "this link already has as many streams as it may have")
             }
+            Refusal::Busy(Busy::LinkInUse(_)) => (
+                503,
+                "this link is in use from another address; it works where the download was begun, and elsewhere once that has stopped for ten seconds",
+            ),
             Refusal::Busy(Busy::Revocations) => {
                 (503, "too many revocations are in force; revoke a server, a user or all")
             }
@@ -186,6 +193,7 @@ impl Refusal {
     pub fn retry_after(&self) -> Option<u32> {
         match self {
             Refusal::Busy(Busy::Tracked) | Refusal::Open(OpenError::WalkTooLong) => Some(60),
+            Refusal::Busy(Busy::LinkInUse(seconds)) => Some(*seconds),
             _ => (self.status() == 503).then_some(RETRY_AFTER),
         }
     }
@@ -202,6 +210,7 @@ impl Refusal {
                 Busy::Workers => "queue: no worker became free in time",
                 Busy::ClientShare => "queue: max_connections_per_address reached",
                 Busy::LinkShare => "too many streams of this link",
+                Busy::LinkInUse(_) => "link in use from another address",
                 Busy::Tracked => "max_tracked_tokens reached",
                 Busy::Revocations => "too many revocations are in force",
                 Busy::SharedState => "shared_state does not answer, or refuses",
@@ -222,12 +231,13 @@ fn token_message(fault: &TokenFault) -> &'static str {
     match fault {
         TokenFault::Missing => "the link has no token",
         TokenFault::Expired => "this link has expired",
-        TokenFault::Used(Used::OtherAddress) => {
-            "this link is in use from another address; it works where the download was begun"
-        }
         TokenFault::Used(Used::Revoked) => "this link was revoked",
         TokenFault::Used(
-            Used::Spent | Used::OtherResource | Used::WindowOver | Used::BudgetSpent,
+            Used::Spent
+            | Used::OtherAddress
+            | Used::OtherResource
+            | Used::WindowOver
+            | Used::BudgetSpent,
         ) => "this link was already used",
         TokenFault::TooLong
         | TokenFault::Malformed

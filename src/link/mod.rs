@@ -2,6 +2,7 @@
 
 mod date;
 pub mod folder;
+pub mod identity;
 pub mod resource;
 pub mod storage;
 pub mod token;

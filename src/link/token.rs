@@ -182,7 +182,7 @@ pub enum TokenFault {
 pub enum Used {
     /// Its one download is complete.
     Spent,
-    /// Another address opened it.
+    /// It was delivered to other addresses, or the one that asks is not known.
     OtherAddress,
     /// The same `unique_id` opened another file or backup.
     OtherResource,
@@ -217,7 +217,7 @@ impl TokenFault {
             TokenFault::NotUuid(claim) => format!("token's {claim} is not a UUID"),
             TokenFault::Used(used) => match used {
                 Used::Spent => "link already used: its download is complete",
-                Used::OtherAddress => "link in use from another address",
+                Used::OtherAddress => "link already used: from another address",
                 Used::OtherResource => {
                     "link already used: its unique_id belongs to another resource"
                 }

@@ -20,6 +20,9 @@ const CALL: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 /// How long tiny_http may take to answer its first request, at start.
 const READY: Duration = Duration::from_secs(10);
 
+/// What the names of the listeners' directories begin with.
+const PREFIX: &str = "winglet-";
+
 /// Our end of the connection.
 #[derive(Debug)]
 pub struct PrivateSocket(UnixStream);
@@ -62,6 +65,20 @@ impl PrivateSocket {
         TempDir::new(base).is_ok()
     }
 
+    /// Removes what servers that were killed while they opened such a socket have left in `base`,
+    /// which has to be this server's own.
+    pub fn tidy(base: &Path) {
+        for found in std::fs::read_dir(base).into_iter().flatten().flatten() {
+            let name = found.file_name();
+            let random = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).unwrap_or("");
+            if random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                // A directory with anything else in it is none of ours, and stays.
+                let _ = std::fs::remove_file(found.path().join("s"));
+                let _ = std::fs::remove_dir(found.path());
+            }
+        }
+    }
+
     /// Calls `count` workers. There are no more calls under way than workers, which the socket's
     /// buffer holds many times over: one that is full is not read any more.
     ///
@@ -86,7 +103,7 @@ impl TempDir {
         use std::hash::{BuildHasher, Hasher, RandomState};
         for _ in 0..16 {
             let random = RandomState::new().build_hasher().finish();
-            let path = base.join(format!("winglet-{random:016x}"));
+            let path = base.join(format!("{PREFIX}{random:016x}"));
             // Fails if something is there already, a symlink included.
             match std::fs::DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => return Ok(TempDir(path)),
@@ -117,6 +134,21 @@ mod tests {
         assert_eq!(std::fs::read_dir(&base).unwrap().count(), 0);
         drop(opened);
         std::fs::remove_dir(&base).unwrap();
+    }
+
+    #[test]
+    fn what_killed_servers_left_goes_and_nothing_else() {
+        let base = std::env::temp_dir().join(format!("winglet-tidy-{}", std::process::id()));
+        let left = ["winglet-0123456789abcdef", "winglet-fedcba9876543210"];
+        let others = ["winglet-0123", "winglet-0123456789abcdeg", "0123456789abcdef", "journal"];
+        for name in left.iter().chain(&others) {
+            std::fs::create_dir_all(base.join(name)).unwrap();
+        }
+        std::fs::write(base.join(left[0]).join("s"), "").unwrap();
+        std::fs::write(base.join("winglet-0000000000000000"), "a file").unwrap();
+        PrivateSocket::tidy(&base);
+        assert_eq!(std::fs::read_dir(&base).unwrap().count(), others.len() + 1);
+        std::fs::remove_dir_all(&base).unwrap();
     }
 
     #[test]

@@ -1,6 +1,10 @@
-//! The table's entry for one link: whether somebody may use it, and what is known about it.
+//! The table's entry for one link: who may use it now, and what is known about it.
 
-use super::grant::{Grant, HEAD_CHARGE, MAX_STREAMS};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::grant::{Grant, HANDOVER, HEAD_CHARGE};
+use super::live::Live;
 use super::{AFTERLIFE, Key};
 use crate::config::Reuse;
 use crate::link::storage::EntityTag;
@@ -14,9 +18,9 @@ pub struct Rules {
     pub reuse: Reuse,
     /// Seconds after its first use in which a link may be resumed.
     pub window: u64,
-    /// Seconds after its last stream in which a link that may have delivered everything stays open.
+    /// Seconds after its last stream in which a delivered link stays open to those who held it.
     pub settle: u64,
-    /// Bind a link to the client that used it first.
+    /// Bind a link to the client that uses it.
     pub bind: bool,
     /// Claim links alone while the shared state cannot be asked.
     pub alone: bool,
@@ -33,10 +37,12 @@ pub struct ClaimRequest {
     pub server: Key,
     /// Who asks, if that is known.
     pub client: Option<ClientKey>,
-    /// The token's `exp`.
+    /// The `exp` of the token that was presented.
     pub expires: u64,
-    /// `exp` has passed.
+    /// That `exp` has passed.
     pub expired: bool,
+    /// When it was asked, by the steady clock.
+    pub at: Instant,
 }
 
 /// Why a link cannot be used.
@@ -44,18 +50,34 @@ pub struct ClaimRequest {
 pub enum ClaimError {
     /// It was used before, in this way.
     Used(Used),
-    /// Its token expired before it was ever used.
+    /// Its token has expired, and who asks never held it.
     Expired,
-    /// It has [`MAX_STREAMS`] streams.
+    /// Another address holds it, for this many seconds at least.
+    InUse(u32),
+    /// It has [`MAX_STREAMS`](super::MAX_STREAMS) streams, none of them dead.
     TooManyStreams,
-    /// The table holds as many links as it may.
+    /// The table holds as many links as it may, in all or of this server.
     TableFull,
-    /// The table holds as many links of this server as it may.
-    ServerShare,
     /// The front end of this name has it.
     Elsewhere(Box<str>),
     /// Whether another front end has it cannot be found out now.
     Away,
+}
+
+/// What a link that may be used has been used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The version of the file at its last stream; `None` if it was never used.
+    pub version: Option<EntityTag>,
+    /// There was another version before that.
+    pub(super) mixed: bool,
+}
+
+impl Seen {
+    /// Returns true if the link was ever used for another version of the file than `tag`.
+    pub fn delivered_other(&self, tag: EntityTag) -> bool {
+        self.mixed || self.version.is_some_and(|version| version != tag)
+    }
 }
 
 /// What is known about a link, for `explain`.
@@ -65,16 +87,19 @@ pub enum LinkStatus {
     Unused,
     /// Used, and not spent.
     Open {
-        /// The client that it is bound to.
-        client: Option<ClientKey>,
+        /// The client that holds it and those that held it before, the latest first.
+        holders: Vec<ClientKey>,
         /// First use, seconds since the epoch.
         opened: u64,
-        /// Bytes that were surely delivered.
-        sure: u64,
-        /// Bytes that were delivered, for all the server could see, and the file's length.
+        /// Bytes that were delivered, and the file's length.
         delivered: (u64, u64),
         /// Bytes paid for, and how many may be.
         charged: (u64, u64),
+        /// When its last stream ended, in seconds since the epoch; `None` while one runs.
+        ended: Option<u64>,
+        /// When another address may have it, in seconds since the epoch; `None` if that depends on
+        /// a running stream.
+        passes: Option<u64>,
         /// When it will count as spent if nobody asks before, in seconds since the epoch.
         settles: Option<u64>,
     },
@@ -84,14 +109,15 @@ pub enum LinkStatus {
 
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
+    /// The number of this state.
     pub(super) sequence: u64,
-    /// The token's `exp`.
+    /// The number of the last state that the journal has.
+    pub(super) written: u64,
+    /// The latest `exp` of its tokens.
     pub(super) expires: u64,
     pub(super) resource: [u8; 16],
     pub(super) server: Key,
     pub(super) spent: bool,
-    /// It is among those that the table counts as spent.
-    pub(super) counted: bool,
     /// The other front ends know that it is this one's. Not so after a restart, until they are asked.
     pub(super) owned: bool,
     /// What there is to account for; of a spent link, until its last stream has ended.
@@ -103,22 +129,13 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(request: &ClaimRequest, rules: &Rules, now: u64, skew: u64) -> Entry {
-        let ClaimRequest { expires, resource, server, .. } = *request;
-        let client = request.client.filter(|_| rules.bind);
+        let ClaimRequest { expires, resource, server, client, .. } = *request;
+        let holders = client.filter(|_| rules.bind).into_iter().collect();
         let spent = rules.reuse != Reuse::Resume;
-        let grant = Grant { opened: now, client, ..Grant::default() };
-        let grant = (!spent).then(|| Box::new(grant));
-        Entry {
-            sequence: 0,
-            expires,
-            resource,
-            server,
-            spent,
-            counted: false,
-            owned: true,
-            grant,
-            skew,
-        }
+        let grant = Box::new(Grant { opened: now, holders, ..Grant::default() });
+        let grant = Some(grant).filter(|_| !spent);
+        let (sequence, written, owned) = (0, 0, true);
+        Entry { sequence, written, expires, resource, server, spent, owned, grant, skew }
     }
 
     /// When the entry can go, in seconds since the epoch.
@@ -132,23 +149,24 @@ impl Entry {
         last_use.saturating_add(AFTERLIFE)
     }
 
-    /// Notes that a link which has settled is spent, and for good: a clock that steps back must not
-    /// revive it.
-    pub(super) fn settle(&mut self, rules: &Rules, time: u64) {
-        if self.open_grant().is_some_and(|grant| grant.is_settled(rules.settle, time)) {
-            self.mark_spent();
-        }
-    }
-
-    /// Whether `request` may use this link: the one rule for all who ask. Returns the version of
-    /// the file at the link's last stream. A link that has settled becomes spent by it.
+    /// Judges `request` at `time`: the one rule for all who ask. It binds and spends nothing, but a
+    /// link that has settled is spent from here on, and a token that is valid for longer than those
+    /// before keeps the entry for longer.
     pub(super) fn admits(
         &mut self,
         request: &ClaimRequest,
         rules: &Rules,
         time: u64,
-    ) -> Result<EntityTag, ClaimError> {
-        self.settle(rules, time);
+    ) -> Result<Seen, ClaimError> {
+        if request.expires > self.expires {
+            self.expires = request.expires;
+            self.sequence += 1;
+        }
+        if self.open_grant().is_some_and(|grant| grant.is_settled(rules.settle, time)) {
+            // For good: a clock that steps back must not revive it.
+            self.spend();
+            self.sequence += 1;
+        }
         let used = |used| Err(ClaimError::Used(used));
         match self.open_grant().filter(|_| rules.reuse == Reuse::Resume) {
             _ if self.resource != request.resource => used(Used::OtherResource),
@@ -157,36 +175,76 @@ impl Entry {
                 used(Used::WindowOver)
             }
             Some(grant) if grant.left() <= HEAD_CHARGE => used(Used::BudgetSpent),
-            Some(grant) if grant.is_strange_to(request.client, rules.bind) => {
-                if grant.is_a_peek() {
-                    Ok(grant.file.tag)
-                } else {
-                    used(Used::OtherAddress)
-                }
-            }
-            Some(grant) if grant.streams.len() >= MAX_STREAMS => Err(ClaimError::TooManyStreams),
-            Some(grant) => Ok(grant.file.tag),
+            Some(grant) => grant
+                .admits(request, rules.bind)
+                .map(|()| Seen { version: Some(grant.tag), mixed: grant.mixed }),
         }
     }
 
-    /// The link is spent; running streams may go on.
-    pub(super) fn mark_spent(&mut self) {
+    /// Makes the link spent; running streams may go on.
+    pub(super) fn spend(&mut self) {
         self.spent = true;
         self.grant = self.grant.take().filter(|grant| !grant.streams.is_empty());
     }
 
-    pub(super) fn status(&self, rules: &Rules) -> LinkStatus {
-        self.open_grant().map_or(LinkStatus::Spent, |grant| LinkStatus::Open {
-            client: grant.client,
-            opened: grant.opened,
-            sure: grant.sure.total().min(grant.file.length),
-            delivered: (grant.delivered(), grant.file.length),
-            charged: (grant.charged, grant.budget()),
-            settles: grant.is_covered().then(|| grant.ended.saturating_add(rules.settle)),
+    pub(super) fn status(&self, rules: &Rules, time: u64) -> LinkStatus {
+        let grant = self.open_grant().filter(|grant| !grant.is_settled(rules.settle, time));
+        grant.map_or(LinkStatus::Spent, |grant| {
+            let ended = Some(grant.ended).filter(|_| !grant.runs());
+            let free = grant.broke || grant.is_a_peek();
+            let quiet = if free { 0 } else { HANDOVER.as_secs() };
+            let covered = grant.is_covered();
+            LinkStatus::Open {
+                holders: grant.holders.clone(),
+                opened: grant.opened,
+                delivered: (grant.delivered.total().min(grant.length), grant.length),
+                charged: (grant.charged, grant.budget()),
+                ended,
+                passes: ended.map(|ended| ended.saturating_add(quiet)).filter(|_| !covered),
+                settles: ended.map(|ended| ended.saturating_add(rules.settle)).filter(|_| covered),
+            }
         })
     }
 
     fn open_grant(&self) -> Option<&Grant> {
         self.grant.as_deref().filter(|_| !self.spent)
+    }
+}
+
+impl Grant {
+    /// Judges who asks for a link that is open.
+    fn admits(&self, request: &ClaimRequest, bind: bool) -> Result<(), ClaimError> {
+        let held = self.was_held_by(request.client);
+        match self.is_strange_to(request.client, bind) {
+            true if self.is_covered() && !held => Err(ClaimError::Used(Used::OtherAddress)),
+            true if request.expired && !held => Err(ClaimError::Expired),
+            // It could not be told from others that are unknown.
+            true if request.client.is_none() => Err(ClaimError::Used(Used::OtherAddress)),
+            true if !self.is_covered() => match self.wait(request.at) {
+                wait if wait.is_zero() => Ok(()),
+                wait => Err(ClaimError::InUse(wait.as_secs_f32().ceil() as u32)),
+            },
+            _ if self.has_room(request.at) => Ok(()),
+            _ => Err(ClaimError::TooManyStreams),
+        }
+    }
+
+    /// Begins the stream of `live` for `request`, which was admitted. A covered link is open to all
+    /// that held it; any other is handed over to a client that does not hold it.
+    pub(super) fn claim(
+        &mut self,
+        request: &ClaimRequest,
+        bind: bool,
+        live: &Arc<Live>,
+        length: u64,
+    ) {
+        let stays = self.is_covered() && self.tag == live.tag;
+        if let Some(client) = request.client
+            && self.is_strange_to(Some(client), bind)
+            && !stays
+        {
+            self.hand_over(client, &live.span);
+        }
+        self.start(live, length, request.at);
     }
 }

@@ -6,11 +6,10 @@
 //! nothing. What cannot be written, the table remembers, and the next rewrite writes it.
 
 use std::cmp::Reverse;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::StatVfsMountFlags;
@@ -19,9 +18,7 @@ use super::revoked::{self, Revocation, Target};
 use super::{Entry, Key, line};
 use crate::error::StartError;
 
-const HEADER: &str = "winglet-journal 2\n";
-/// What earlier versions wrote is read once and rewritten.
-const OLD_HEADER: &str = "winglet-journal 1\n";
+const HEADER: &str = "winglet-journal 3\n";
 /// A rewrite is not worth it below this many bytes.
 const REWRITE_ABOVE: u64 = 1 << 20;
 /// The journal may grow to this many times what was live at the last rewrite.
@@ -29,27 +26,24 @@ const GROWTH: u64 = 3;
 /// A rewrite wants this many free bytes per link: twice what a usual line has, so that it never
 /// takes the last of a disk.
 const ROOM_PER_LINK: u64 = 512;
-/// After a rewrite that failed, the next one waits this many seconds, then twice as long, and so on
-/// up to sixteen times.
+/// After a rewrite that failed, the next one waits this many seconds.
 const RETRY: u64 = 60;
 
 const CURRENT: &str = "journal";
-/// The file that version 1 rewrote from.
-const OLD: &str = "journal.old";
 const NEW: &str = "journal.new";
+const LOCK: &str = "lock";
 
 /// The open journal. Two servers cannot hold the same one: a lock file sees to that.
 #[derive(Debug)]
 pub(super) struct Journal {
     directory: PathBuf,
     inner: Mutex<Inner>,
-    /// What [`Journal::state`] tells, as of the last look.
-    bytes: AtomicU64,
-    behind: AtomicBool,
+    /// As of the last look. Never held during I/O.
+    state: Mutex<JournalState>,
 }
 
 /// How a journal is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JournalState {
     /// Its length in bytes.
     pub bytes: u64,
@@ -68,8 +62,7 @@ struct Inner {
     rewritten: u64,
     /// `file` lacks lines, and may end in the middle of one. That was logged.
     behind: bool,
-    /// Rewrites that failed in a row, and when the next one may be tried.
-    failures: u32,
+    /// After a rewrite that failed, when the next one may be tried.
     retry_at: u64,
 }
 
@@ -91,15 +84,18 @@ impl Journal {
             ));
         }
         let lock = lock.inspect_err(|error| log::warn!("state_directory: no lock: {error}")).ok();
+        if lock.is_some() {
+            // Half a rewrite of a server that was killed.
+            let _ = std::fs::remove_file(directory.join(NEW));
+        }
         let file = private(OpenOptions::new().append(true)).open(directory.join(CURRENT));
         let file = file.ok().filter(|_| lock.is_some());
         let inner = Mutex::new(Inner { lock, file, ..Inner::default() });
-        let (bytes, behind) = (AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Journal { directory: directory.to_owned(), inner, bytes, behind })
+        Ok(Journal { directory: directory.to_owned(), inner, state: Mutex::default() })
     }
 
-    /// Appends one line; whether it is in the file. A failure is logged once, and the table goes on
-    /// in memory.
+    /// Appends one line. Returns true once it is in the file. A failure is logged once, and the table
+    /// goes on in memory.
     pub(super) fn append(&self, line: &str) -> bool {
         let mut inner = self.inner();
         let lead = if inner.behind { "\n" } else { "" };
@@ -115,23 +111,32 @@ impl Journal {
         written.is_ok() && inner.file.is_some()
     }
 
-    /// Whether a rewrite would help at `time`: lines are missing from the file, or it has grown.
+    /// Returns true if a rewrite would help at `time`: the file lacks lines, has grown, or is no
+    /// longer where it was.
     pub(super) fn wants_rewrite(&self, time: u64) -> bool {
-        let inner = self.inner();
+        let mut inner = self.inner();
+        let gone = inner.is_gone(&self.directory);
+        if gone {
+            log::error!(
+                "state_directory: the journal in {} was replaced or removed while the server runs; writing it anew",
+                self.directory.display()
+            );
+            (inner.lock, inner.file, inner.retry_at) = (None, None, 0);
+        }
         let bytes = inner.file.as_ref().and_then(|file| Some(file.metadata().ok()?.len()));
-        self.bytes.store(bytes.unwrap_or(0), Ordering::Relaxed);
-        self.behind.store(inner.behind || bytes.is_none(), Ordering::Relaxed);
+        let behind = inner.behind || bytes.is_none();
+        *self.last_state() = JournalState { bytes: bytes.unwrap_or(0), behind };
         let enough = REWRITE_ABOVE.max(inner.rewritten.saturating_mul(GROWTH));
-        (inner.behind || bytes > Some(enough)) && time >= inner.retry_at
+        (gone || inner.behind || bytes > Some(enough)) && time >= inner.retry_at
     }
 
-    /// How it was when [`Journal::wants_rewrite`] looked last. Takes no lock.
+    /// How it was when [`Journal::wants_rewrite`] looked last.
     pub(super) fn state(&self) -> JournalState {
-        let (bytes, behind) = (&self.bytes, &self.behind);
-        JournalState {
-            bytes: bytes.load(Ordering::Relaxed),
-            behind: behind.load(Ordering::Relaxed),
-        }
+        *self.last_state()
+    }
+
+    fn last_state(&self) -> MutexGuard<'_, JournalState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Rewrites the journal at `time` with `lines`, which are about `links` many and must be listed
@@ -143,8 +148,7 @@ impl Journal {
         } else if let Err(error) = self.begin().and_then(|new| self.copy(new, lines)) {
             let mut inner = self.inner();
             inner.new = None;
-            inner.retry_at = time + (RETRY << inner.failures.min(4));
-            inner.failures += 1;
+            inner.retry_at = time + RETRY;
             if inner.lock.is_some() {
                 // Half a copy must not take what room is left.
                 let _ = std::fs::remove_file(self.directory.join(NEW));
@@ -153,7 +157,7 @@ impl Journal {
         }
     }
 
-    /// Whether the disk has room for a file of `links` and some more.
+    /// Checks that the disk has room for a file of `links` and some more.
     fn has_room(&self, links: u64) -> io::Result<()> {
         make_directory(&self.directory)?;
         let disk = rustix::fs::statvfs(&self.directory)?;
@@ -194,9 +198,8 @@ impl Journal {
             return Err(io::Error::other("not every line could be written"));
         }
         std::fs::rename(self.directory.join(NEW), self.directory.join(CURRENT))?;
-        let _ = std::fs::remove_file(self.directory.join(OLD));
         // Nothing below may fail: the old file is gone.
-        (inner.file, inner.rewritten, inner.failures) = (Some(new), bytes, 0);
+        (inner.file, inner.rewritten) = (Some(new), bytes);
         if std::mem::take(&mut inner.behind) {
             log::info!("state_directory: the journal is written again and complete");
         }
@@ -210,6 +213,18 @@ impl Journal {
 }
 
 impl Inner {
+    /// Returns true if another file, or none, has the name of the journal or of the lock.
+    fn is_gone(&self, directory: &Path) -> bool {
+        let gone = |file: &Option<File>, name| {
+            let ours = file.as_ref().and_then(|file| file.metadata().ok()).map(inode);
+            match std::fs::symlink_metadata(directory.join(name)) {
+                Ok(there) => ours.is_some_and(|ours| ours != inode(there)),
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            }
+        };
+        self.file.is_some() && (gone(&self.file, CURRENT) || gone(&self.lock, LOCK))
+    }
+
     fn fail(&mut self, directory: &Path, error: &io::Error) {
         if !std::mem::replace(&mut self.behind, true) {
             log::error!(
@@ -218,6 +233,10 @@ impl Inner {
             );
         }
     }
+}
+
+fn inode(data: Metadata) -> (u64, u64) {
+    (data.dev(), data.ino())
 }
 
 /// Makes the state directory if it is missing, for the server alone (mode 0700).
@@ -234,7 +253,7 @@ fn private(options: &mut OpenOptions) -> &mut OpenOptions {
 
 /// Takes the lock of `directory`; the error is `WouldBlock` if another server has it.
 fn lock(directory: &Path) -> io::Result<File> {
-    let path = directory.join("lock");
+    let path = directory.join(LOCK);
     let file = private(OpenOptions::new().write(true).create(true))
         .open(&path)
         // flock(2) asks for no right to write: it works on a read-only disk.
@@ -243,53 +262,43 @@ fn lock(directory: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// What a journal holds.
-#[derive(Debug, Default)]
-pub(super) struct Remembered {
-    pub(super) links: Vec<(Key, Entry)>,
-    pub(super) revoked: Vec<(Target, Revocation)>,
-}
+/// What a journal holds: the last state of each link, and what was revoked.
+type Remembered = (Vec<(Key, Entry)>, Vec<(Target, Revocation)>);
 
 /// Reads whatever journal is in `directory`; a missing one is empty. Damaged lines cost a warning.
 ///
 /// # Errors
 /// If a file is there and cannot be read, or was written by a later version.
 pub(super) fn read(directory: &Path) -> Result<Remembered, StartError> {
-    let (mut all, mut skipped, mut rewriting) = (Remembered::default(), 0, false);
-    for name in [OLD, CURRENT] {
-        let path = directory.join(name);
-        let file = private(OpenOptions::new().read(true)).open(&path);
-        skipped += match file.and_then(|file| read_file(file, rewriting, &mut all)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            result => result.map_err(|error| {
-                StartError::new("winglet.state_directory", format!(
-                    "cannot read {}: {error}; without it links that were used could be used again. Mend it, or move it away to accept that until they expire",
-                    path.display()
-                ))
-            })?,
-        };
-        rewriting = true;
-    }
+    let mut all = Remembered::default();
+    let path = directory.join(CURRENT);
+    let file = private(OpenOptions::new().read(true)).open(&path);
+    let skipped = match file.and_then(|file| read_file(file, &mut all)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(all),
+        result => result.map_err(|error| {
+            StartError::new("winglet.state_directory", format!(
+                "cannot read {}: {error}; without it links that were used could be used again. Mend it, or move it away to accept that until they expire",
+                path.display()
+            ))
+        })?,
+    };
     if skipped > 0 {
         log::warn!("state_directory: {skipped} unreadable lines of the journal were skipped");
     }
     // Of several lines of one link, the highest sequence number holds.
-    let links = &mut all.links;
+    let links = &mut all.0;
     links.sort_by_key(|(key, entry)| (*key, Reverse(entry.sequence)));
     links.dedup_by_key(|(key, _)| *key);
     Ok(all)
 }
 
-/// Reads one file; returns how many lines were damaged. `rewriting`: version 1 was rewriting it from
-/// another one.
-fn read_file(file: File, rewriting: bool, all: &mut Remembered) -> io::Result<usize> {
+/// Reads one file. Returns how many of its lines were damaged.
+fn read_file(file: File, all: &mut Remembered) -> io::Result<usize> {
     let mut reader = BufReader::new(file);
     let (mut line, mut skipped) = (Vec::new(), 0);
     read_line(&mut reader, &mut line)?;
-    // Such a rewrite began with an empty file; any other file came to its name complete, so that an
-    // empty one has lost what it held.
-    let unfinished = rewriting && OLD_HEADER.as_bytes().starts_with(&line);
-    if line != HEADER.as_bytes() && line != OLD_HEADER.as_bytes() && !unfinished {
+    if line != HEADER.as_bytes() {
+        // A file comes to its name complete: an empty one has lost what it held.
         let what = if line.is_empty() { "it is empty" } else { "it is not a journal of ours" };
         return Err(io::Error::other(what));
     }
@@ -300,12 +309,12 @@ fn read_file(file: File, rewriting: bool, all: &mut Remembered) -> io::Result<us
         }
         let text = std::str::from_utf8(&line).unwrap_or("").trim_end_matches('\n');
         if let Some(revoked) = revoked::parse(text) {
-            all.revoked.push(revoked);
+            all.1.push(revoked);
             continue;
         }
         match line::parse(text) {
-            Some(link) => all.links.push(link),
-            None if line == b"\n" || text == OLD_HEADER.trim_end() => {}
+            Some(link) => all.0.push(link),
+            None if line == b"\n" => {}
             None => skipped += 1,
         }
     }

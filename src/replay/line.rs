@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use super::Key;
 use super::entry::Entry;
-use super::grant::{FileVersion, Grant};
+use super::grant::{Grant, RUNNING};
 use crate::net::address::ClientKey;
 use crate::replay::spans::Spans;
 
@@ -20,15 +20,15 @@ pub(super) fn format(key: &Key, entry: &Entry) -> String {
     let _ = write!(line, "link {key} {sequence} {expires} {resource} {server}");
     match grant {
         Some(grant) if !spent => {
-            let client = grant.client.map_or_else(|| "-".to_owned(), |client| client.to_string());
-            let running = !grant.streams.is_empty();
-            let ended = if running { "-".to_owned() } else { grant.ended.to_string() };
-            let Grant { opened, base, charged, sure, .. } = &**grant;
-            let (FileVersion { tag, length }, seen) = (grant.file, grant.seen_by_now());
-            let acknowledged = grant.acknowledged_by_now();
+            let holders: Vec<String> = grant.holders.iter().map(ToString::to_string).collect();
+            let holders = if holders.is_empty() { "-".to_owned() } else { holders.join(",") };
+            let ended = if grant.runs() { "-".to_owned() } else { grant.ended.to_string() };
+            let Grant { opened, first, greatest, tag, length, charged, .. } = &**grant;
+            let (mixed, broke) = (u8::from(grant.mixed), u8::from(grant.broke));
+            let (acknowledged, delivered) = (grant.acknowledged_by_now(), grant.delivered_by_now());
             let _ = write!(
                 line,
-                " open {opened} {client} {base} {tag:016x} {length} {charged} {acknowledged} {ended} {sure} {seen}"
+                " open {opened} {holders} {first} {greatest} {tag:016x} {length} {mixed} {charged} {acknowledged} {ended} {broke} {delivered}"
             );
         }
         _ => line.push_str(" spent"),
@@ -52,51 +52,46 @@ pub(super) fn unsealed(line: &str) -> Option<&str> {
 
 /// Reads a line without its line break; `None` if it is torn, or of a kind that is not known.
 pub(super) fn parse(line: &str) -> Option<(Key, Entry)> {
-    let content = unsealed(line)?;
-    // Version 1 named no kind, and knew of no servers.
-    let (content, old) =
-        content.strip_prefix("link ").map_or((content, true), |rest| (rest, false));
-    let words = &mut content.split(' ');
+    let words = &mut unsealed(line)?.strip_prefix("link ")?.split(' ');
     let key = unhex(words.next()?)?;
-    let sequence = words.next()?.parse().ok()?;
-    let expires = words.next()?.parse().ok()?;
-    let resource = unhex(words.next()?)?;
-    let server = if old { Key::default() } else { unhex(words.next()?)? };
+    let (sequence, expires) = (number(words)?, number(words)?);
+    let (resource, server) = (unhex(words.next()?)?, unhex(words.next()?)?);
     let grant = match words.next()? {
         "spent" => None,
-        "open" => Some(Box::new(parse_grant(words, old)?)),
+        "open" => Some(Box::new(parse_grant(words)?)),
         _ => return None,
     };
-    let spent = grant.is_none();
-    let owned = false;
-    Some((
-        key,
-        Entry { sequence, expires, resource, server, spent, counted: false, owned, grant, skew: 0 },
-    ))
+    let (written, spent, owned, skew) = (sequence, grant.is_none(), false, 0);
+    Some((key, Entry { sequence, written, expires, resource, server, spent, owned, grant, skew }))
 }
 
-fn parse_grant<'a>(words: &mut impl Iterator<Item = &'a str>, old: bool) -> Option<Grant> {
-    let opened = words.next()?.parse().ok()?;
-    let client = match words.next()? {
-        "-" => None,
-        text => Some(ClientKey::parse(text)?),
-    };
-    let base = words.next()?.parse().ok()?;
-    let tag = u64::from_str_radix(words.next()?, 16).ok()?;
-    let length = words.next()?.parse().ok()?;
-    let file = FileVersion { tag, length };
-    let charged = words.next()?.parse().ok()?;
-    let mut grant = Grant { opened, client, base, file, charged, ..Grant::default() };
-    // Of version 1: its client had at most this much, and a stream may have run to the last.
-    (grant.acknowledged, grant.ended) = (charged, u64::MAX);
-    if !old {
-        grant.acknowledged = words.next()?.parse().ok()?;
-        grant.ended = words.next()?.parse().unwrap_or(u64::MAX);
-        grant.sure = Spans::parse(words.next()?)?;
-    }
-    // Version 1 called bytes delivered after two seconds of silence: they have been seen.
-    grant.seen = Spans::parse(words.next()?)?;
-    Some(grant)
+fn parse_grant<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Grant> {
+    // In the order in which they are written.
+    Some(Grant {
+        opened: number(words)?,
+        holders: match words.next()? {
+            "-" => Vec::new(),
+            text => text.split(',').map(ClientKey::parse).collect::<Option<_>>()?,
+        },
+        first: number(words)?,
+        greatest: number(words)?,
+        tag: u64::from_str_radix(words.next()?, 16).ok()?,
+        length: number(words)?,
+        mixed: number(words)? == 1,
+        charged: number(words)?,
+        acknowledged: number(words)?,
+        ended: match words.next()? {
+            "-" => RUNNING,
+            text => text.parse().ok()?,
+        },
+        broke: number(words)? == 1,
+        delivered: Spans::parse(words.next()?)?,
+        ..Grant::default()
+    })
+}
+
+fn number<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<u64> {
+    words.next()?.parse().ok()
 }
 
 fn checksum(content: &str) -> u32 {
@@ -110,4 +105,78 @@ pub(super) fn hex(bytes: &[u8; 16]) -> String {
 
 pub(super) fn unhex(text: &str) -> Option<[u8; 16]> {
     (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes))?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::replay::grant::EndedBy;
+    use crate::replay::tests::live;
+
+    const LENGTH: u64 = 1000;
+
+    fn open_entry() -> Entry {
+        let holders = ["2001:db8::1", "192.0.2.1"].map(|text| ClientKey::of(text.parse().unwrap()));
+        let mut grant = Grant { opened: 100, holders: holders.to_vec(), ..Grant::default() };
+        for (start, by) in [(10, EndedBy::Client), (30, EndedBy::Other), (50, EndedBy::Reset)] {
+            let live = Arc::new(live(start..start + 10, 0xabc));
+            grant.start(&live, LENGTH, live.entry.began);
+            live.note_acknowledged(10, live.entry.began);
+            grant.finish(&live, by, 100);
+        }
+        let grant = Some(Box::new(grant));
+        let (resource, server) = ([7; 16], [8; 16]);
+        let (spent, owned, skew) = (false, false, 0);
+        let (sequence, written, expires) = (3, 3, 900);
+        Entry { sequence, written, expires, resource, server, spent, owned, grant, skew }
+    }
+
+    fn again(line: &str) -> (Key, Entry) {
+        parse(line.trim_end()).unwrap_or_else(|| panic!("{line}"))
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let line = format(&[9; 16], &open_entry());
+        assert!(line.contains(" 2001:db8::/64,192.0.2.1 1000 1000 "), "{line}");
+        assert!(line.contains(" 100 1 10-20,30-40,50-59 *"), "{line}");
+        let (key, entry) = again(&line);
+        assert_eq!((key, format(&key, &entry)), ([9; 16], line));
+        let mut spent = open_entry();
+        spent.spend();
+        let line = format(&[9; 16], &spent);
+        assert!(line.contains(" spent *"), "{line}");
+        assert_eq!(format(&[9; 16], &again(&line).1), line);
+    }
+
+    #[test]
+    fn a_running_stream_is_written_as_a_crash_would_leave_it() {
+        let mut entry = open_entry();
+        let live = Arc::new(live(500..800, 0xabc));
+        entry.grant.as_mut().unwrap().start(&live, LENGTH, live.entry.began);
+        live.note_sent(300);
+        live.note_acknowledged(200, live.entry.began);
+        let line = format(&[9; 16], &entry);
+        assert!(line.contains(" - 1 10-20,30-40,50-59,500-700 *"), "{line}");
+        let grant = again(&line).1.grant.unwrap();
+        assert!(grant.runs() && grant.streams.is_empty());
+        live.note_acknowledged(300, live.entry.began);
+        assert!(format(&[9; 16], &entry).contains(",500-799 *"), "short of the last byte");
+    }
+
+    #[test]
+    fn a_torn_or_changed_line_is_none() {
+        let line = format(&[9; 16], &open_entry());
+        let line = line.trim_end();
+        for end in 0..line.len() {
+            assert!(parse(&line[..end]).is_none(), "{}", &line[..end]);
+        }
+        for position in 0..line.len() {
+            let mut bytes = line.as_bytes().to_vec();
+            bytes[position] ^= 1;
+            assert!(parse(&String::from_utf8_lossy(&bytes)).is_none(), "byte {position}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::revoked::LinkId;
+use crate::link::identity::LinkId;
 use crate::link::storage::EntityTag;
 use crate::logging::access::Entry;
 
@@ -45,6 +45,8 @@ pub enum Stop {
     Revoked = 1,
     /// Its link belongs to another address now.
     HandedOver,
+    /// Its link has begun another stream, and may have no more than it has.
+    Displaced,
 }
 
 /// Set in `paused` while the clock runs.
@@ -81,14 +83,20 @@ pub struct Live {
 }
 
 impl Live {
-    /// A download that has sent nothing yet.
-    pub fn new(entry: Entry, link: LinkId, tag: EntityTag, span: Range<u64>) -> Live {
+    /// A download that begins at `began`.
+    pub fn new(
+        entry: Entry,
+        link: LinkId,
+        tag: EntityTag,
+        span: Range<u64>,
+        began: Instant,
+    ) -> Live {
         Live {
             entry,
             link,
             tag,
             span,
-            began: Instant::now(),
+            began,
             reserved: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
@@ -122,9 +130,9 @@ impl Live {
         self.reserved.load(Ordering::Acquire)
     }
 
-    /// Returns true if bytes are on their way to the client, or a worker may be sending some.
+    /// Returns true if bytes are on their way to the client, or the server has some to send.
     pub fn is_sending(&self) -> bool {
-        self.phase() == Phase::Sending || self.sent() > self.acknowledged()
+        matches!(self.phase(), Phase::Sending | Phase::Limited) || self.sent() > self.acknowledged()
     }
 
     /// Notes that `sent` content bytes are with the kernel.
@@ -152,6 +160,8 @@ impl Live {
         if since == RUNNING {
             return Duration::ZERO;
         }
+        // Less what was acknowledged meanwhile.
+        let since = since.max(self.moved.load(Ordering::Acquire));
         let stood = self.millis(now).saturating_sub(since);
         self.moved.fetch_add(stood, Ordering::AcqRel);
         Duration::from_millis(stood)
@@ -161,6 +171,11 @@ impl Live {
     pub fn silence(&self, now: Instant) -> Duration {
         let until = self.paused.load(Ordering::Acquire).min(self.millis(now));
         Duration::from_millis(until.saturating_sub(self.moved.load(Ordering::Acquire)))
+    }
+
+    /// When the client acknowledged something last, or it began.
+    pub(super) fn heard(&self) -> Instant {
+        self.began + Duration::from_millis(self.moved.load(Ordering::Acquire))
     }
 
     fn millis(&self, now: Instant) -> u64 {
@@ -189,7 +204,8 @@ impl Live {
         match self.stop.load(Ordering::Acquire) {
             0 => None,
             1 => Some(Stop::Revoked),
-            _ => Some(Stop::HandedOver),
+            2 => Some(Stop::HandedOver),
+            _ => Some(Stop::Displaced),
         }
     }
 
@@ -230,25 +246,9 @@ pub fn per_second(bytes: u64, time: Duration) -> u64 {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    /// A download of `span` that has just begun.
-    pub(crate) fn live(span: Range<u64>, tag: EntityTag) -> Live {
-        let link =
-            LinkId { link: [1; 16], server: Some([2; 16]), user: None, jti: None, issued: None };
-        let entry = Entry {
-            client: None,
-            method: "GET",
-            endpoint: "file",
-            status: 200,
-            part: false,
-            resource: None,
-            began: Instant::now(),
-            id: String::new(),
-        };
-        Live::new(entry, link, tag, span)
-    }
+    use crate::replay::tests::live;
 
     #[test]
     fn silence_counts_from_the_last_acknowledgement_and_leaves_pauses_out() {
@@ -262,8 +262,16 @@ pub(crate) mod tests {
         assert_eq!(live.silence(second(10)), Duration::from_secs(4));
         live.note_acknowledged(10, second(10));
         assert_eq!(live.silence(second(10)), Duration::from_secs(4), "nothing new");
+        live.pause(second(10));
+        live.note_acknowledged(10, second(12));
+        live.resume(second(12));
+        assert_eq!(live.silence(second(12)), Duration::from_secs(4));
         live.note_acknowledged(11, second(10));
         assert_eq!(live.silence(second(10)), Duration::ZERO);
+        live.pause(second(10));
+        live.note_acknowledged(12, second(15));
+        live.resume(second(20));
+        assert_eq!(live.silence(second(21)), Duration::from_secs(1));
     }
 
     #[test]

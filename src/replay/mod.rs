@@ -16,34 +16,32 @@ mod stream;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 use dashmap::mapref::one::RefMut;
 
 use entry::Entry;
-pub use entry::{ClaimError, ClaimRequest, LinkStatus, Rules};
+pub use entry::{ClaimError, ClaimRequest, LinkStatus, Rules, Seen};
+use grant::HANDOVER;
 pub use grant::{EndedBy, MAX_STREAMS, STEP_BYTES};
-use journal::{Journal, Remembered};
+use journal::Journal;
 pub use journal::{JournalState, make_directory};
 use live::Live;
 use revoked::Revocations;
-pub use revoked::{LinkId, MAX_REVOCATIONS, Revocation, Target, TooMany, user_key};
+pub use revoked::{MAX_REVOCATIONS, Revocation, Target, TooMany};
 use shared::Agreement;
 pub use stream::{Finished, Progress, Stream};
 
 use crate::config::Reuse;
 use crate::error::StartError;
-use crate::link::storage::EntityTag;
-use crate::link::token::Resource;
+pub use crate::link::identity::{Key, LinkId, hash_of, key_of, user_key};
 
-/// A hash of what must not be kept in the clear: a link's `unique_id`, a server.
-pub type Key = [u8; 16];
-
-/// An entry that may be used, with the map's guard over it.
-type Admitted<'a> = Result<RefMut<'a, Key, Entry>, ClaimError>;
+/// An entry, with the map's guard over it.
+type Guarded<'a> = RefMut<'a, Key, Entry>;
 
 /// Entries outlive their use by this much, against clocks that step back; seconds.
 pub const AFTERLIFE: u64 = 3600;
@@ -62,8 +60,6 @@ pub struct Replay {
     servers: Mutex<HashMap<Key, usize>>,
     /// How many there may be.
     bound: usize,
-    /// How many of them are spent.
-    spent: AtomicUsize,
     revocations: Revocations,
     journal: Option<Journal>,
     /// Who else may own a link; `None` if nobody.
@@ -93,6 +89,12 @@ impl Replay {
     ) -> Result<Replay, StartError> {
         let journal = Journal::open(directory)?;
         let mut replay = Replay::read_only(bound, directory, rules, now)?;
+        for mut entry in replay.entries.iter_mut() {
+            if let Some(grant) = entry.grant.as_mut().filter(|grant| grant.runs()) {
+                // The server that had its streams is gone, and they with it.
+                (grant.ended, grant.broke) = (now, true);
+            }
+        }
         replay.rewrite(&journal);
         replay.journal = Some(journal);
         Ok(replay)
@@ -110,7 +112,7 @@ impl Replay {
     ) -> Result<Replay, StartError> {
         let (clock, steady) = (now.into(), now.into());
         let replay = Replay { bound, clock, steady, ..Replay::default() };
-        let Remembered { links, revoked } = journal::read(directory)?;
+        let (links, revoked) = journal::read(directory)?;
         replay.recall(revoked, now);
         let links = links.into_iter();
         let (live, over): (Vec<_>, Vec<_>) =
@@ -121,10 +123,13 @@ impl Replay {
             let last_use = entry.end(rules.window) - AFTERLIFE;
             entry.skew = last_use.min(now).wrapping_sub(now);
             if let Some(grant) = &mut entry.grant {
-                grant.ended = grant.ended.min(now);
+                let quiet = now.saturating_sub(grant.ended).min(HANDOVER.as_secs());
+                grant.heard = Instant::now().checked_sub(Duration::from_secs(quiet));
+                if !grant.runs() {
+                    grant.ended = grant.ended.min(now);
+                }
             }
             *replay.servers().entry(entry.server).or_default() += 1;
-            replay.count(&mut entry);
             replay.entries.insert(key, entry);
         }
         Ok(replay)
@@ -135,8 +140,8 @@ impl Replay {
         self.servers().values().sum()
     }
 
-    /// Whether `request` could be claimed now, binding and spending nothing. Returns the version of
-    /// the file at the link's last stream, if it was used before and is accounted for.
+    /// Judges whether `request` could be claimed now, binding and spending nothing. Returns what its
+    /// link has been used for.
     ///
     /// # Errors
     /// As [`Replay::claim`].
@@ -145,27 +150,21 @@ impl Replay {
         request: &ClaimRequest,
         rules: &Rules,
         now: u64,
-    ) -> Result<Option<EntityTag>, ClaimError> {
+    ) -> Result<Seen, ClaimError> {
         if rules.reuse == Reuse::Unlimited {
-            return if request.expired { Err(ClaimError::Expired) } else { Ok(None) };
+            return if request.expired { Err(ClaimError::Expired) } else { Ok(Seen::default()) };
         }
-        let Some(mut entry) = self.entries.get_mut(&request.key) else {
-            return self.has_place(request, &self.servers()).map(|()| None);
+        let Some(entry) = self.entries.get_mut(&request.key) else {
+            return self.has_place(request, &self.servers()).map(|()| Seen::default());
         };
-        let (spent, time) = (entry.spent, self.time(&entry, now));
-        let admitted = entry.admits(request, rules, time).map(Some);
-        if entry.spent != spent {
-            self.write(self.line(entry));
-            self.tell_spent(request.key);
-        }
-        admitted
+        self.admit(entry, request, rules, now).map(|(_, seen)| seen)
     }
 
-    /// Claims the bytes that `live` asks for, of a file of `length` bytes, for `request`. The stream that comes back has its first
-    /// [`STEP_BYTES`] reserved; `None` means that nothing is to be accounted for.
+    /// Claims the bytes of `live` in a file of `length` bytes for `request`. The stream that comes
+    /// back has its first [`STEP_BYTES`] reserved; `None` means that nothing is to be accounted for.
     ///
     /// # Errors
-    /// [`ClaimError`] if the link is used up, bound to another client or expired, has too many
+    /// [`ClaimError`] if the link is used up, held by another client or expired, has too many
     /// streams, does not fit into the table, or is another front end's.
     pub fn claim(
         self: &Arc<Self>,
@@ -178,38 +177,48 @@ impl Replay {
         if rules.reuse == Reuse::Unlimited {
             return self.check(request, rules, now).map(|_| None);
         }
+        debug_assert_eq!(request.key, live.link.link);
         self.own(request, rules, now)?;
-        let mut entry = self.entry(request, rules, now)?;
-        entry.owned = true;
-        let started = entry.grant.as_mut().map(|grant| {
-            grant.hold(request.client, rules.bind);
-            grant.start(live, length);
-            Arc::clone(live)
-        });
-        self.write(self.line(entry));
-        let (replay, key) = (Arc::clone(self), request.key);
-        Ok(started.map(|live| Stream { replay, key, live, ended: false }))
-    }
-
-    /// The entry for a request that may use it; a new one takes its place in the table.
-    fn entry(&self, request: &ClaimRequest, rules: &Rules, now: u64) -> Admitted<'_> {
-        match self.entries.entry(request.key) {
-            Slot::Occupied(mut slot) => {
-                let time = self.time(slot.get(), now);
-                slot.get_mut().admits(request, rules, time)?;
-                Ok(slot.into_ref())
-            }
+        let mut entry = match self.entries.entry(request.key) {
+            Slot::Occupied(slot) => self.admit(slot.into_ref(), request, rules, now)?.0,
             Slot::Vacant(slot) => {
                 let mut servers = self.servers();
                 self.has_place(request, &servers)?;
                 *servers.entry(request.server).or_default() += 1;
                 let skew = now.wrapping_sub(self.steady.load(Ordering::Relaxed));
-                Ok(slot.insert(Entry::new(request, rules, now, skew)))
+                slot.insert(Entry::new(request, rules, now, skew))
+            }
+        };
+        entry.owned = true;
+        let stream = entry.grant.as_mut().map(|grant| {
+            grant.claim(request, rules.bind, live, length);
+            Stream::new(self, live)
+        });
+        self.change(entry);
+        Ok(stream)
+    }
+
+    /// Judges `request`. Nobody is told that a link is used up before the journal has it.
+    fn admit<'a>(
+        &self,
+        mut entry: Guarded<'a>,
+        request: &ClaimRequest,
+        rules: &Rules,
+        now: u64,
+    ) -> Result<(Guarded<'a>, Seen), ClaimError> {
+        let time = self.time(entry.skew, now);
+        match entry.admits(request, rules, time) {
+            Ok(seen) => Ok((entry, seen)),
+            Err(error) => {
+                if matches!(error, ClaimError::Used(_)) && entry.written < entry.sequence {
+                    self.publish(self.update(entry));
+                }
+                Err(error)
             }
         }
     }
 
-    /// Whether a link that was never used may come in.
+    /// Judges whether a link that was never used may come in.
     fn has_place(
         &self,
         request: &ClaimRequest,
@@ -220,27 +229,24 @@ impl Replay {
             // If it was used at another front end, it is good beyond its `exp`: `own` finds out.
             _ if request.expired && self.agreement.is_none() => Err(ClaimError::Expired),
             _ if servers.values().sum::<usize>() >= self.bound => Err(ClaimError::TableFull),
-            Some(links) if *links >= share => Err(ClaimError::ServerShare),
+            Some(links) if *links >= share => Err(ClaimError::TableFull),
             _ => Ok(()),
         }
     }
 
     /// What is known about a link.
     pub fn status(&self, key: &Key, rules: &Rules, now: u64) -> LinkStatus {
-        self.entries.get_mut(key).map_or(LinkStatus::Unused, |mut entry| {
-            let time = self.time(&entry, now);
-            entry.settle(rules, time);
-            entry.status(rules)
-        })
+        let status = |entry: &Entry| entry.status(rules, self.time(entry.skew, now));
+        self.entries.get(key).map_or(LinkStatus::Unused, |entry| status(&entry))
     }
 
-    /// Whether a link was begun and is not spent yet. Settles nothing.
+    /// Returns true if a link was begun and is not spent yet.
     pub fn is_open(&self, key: &Key) -> bool {
         self.entries.get(key).is_some_and(|entry| !entry.spent)
     }
 
-    /// Looks at the clock, removes what has expired, and rewrites the journal if that is due.
-    /// Called about once a second.
+    /// Looks at the clock, removes what has expired, and rewrites the journal if that is due: called
+    /// about once a second.
     pub fn maintain(&self, rules: &Rules, now: u64) {
         let before = self.clock.swap(now, Ordering::Relaxed);
         // What its ticking does not explain is no time that has passed.
@@ -257,15 +263,14 @@ impl Replay {
     /// Removes what is over.
     fn sweep(&self, rules: &Rules, now: u64) {
         self.entries.retain(|_, entry| {
-            let over = self.time(entry, now) >= entry.end(rules.window);
+            let over = self.time(entry.skew, now) >= entry.end(rules.window);
             if over {
-                self.spent.fetch_sub(usize::from(entry.counted), Ordering::Relaxed);
                 self.servers().entry(entry.server).and_modify(|links| *links -= 1);
             }
             !over
         });
         self.servers().retain(|_, links| *links > 0);
-        self.revocations.sweep(|skew| self.time_with(skew, now));
+        self.revocations.sweep(|skew| self.time(skew, now));
     }
 
     fn rewrite(&self, journal: &Journal) {
@@ -281,37 +286,48 @@ impl Replay {
         journal.rewrite(time, count as u64, lines.chain(revoked));
     }
 
-    /// The time for `entry`: what the system's clock says, without any leap ahead that it has made
-    /// since the entry came.
-    fn time(&self, entry: &Entry, now: u64) -> u64 {
-        self.time_with(entry.skew, now)
-    }
-
-    fn time_with(&self, skew: u64, now: u64) -> u64 {
+    /// The time for an entry with this skew: what the system's clock says, without any leap ahead that
+    /// it has made since the entry came.
+    fn time(&self, skew: u64, now: u64) -> u64 {
         now.min(self.steady.load(Ordering::Relaxed).wrapping_add(skew))
-    }
-
-    /// Counts an entry that is spent, once.
-    fn count(&self, entry: &mut Entry) {
-        if entry.spent && !std::mem::replace(&mut entry.counted, true) {
-            self.spent.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     fn servers(&self) -> MutexGuard<'_, HashMap<Key, usize>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets go of an entry that has changed, and returns what the journal must learn of it.
-    fn line(&self, mut entry: RefMut<'_, Key, Entry>) -> Option<String> {
+    /// Numbers the new state of an entry that has changed, and tells all who have to know.
+    fn change(&self, mut entry: Guarded<'_>) {
         entry.sequence += 1;
-        self.count(&mut entry);
-        self.journal.as_ref().map(|_| line::format(entry.key(), &entry))
+        self.publish(self.update(entry));
     }
 
-    /// Tracked links that are spent.
+    /// Lets go of an entry that has changed, and returns what has to become known of it: the one
+    /// place where that is found out, as [`Replay::publish`] is where it is told.
+    fn update(&self, entry: Guarded<'_>) -> Update {
+        let (key, sequence, spent) = (*entry.key(), entry.sequence, entry.spent);
+        let line = self.journal.as_ref().map(|_| line::format(&key, &entry));
+        Update { key, sequence, line, spent }
+    }
+
+    /// Tells the journal, then the other front ends.
+    fn publish(&self, update: Update) {
+        let Update { key, sequence, line, spent } = update;
+        if let Some(line) = line {
+            self.write(&line);
+            // Also if it could not be written: the next rewrite does.
+            if let Some(mut entry) = self.entries.get_mut(&key) {
+                entry.written = entry.written.max(sequence);
+            }
+        }
+        if spent {
+            self.tell_spent(key);
+        }
+    }
+
+    /// Tracked links that are spent, counted by looking at all.
     pub fn spent(&self) -> usize {
-        self.spent.load(Ordering::Relaxed)
+        self.entries.iter().filter(|entry| entry.spent).count()
     }
 
     /// How the journal is, if there is one.
@@ -319,16 +335,26 @@ impl Replay {
         self.journal.as_ref().map(Journal::state)
     }
 
-    /// Whether the journal has it.
-    fn write(&self, line: Option<String>) -> bool {
-        match (&self.journal, line) {
-            (Some(journal), Some(line)) => journal.append(&line),
-            _ => false,
-        }
+    /// Appends `line` to the journal. Returns true once it is in the file.
+    fn write(&self, line: &str) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.append(line))
     }
 }
 
-/// Whether the journal in `directory` can be read, if there is one.
+/// What has become known of a link by a change of its entry.
+#[derive(Debug)]
+#[must_use = "nobody knows of it yet"]
+struct Update {
+    key: Key,
+    /// The number of the state that `line` has.
+    sequence: u64,
+    /// The line for the journal, if there is one.
+    line: Option<String>,
+    /// The link is spent.
+    spent: bool,
+}
+
+/// Checks that the journal in `directory` can be read, if there is one.
 ///
 /// # Errors
 /// What is wrong with it, and the remedy.
@@ -336,31 +362,5 @@ pub fn check_directory(directory: &Path) -> Result<(), StartError> {
     journal::read(directory).map(drop)
 }
 
-/// The key of `text`: a `unique_id`, or a server's UUID.
-pub fn key_of(text: &str) -> Key {
-    let mut key = Key::default();
-    key.copy_from_slice(&hmac_sha256::Hash::hash(text.as_bytes())[..16]);
-    key
-}
-
-/// The hash that tells resources apart without naming them.
-pub fn hash_of(resource: &Resource) -> [u8; 16] {
-    // A server's UUID has one length, so that nothing needs to stand between it and the rest.
-    let (kind, name) = match resource {
-        Resource::File { path, .. } => ("file", path.clone()),
-        Resource::Backup { backup, .. } => ("backup", backup.to_string()),
-        // Each path with its length: no two lists are spelt alike. The format of an archive is left
-        // out, as the token does not say it: another one is another version of the same thing.
-        Resource::Directory { path, .. } => ("directory", measured(path)),
-        Resource::Files { path, files, .. } => {
-            let files: String = files.iter().map(|file| measured(file)).collect();
-            ("files", measured(path) + &files)
-        }
-    };
-    let server = resource.server().map(|server| server.to_string()).unwrap_or_default();
-    key_of(&format!("{kind}\0{server}{name}"))
-}
-
-fn measured(path: &str) -> String {
-    format!("{}:{path}", path.len())
-}
+#[cfg(test)]
+pub(crate) mod tests;

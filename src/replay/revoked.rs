@@ -3,50 +3,16 @@
 //! A revocation is remembered until no link that it is about could be used any more. Their number is
 //! bounded: whoever revokes more of them one by one is told so, and revokes a server or everything.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use dashmap::DashMap;
 
 use super::line::{hex, seal, unhex, unsealed};
-use super::{AFTERLIFE, Key, Replay, key_of};
-use crate::link::token::Claims;
+use super::{AFTERLIFE, Key, LinkId, Replay};
 
 /// Revocations at a time.
 pub const MAX_REVOCATIONS: usize = 4096;
-
-/// What tells a token from others, without its secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkId {
-    /// The hash of its `unique_id`, or of the whole token if it has none.
-    pub link: Key,
-    /// The hash of its server, if it names one.
-    pub server: Option<Key>,
-    /// The hash of its user, if it names one.
-    pub user: Option<Key>,
-    /// The hash of its `jti`: another name of its user, or of its user on its server.
-    pub jti: Option<Key>,
-    /// Its `iat`, in seconds since the epoch.
-    pub issued: Option<u64>,
-}
-
-impl LinkId {
-    /// The identity of `token`, whose claims are `claims`.
-    pub fn of(claims: &Claims, token: &str) -> LinkId {
-        LinkId {
-            link: key_of(claims.unique_id.as_deref().unwrap_or(token)),
-            server: claims.resource.server().map(|server| key_of(&server.to_string())),
-            user: claims.user.as_deref().map(user_key),
-            jti: claims.jti.as_deref().map(user_key),
-            issued: claims.issued,
-        }
-    }
-}
-
-/// The key of a user, whom a token names by UUID, by its `jti` or, if it is an older one, by number.
-pub fn user_key(text: &str) -> Key {
-    key_of(&text.to_ascii_lowercase())
-}
 
 /// Which links are revoked: those that have all that is named here. If nothing is, every link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -60,19 +26,19 @@ pub struct Target {
 }
 
 impl Target {
-    /// Returns true if it is about every link.
+    /// Returns true if this applies to every link.
     pub fn is_all(&self) -> bool {
         *self == Target::default()
     }
 
-    /// Returns true if it is about the link of `id`. One that names no server may be any server's.
+    /// Returns true if this applies to the link of `id`. One that names no server may be any server's.
     pub fn names(&self, id: &LinkId) -> bool {
         self.link.is_none_or(|link| link == id.link)
             && (self.server.is_none() || id.server.is_none() || self.server == id.server)
             && (self.user.is_none() || self.user == id.user || self.user == id.jti)
     }
 
-    /// Returns true if it is about everything that `other` is about.
+    /// Returns true if this applies to every link that `other` applies to.
     fn includes(&self, other: &Target) -> bool {
         let includes = |ours: Option<Key>, theirs| ours.is_none() || ours == theirs;
         includes(self.link, other.link)
@@ -91,7 +57,7 @@ pub struct Revocation {
 }
 
 impl Revocation {
-    /// Whether it is about a token with this `iat`.
+    /// Returns true if this applies to a token with this `iat`.
     pub fn covers(&self, issued: Option<u64>) -> bool {
         issued.is_none_or(|issued| issued <= self.issued)
     }
@@ -106,38 +72,34 @@ type Known = (Revocation, u64);
 
 /// All revocations in force.
 #[derive(Debug, Default)]
-pub(super) struct Revocations {
-    all: RwLock<HashMap<Target, Known>>,
-}
+pub(super) struct Revocations(DashMap<Target, Known>);
 
 impl Revocations {
     /// Adds one. Those that it makes superfluous go; the later of two for one target holds.
     pub(super) fn add(&self, target: Target, new: Revocation, skew: u64) -> Result<(), TooMany> {
-        let mut all = self.write();
-        all.retain(|other, (old, _)| {
-            !(target.includes(other) && old.issued <= new.issued && old.end <= new.end)
-        });
-        let old = all.get(&target).map(|(old, _)| *old);
+        let old = self.0.get(&target).map(|known| known.0);
+        let stays = |other: &Target, (old, _): &Known| {
+            !target.includes(other) || old.issued > new.issued || old.end > new.end
+        };
+        let count = self.0.iter().filter(|known| stays(known.key(), known)).count();
         // There is one for everything at most, so that it needs no place.
-        if old.is_none() && !target.is_all() && all.len() >= MAX_REVOCATIONS {
+        if old.is_none() && !target.is_all() && count >= MAX_REVOCATIONS {
             return Err(TooMany);
         }
         let old = old.unwrap_or(new);
         let joined = Revocation { issued: old.issued.max(new.issued), end: old.end.max(new.end) };
-        all.insert(target, (joined, skew));
+        // In this order, so that no link is free in between.
+        self.0.insert(target, (joined, skew));
+        self.0.retain(|other, known| *other == target || stays(other, known));
         Ok(())
     }
 
     /// Returns true if the link of `id` is revoked.
     pub(super) fn has(&self, id: &LinkId) -> bool {
-        let all = self.read();
-        if all.is_empty() {
-            return false;
-        }
         if id.server.is_none() {
-            return all
-                .iter()
-                .any(|(target, (known, _))| target.names(id) && known.covers(id.issued));
+            let names =
+                |known: &Known, target: &Target| target.names(id) && known.0.covers(id.issued);
+            return self.0.iter().any(|known| names(&known, known.key()));
         }
         // What a link does not have is `None`, which makes one target another of the list.
         let link = Target { link: Some(id.link), ..Target::default() };
@@ -147,47 +109,40 @@ impl Revocations {
         });
         std::iter::once(link)
             .chain(others)
-            .any(|target| all.get(&target).is_some_and(|(known, _)| known.covers(id.issued)))
+            .any(|target| self.0.get(&target).is_some_and(|known| known.0.covers(id.issued)))
     }
 
     /// Removes those that are over; `time` says what time it is for one with this skew.
     pub(super) fn sweep(&self, time: impl Fn(u64) -> u64) {
-        self.write().retain(|_, (known, skew)| time(*skew) < known.end);
+        self.0.retain(|_, (known, skew)| time(*skew) < known.end);
     }
 
     /// A line of the journal for each.
     pub(super) fn lines(&self) -> Vec<String> {
-        self.read().iter().map(|(target, (known, _))| format(target, known)).collect()
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<Target, Known>> {
-        self.all.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Target, Known>> {
-        self.all.write().unwrap_or_else(PoisonError::into_inner)
+        self.0.iter().map(|known| format(known.key(), &known.0)).collect()
     }
 }
 
 impl Replay {
-    /// Revokes at `now` what `target` names. Returns true once the journal has it.
+    /// Revokes at `now` what `target` names: in memory at once, and then in the journal. Returns true
+    /// if the journal has it.
     ///
     /// # Errors
     /// If there are [`MAX_REVOCATIONS`].
     pub fn revoke(&self, target: Target, known: Revocation, now: u64) -> Result<bool, TooMany> {
         let skew = now.wrapping_sub(self.steady.load(Ordering::Relaxed));
         self.revocations.add(target, known, skew)?;
-        Ok(self.write(Some(format(&target, &known))))
+        Ok(self.write(&format(&target, &known)))
     }
 
-    /// Whether a link is revoked: the one rule for all who ask.
+    /// Returns true if the link of `id` is revoked: the one rule for all who ask.
     pub fn is_revoked(&self, id: &LinkId) -> bool {
         self.revocations.has(id)
     }
 
     /// Revocations in force.
     pub fn revocations(&self) -> usize {
-        self.revocations.read().len()
+        self.revocations.0.len()
     }
 
     /// Takes over what the journal remembers, at `now`.
@@ -321,9 +276,9 @@ mod tests {
         let known = Target { server: key(5), ..Target::default() };
         all.add(known, until(NOW + 1), 0).unwrap();
         all.add(Target::default(), until(NOW), 0).unwrap();
-        assert_eq!(all.read().len(), 2, "the others say nothing more");
+        assert_eq!(all.0.len(), 2, "the others say nothing more");
         all.sweep(|_| NOW + 100);
-        assert_eq!(all.read().len(), 1);
+        assert_eq!(all.0.len(), 1);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
-/// At most this many separate fragments are remembered per set. What does not fit counts as not
-/// delivered, so that a client that fetches single bytes all over a file costs bounded memory.
+/// At most this many separate fragments are remembered. What does not fit counts as not delivered,
+/// so that a client that fetches single bytes all over a file costs bounded memory.
 pub const MAX_FRAGMENTS: usize = 64;
 
 /// Disjoint, non-adjacent, non-empty ranges in ascending order.
@@ -26,6 +26,20 @@ impl Spans {
             merged.end = merged.end.max(self.0[after - 1].end);
         }
         self.0.splice(first..after, [merged]);
+        self.trim();
+    }
+
+    /// Removes `range` from the set.
+    pub fn remove(&mut self, range: &Range<u64>) {
+        let parts = |span: Range<u64>| {
+            [span.start..span.end.min(range.start), span.start.max(range.end)..span.end]
+        };
+        let whole = std::mem::take(&mut self.0);
+        self.0 = whole.into_iter().flat_map(parts).filter(|part| part.start < part.end).collect();
+        self.trim();
+    }
+
+    fn trim(&mut self) {
         if self.0.len() > MAX_FRAGMENTS
             && let Some((shortest, _)) =
                 self.0.iter().enumerate().min_by_key(|(_, span)| span.end - span.start)
@@ -34,21 +48,9 @@ impl Spans {
         }
     }
 
-    /// Bytes in the set.
+    /// The number of bytes in the set.
     pub fn total(&self) -> u64 {
-        self.total_with(&Spans::default())
-    }
-
-    /// Bytes in this set or `other`. Unlike a set that holds both, this forgets no fragment.
-    pub fn total_with(&self, other: &Spans) -> u64 {
-        let mut all: Vec<_> = self.0.iter().chain(&other.0).collect();
-        all.sort_unstable_by_key(|span| span.start);
-        let (mut reached, mut total) = (0, 0);
-        for span in all {
-            total += span.end.saturating_sub(span.start.max(reached));
-            reached = reached.max(span.end);
-        }
-        total
+        self.0.iter().map(|span| span.end - span.start).sum()
     }
 
     /// Reads what `Display` writes. Anything else is `None`.
@@ -120,10 +122,12 @@ mod tests {
             one in prop::collection::vec((0u64..60, 0u64..9), 0..30),
             two in prop::collection::vec((0u64..60, 0u64..9), 0..30),
         ) {
-            let ((spans, bytes), (others, other_bytes)) = (set(&one), set(&two));
+            let ((mut spans, mut bytes), (others, other_bytes)) = (set(&one), set(&two));
+            for span in &others.0 {
+                spans.remove(span);
+            }
+            bytes.iter_mut().zip(other_bytes).for_each(|(byte, other)| *byte &= !other);
             prop_assert_eq!(spans.total(), bytes.iter().filter(|byte| **byte).count() as u64);
-            let both = (0..70).filter(|&i| bytes[i] || other_bytes[i]).count();
-            prop_assert_eq!(spans.total_with(&others), both as u64);
             prop_assert!(spans.0.windows(2).all(|pair| pair[0].end < pair[1].start));
             prop_assert!(spans.0.iter().all(|span| span.clone().all(|i| bytes[i as usize])));
             prop_assert_eq!(Spans::parse(&spans.to_string()), Some(spans));

@@ -1,16 +1,16 @@
 //! Tables that agree through a fake.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::{Agreement, Counts, Wish};
 use crate::config::Reuse;
 use crate::link::token::Used;
-use crate::replay::{
-    ClaimError, ClaimRequest, EndedBy, FileVersion, Key, Replay, Rules, StreamEnd,
-};
+use crate::replay::tests::live_of;
+use crate::replay::{ClaimError, ClaimRequest, EndedBy, Key, Replay, Rules, Seen, Stream};
 
 const NOW: u64 = 1_000_000;
-const FILE: FileVersion = FileVersion { tag: 7, length: 1000 };
+const LENGTH: u64 = 1000;
 const RULES: Rules =
     Rules { reuse: Reuse::Resume, window: 86_400, settle: 600, bind: true, alone: false };
 
@@ -64,18 +64,28 @@ fn request(expired: bool) -> ClaimRequest {
         client: None,
         expires,
         expired,
+        at: Instant::now(),
     }
+}
+
+fn claim(
+    replay: &Arc<Replay>,
+    request: &ClaimRequest,
+    rules: &Rules,
+) -> Result<Option<Stream>, ClaimError> {
+    let live = live_of(request.key, 0..LENGTH, 7, request.at);
+    live.note_sent(LENGTH);
+    live.note_acknowledged(LENGTH, request.at);
+    replay.claim(request, rules, NOW, LENGTH, &Arc::new(live))
 }
 
 #[test]
 fn a_link_is_asked_for_once_and_told_of_when_it_is_spent() {
     let (replay, fake) = table(Ok(()));
-    for part in 0..10 {
-        let span = part * 100..part * 100 + 100;
-        let stream = replay.claim(&request(false), &RULES, NOW, &FILE, &span).unwrap().unwrap();
-        let end = StreamEnd { sent: 100, acknowledged: 100, by: EndedBy::Client };
+    for by in [EndedBy::Reset, EndedBy::Other, EndedBy::Client] {
+        let stream = claim(&replay, &request(false), &RULES).unwrap().unwrap();
         assert!(fake.told.lock().unwrap().is_empty(), "not yet");
-        stream.finish(&end, NOW).record();
+        stream.finish(by, NOW).record();
     }
     assert_eq!(fake.asked.lock().unwrap().len(), 1);
     assert_eq!(*fake.told.lock().unwrap(), [[1; 16]]);
@@ -89,12 +99,12 @@ fn a_link_is_asked_for_once_and_told_of_when_it_is_spent() {
 fn an_expired_token_is_good_for_a_link_that_was_claimed_elsewhere() {
     let (replay, fake) = table(Ok(()));
     let late = request(true);
-    assert_eq!(replay.check(&late, &RULES, NOW), Ok(None));
-    assert!(replay.claim(&late, &RULES, NOW, &FILE, &(0..10)).unwrap().is_some(), "taken over");
+    assert_eq!(replay.check(&late, &RULES, NOW), Ok(Seen::default()));
+    assert!(claim(&replay, &late, &RULES).unwrap().is_some(), "taken over");
     assert!(fake.asked.lock().unwrap()[0].expired, "nothing new is claimed for it");
     for answer in [ClaimError::Expired, ClaimError::Elsewhere("b".into())] {
         let (replay, _) = table(Err(answer.clone()));
-        let refused = replay.claim(&late, &RULES, NOW, &FILE, &(0..10)).unwrap_err();
+        let refused = claim(&replay, &late, &RULES).unwrap_err();
         assert_eq!(refused, answer);
         assert_eq!(replay.tracked(), 0);
     }
@@ -103,9 +113,7 @@ fn an_expired_token_is_good_for_a_link_that_was_claimed_elsewhere() {
 #[test]
 fn while_nobody_answers_new_links_wait_or_go_through() {
     let (replay, _) = table(Err(ClaimError::Away));
-    let claim = |request: &ClaimRequest, rules| {
-        replay.claim(request, rules, NOW, &FILE, &(0..10)).map(|_| ())
-    };
+    let claim = |request: &ClaimRequest, rules| claim(&replay, request, rules).map(|_| ());
     let alone = Rules { alone: true, ..RULES };
     assert_eq!(claim(&request(false), &RULES), Err(ClaimError::Away));
     assert_eq!(claim(&request(true), &alone), Err(ClaimError::Expired));
