@@ -23,7 +23,8 @@ fn read(path: &str) -> String {
 
 fn winglet(arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
-    command.args(arguments).current_dir(root()).env_remove("WINGS_TOKEN").output().unwrap()
+    command.args(arguments).current_dir(root()).env_remove("WINGS_TOKEN");
+    command.env("WINGLET_CONFIG", "config.yml").output().unwrap()
 }
 
 /// Every subcommand with its words, such as `sign file`, in clap's own order.
@@ -97,7 +98,7 @@ fn the_sample_configuration_serves_the_sample_node() {
     assert!(!String::from_utf8(checked.stdout).unwrap().contains("warning"));
     let mut command = Command::new(BINARY);
     command.args(["serve", "--listen", "127.0.0.1:0"]).current_dir(root()).stdin(Stdio::null());
-    command.env_remove("WINGS_TOKEN");
+    command.env_remove("WINGS_TOKEN").env("WINGLET_CONFIG", "config.yml");
     let server = Server::spawn(command, read("config.yml"));
     let base = server.base();
     let volume = format!("contrib/sample/volumes/{SERVER}");
