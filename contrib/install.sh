@@ -244,11 +244,11 @@ do_install() {
     fi
     echo "Installed, with the service files of: $INIT"
     echo "Its log: $(log_place)"
-    if [ -e /etc/pelican/config.yml ] || [ -e /etc/pterodactyl/config.yml ]; then
-        echo "The node's token is taken from Wings' own file. To start it:"
-    else
-        echo "Put the node's token into $etc/winglet/config.yml, then:"
-    fi
+    what="Put the node's token into $etc/winglet/config.yml, then:"
+    for file in /etc/calagopus-wings/config.yml /etc/pelican/config.yml /etc/pterodactyl/config.yml; do
+        [ ! -e "$file" ] || what="The node's token is taken from Wings' own file. To start it:"
+    done
+    echo "$what"
     echo "  $(start_command)"
 }
 
