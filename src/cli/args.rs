@@ -204,8 +204,8 @@ pub struct Status {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true))]
 pub struct Revoke {
-    /// One link: a download URL, or a token alone
-    #[arg(value_name = "URL|TOKEN", group = "what", conflicts_with_all = ["server", "user", "all"])]
+    /// One link: a download URL, a token alone, or what `winglet status` calls it
+    #[arg(value_name = "URL|TOKEN|LINK", group = "what", conflicts_with_all = ["server", "user", "all"])]
     pub link: Option<String>,
     /// All links of this server
     #[arg(long, value_name = "UUID", group = "what")]

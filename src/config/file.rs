@@ -12,11 +12,8 @@ const HERE: &str = "config.yml";
 /// The service's.
 const SYSTEM: &str = "/etc/winglet/config.yml";
 /// Wings' own, which comes before the service's on a node that has it.
-const WINGS: &[&str] = &[
-    "/etc/calagopus-wings/config.yml",
-    "/etc/pelican/config.yml",
-    "/etc/pterodactyl/config.yml",
-];
+const WINGS: &[&str] =
+    &["/etc/calagopus-wings/config.yml", "/etc/pelican/config.yml", "/etc/pterodactyl/config.yml"];
 /// Names the files if the command line does not, with colons between them.
 const VARIABLE: &str = "WINGLET_CONFIG";
 

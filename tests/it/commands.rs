@@ -172,7 +172,7 @@ fn sign_refuses_what_would_not_work() {
     let long = "a".repeat(9000);
     let too_long = vec!["sign", "file", "--server", SERVER, "--path", &long];
     for (arguments, code, words) in [
-        (too_long, 1, "the link would be refused: token longer than 8192 bytes"),
+        (too_long, 1, "the link would be refused: token longer than"),
         (sign_file(&["--expires", "25h"]), 1, "longer than winglet.max_token_lifetime lets"),
         (sign_file(&["--expires", "0s"]), 2, "valid for at least one second"),
         (sign_file(&["--expires", "soon"]), 2, "such as 15m or 2h"),
