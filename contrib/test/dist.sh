@@ -137,7 +137,7 @@ only_backups() {
     readme=$contrib/../README.md
     certificates=$root/etc/letsencrypt/live/backups.example.com
     mkdir -p "$certificates"
-    sed -n '/^### A machine that only holds backups/,/^## /p' "$readme" | sed -n '/^```yaml/,/^```/p' |
+    sed -n '/^## A machine that only holds backups/,/^## /p' "$readme" | sed -n '/^```yaml/,/^```/p' |
         grep -v '^```' >"$root/etc/winglet/config.yml"
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=backups.example.com \
         -addext subjectAltName=DNS:backups.example.com -keyout "$certificates/privkey.pem" \
