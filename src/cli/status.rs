@@ -158,7 +158,12 @@ impl Columns {
         ]);
         let server = &row.server;
         let room = width.saturating_sub(4 + server.len());
-        format!("{first}\n  {server}  {}\n", end_of(&row.what(), room))
+        let what = match &row.backup {
+            // Its name says enough where there is no room for what it is.
+            Some(backup) if room < row.what().len() => backup.clone(),
+            _ => row.what(),
+        };
+        format!("{first}\n  {server}  {}\n", end_of(&what, room))
     }
 }
 
