@@ -16,7 +16,7 @@ server=8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40
 backup=3b9a6c1e-52d7-4e0f-8b64-a1d2f3c4e5b6
 path='config/règles du jeu.txt'
 # Neither of them may change what the tour shows.
-unset WINGS_TOKEN RUST_LOG
+unset WINGS_TOKEN WINGLET_CONFIG RUST_LOG
 
 temporary=$(mktemp -d)
 pid=
@@ -60,6 +60,11 @@ ready() {
     [ -n "$url" ]
 }
 delivered() { [ "$(grep -c delivered "$log")" -ge "$1" ]; }
+# sign ARGUMENTS: what else is said there is the name of the file again.
+sign() {
+    "$winglet" sign "$@" --base-url "$url" --config "$config" 2>"$temporary/said" ||
+        { cat "$temporary/said" >&2 && return 1; }
+}
 # download LINK FILE: fetches the link and shows the answer's head.
 download() {
     show "curl --dump-header - --output $(basename "$2") '$1'"
@@ -75,7 +80,7 @@ mkdir "$temporary/state"
 sed -e "s|^  data: .*|  data: \"$sample/volumes\"|" \
     -e "s|^  backup_directory: .*|  backup_directory: \"$sample/backups\"|" \
     -e "s|^  listen: .*|  listen: [\"127.0.0.1:0\"]|" \
-    -e "s|^  # state_directory: .*|  state_directory: \"$temporary/state\"|" \
+    -e "s|^  state_directory: .*|  state_directory: \"$temporary/state\"|" \
     "$root/config.yml" >"$config"
 show "winglet check --config config.yml"
 "$winglet" check --config "$config" 2>&1 | indent
@@ -89,7 +94,7 @@ indent <"$log"
 
 say "The Panel would sign a link to a file. Here \`winglet sign\` does it, with the same key."
 show "winglet sign file --server $server --path '$path' --base-url $url"
-file_link=$("$winglet" sign file --server "$server" --path "$path" --base-url "$url" --config "$config")
+file_link=$(sign file --server "$server" --path "$path")
 echo "$file_link" | shorten | indent
 
 say "Whoever has the link downloads the file, under its own name."
@@ -100,7 +105,7 @@ indent <"$temporary/file"
 
 say "A backup works alike."
 show "winglet sign backup --server $server --backup $backup --base-url $url"
-backup_link=$("$winglet" sign backup --server "$server" --backup "$backup" --base-url "$url" --config "$config")
+backup_link=$(sign backup --server "$server" --backup "$backup")
 download "$backup_link" "$temporary/backup.tar.gz"
 cmp "$temporary/backup.tar.gz" "$sample/backups/$server/$backup.tar.gz" || fail "the backup differs"
 

@@ -25,6 +25,8 @@ install -m 0755 "$root/contrib/install.sh" install.sh
 for file in README.md CHANGELOG.md SECURITY.md LICENSE config.yml; do
     install -m 0644 "$root/$file" "$file"
 done
+# What the documents name and the tarball does not have is on the web.
+web=$(sed -n 's/^repository = "\(.*\)"/\1/p' "$root/Cargo.toml")/blob/v$version
 "$root/contrib/notices.sh" --target "$2" >NOTICES
 for directory in completions default logrotate man metrics openrc proxy runit systemd sysv; do
     cp -R "$root/contrib/$directory" contrib/
@@ -32,6 +34,11 @@ done
 install -m 0644 "$root/contrib/deb/config.yml" contrib/deb/
 install -m 0644 "$root/contrib/flow.svg" contrib/
 install -m 0644 "$root/contrib/bench/neighbour.svg" "$root/contrib/bench/results.svg" contrib/bench/
+for text in *.md; do
+    grep -o '](\([^)#]*\)' "$text" | sed 's/^](//' | grep -v '^[a-z]*://' | sort -u | while read -r target; do
+        [ -z "$target" ] || [ -e "$target" ] || sed -i "s#](${target}\([)\#]\)#]($web/${target}\1#g" "$text"
+    done
+done
 chmod -R u=rwX,go=rX .
 find . -type f | LC_ALL=C sort | sed 's#^\./##' | xargs sha256sum >"$tree/sums"
 mv "$tree/sums" SHA256SUMS

@@ -18,7 +18,10 @@ STATIC_FLAGS = -C target-feature=+crt-static --remap-path-prefix=$(CURDIR)=. \
 install: ## install to PREFIX (/usr/local), with the service files of INIT
 	contrib/install.sh install
 
-uninstall: ## remove what install put there; edited files stay
+upgrade: ## install, and restart the service if it runs
+	contrib/install.sh upgrade
+
+uninstall: ## stop the service and remove what install put there; says what stays
 	contrib/install.sh uninstall
 
 static: ## build one file that runs on any Linux of its architecture
@@ -31,4 +34,7 @@ dist: static ## pack the static binary with all that installing it takes
 deb: build ## build a Debian package in target/
 	contrib/deb/build.sh $(BINARY)
 
-.PHONY: install uninstall static dist deb
+test-dist: static ## try the static binary and the tarball in fresh roots (as root)
+	contrib/test/dist.sh $(STATIC)
+
+.PHONY: install upgrade uninstall static dist deb test-dist

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs winglet without a package: from a clone (make install) or from the tarball of make dist.
-# usage: contrib/install.sh [install|uninstall]
+# usage: contrib/install.sh [install|upgrade|uninstall]
 # environment:
 #   PREFIX       /usr/local
 #   SYSCONFDIR   /etc
@@ -51,26 +51,49 @@ init_here() {
     fi
 }
 
-# put MODE SOURCE DESTINATION: with the program's place in what it names.
-put() {
-    mkdir -p "$(dirname "$3")"
-    # What runs keeps the old file, which is replaced and not written to.
-    sed "s#/usr/bin/winglet#$PREFIX/bin/winglet#" "$2" >"$3.new"
-    chmod "$1" "$3.new"
-    mv -f "$3.new" "$3"
-}
+# What was installed anew or replaced, a line each.
+changed=
 
-# keep MODE SOURCE DESTINATION: not over one that was edited. The new one is then beside it.
-keep() {
-    stamp=$doc/$(basename "$(dirname "$3")")-$(basename "$3").cksum
-    if [ ! -e "$3" ] || [ "$(cksum <"$3")" = "$(cat "$stamp" 2>/dev/null)" ]; then
-        put "$1" "$2" "$3"
-        cksum <"$3" >"$stamp"
+# place FILE: FILE.new takes its place, unless they are the same.
+place() {
+    if cmp -s "$1.new" "$1"; then
+        rm "$1.new"
         return
     fi
-    put "$1" "$2" "$3.new"
-    if cmp -s "$3" "$3.new"; then
-        rm -f "$3.new"
+    # What runs keeps the old file, which is replaced and not written to.
+    mv -f "$1.new" "$1"
+    changed="$changed  ${1#"$DESTDIR"}
+"
+}
+
+# put MODE SOURCE DESTINATION: with the program's place in what it names.
+put() {
+    render "$@"
+    place "$3"
+}
+
+render() {
+    mkdir -p "$(dirname "$3")"
+    sed "s#/usr/bin/winglet#$PREFIX/bin/winglet#" "$2" >"$3.new"
+    chmod "$1" "$3.new"
+}
+
+# The sum of FILE as it was last installed, which tells whether somebody edited it since.
+stamp() {
+    echo "$doc/$(basename "$(dirname "$1")")-$(basename "$1").cksum"
+}
+
+# keep MODE SOURCE DESTINATION: not over one that was edited. The new one is then beside it, if it is
+# another than the last time.
+keep() {
+    last=$(cat "$(stamp "$3")" 2>/dev/null) || last=
+    rm -f "$3.new"
+    render "$@"
+    cksum <"$3.new" >"$(stamp "$3")"
+    if [ ! -e "$3" ] || [ "$(cksum <"$3")" = "$last" ]; then
+        place "$3"
+    elif cmp -s "$3.new" "$3" || [ "$(cksum <"$3.new")" = "$last" ]; then
+        rm "$3.new"
     else
         echo "kept $3, which was edited; the new one is $(basename "$3").new beside it"
     fi
@@ -78,13 +101,13 @@ keep() {
 
 # unkeep FILE: unless it was edited.
 unkeep() {
-    stamp=$doc/$(basename "$(dirname "$1")")-$(basename "$1").cksum
     rm -f "$1.new"
     [ -e "$1" ] || return 0
-    if [ "$(cksum <"$1")" = "$(cat "$stamp" 2>/dev/null)" ]; then
+    if [ "$(cksum <"$1")" = "$(cat "$(stamp "$1")" 2>/dev/null)" ]; then
         rm -f "$1"
     else
-        echo "kept $1, which was edited"
+        stays="$stays  ${1#"$DESTDIR"}, which was edited
+"
     fi
 }
 
@@ -151,11 +174,47 @@ start_command() {
     esac
 }
 
+restart_command() {
+    case $INIT in
+    systemd) echo 'systemctl daemon-reload && systemctl restart winglet' ;;
+    sysv) echo 'service winglet restart' ;;
+    openrc) echo 'rc-service winglet restart' ;;
+    runit) echo "$bin/winglet check --quiet && sv -w 80 restart winglet" ;;
+    none) echo 'stop the server and start it again' ;;
+    esac
+}
+
+# Where the service's log is.
+log_place() {
+    case $INIT in
+    systemd) echo 'journalctl -u winglet' ;;
+    runit) echo '/var/log/winglet/runit/current' ;;
+    none) echo 'its standard error' ;;
+    *) echo '/var/log/winglet/winglet.log' ;;
+    esac
+}
+
+# Whether the service runs on this machine.
+runs() {
+    [ -z "$DESTDIR" ] || return 1
+    case $INIT in
+    systemd) systemctl is-active --quiet winglet ;;
+    sysv) "$etc/init.d/winglet" status ;;
+    openrc) rc-service winglet status ;;
+    runit) sv status winglet | grep '^run:' ;;
+    none) false ;;
+    esac >/dev/null 2>&1
+}
+
 do_install() {
     [ -x "$BINARY" ] || complain "$BINARY is not there: make build"
+    # Packagers who name none get the unit, as ever.
+    [ -z "$DESTDIR" ] || INIT=${INIT:-systemd}
+    : "${INIT:=$(init_here)}"
+    before=$("$bin/winglet" --version 2>/dev/null) || before=
     mkdir -p "$bin" "$doc/proxy" "$conf"
     install -m 0755 "$BINARY" "$bin/winglet.new"
-    mv -f "$bin/winglet.new" "$bin/winglet"
+    place "$bin/winglet"
     put 0644 "$contrib/man/winglet.8" "$share/man/man8/winglet.8"
     put 0644 "$contrib/man/winglet.yml.5" "$share/man/man5/winglet.yml.5"
     put 0644 "$contrib/completions/winglet.bash" "$share/bash-completion/completions/winglet"
@@ -171,28 +230,105 @@ do_install() {
     for file in LICENSE NOTICES; do
         [ ! -f "$root/$file" ] || put 0644 "$root/$file" "$doc/$file"
     done
-    # Packagers who name none get the unit, as ever.
-    [ -z "$DESTDIR" ] || INIT=${INIT:-systemd}
-    : "${INIT:=$(init_here)}"
     service
-    if [ -n "$DESTDIR" ]; then
-        return
-    fi
+    [ -z "$DESTDIR" ] || return 0
     if [ "$(id -u)" -eq 0 ] && [ "$INIT" != none ]; then
         make_user
         make_directories
     fi
     echo
-    echo "Installed, with the service files of: $INIT"
-    if [ -e /etc/pelican/config.yml ] || [ -e /etc/pterodactyl/config.yml ]; then
-        echo "The node's token is taken from Wings' own file. To start it:"
-    else
-        echo "Put the node's token into $etc/winglet/config.yml, then:"
+    if [ -n "$before" ]; then
+        say_what_changed
+        ! runs || say_restart
+        return
     fi
+    echo "Installed, with the service files of: $INIT"
+    echo "Its log: $(log_place)"
+    what="Put the node's token into $etc/winglet/config.yml, then:"
+    for file in /etc/calagopus-wings/config.yml /etc/pelican/config.yml /etc/pterodactyl/config.yml; do
+        [ ! -e "$file" ] || what="The node's token is taken from Wings' own file. To start it:"
+    done
+    echo "$what"
     echo "  $(start_command)"
 }
 
+say_what_changed() {
+    if [ -z "$changed" ]; then
+        echo "Nothing changed: $before was installed already."
+        return
+    fi
+    echo "What changed (it was $before, and is $("$bin/winglet" --version) now):"
+    printf '%s' "$changed"
+}
+
+say_restart() {
+    [ -n "$changed" ] || return 0
+    echo 'The server that runs is still the old one. To take the new one:'
+    echo "  $(restart_command)"
+}
+
+# Installs, and restarts the service if it runs and the new program accepts its configuration.
+do_upgrade() {
+    [ -z "$DESTDIR" ] || complain 'upgrade is for this machine; packagers install'
+    do_install >"$tmp/said"
+    # The service is restarted here.
+    sed '/^The server that runs is still the old one/,$d' "$tmp/said"
+    if ! runs; then
+        echo "The service does not run. To start it:"
+        echo "  $(start_command)"
+        return
+    fi
+    if ! findings=$(cd / && settings && "$bin/winglet" check --quiet 2>&1); then
+        printf '%s\n' "$findings" >&2
+        complain 'the configuration has errors, and the old server goes on; mend them, then upgrade again'
+    fi
+    [ -z "$findings" ] || printf '%s\n' "$findings"
+    case $INIT in
+    systemd) systemctl daemon-reload && systemctl restart winglet ;;
+    sysv) "$etc/init.d/winglet" restart ;;
+    openrc) rc-service winglet restart ;;
+    runit) sv -w 80 restart winglet ;;
+    esac || complain "the service was not restarted; its log: $(log_place)"
+    echo "Upgraded and restarted: $("$bin/winglet" --version)"
+}
+
+# The service's own environment, which names its configuration.
+settings() {
+    set -a
+    for file in "$etc/default/winglet" "$etc/conf.d/winglet"; do
+        # shellcheck source=/dev/null
+        [ ! -r "$file" ] || . "$file"
+    done
+    set +a
+}
+
+# Stops the service and takes it away from what starts it, so that no link is left dangling.
+disable() {
+    if [ -e "$units/winglet.service" ] && [ -d /run/systemd/system ]; then
+        systemctl --quiet disable --now winglet.socket winglet.service 2>/dev/null || true
+    fi
+    if [ -e "$etc/init.d/winglet" ]; then
+        "$etc/init.d/winglet" stop || true
+        if grep -q openrc-run "$etc/init.d/winglet"; then
+            rc-update --all del winglet >/dev/null 2>&1 || true
+        elif command -v update-rc.d >/dev/null; then
+            update-rc.d -f winglet remove >/dev/null
+        fi
+    fi
+    for link in /etc/service/winglet /var/service/winglet /etc/runit/runsvdir/default/winglet; do
+        [ "$(readlink "$link")" != "$etc/sv/winglet" ] || {
+            sv -w 80 stop "$link" >/dev/null || true
+            rm "$link"
+            # runsv ends, and with it what it keeps in the directory.
+            sv -w 10 exit "$etc/sv/winglet" "$etc/sv/winglet/log" >/dev/null 2>&1 || true
+        }
+    done
+    rm -rf "$etc/sv/winglet/supervise" "$etc/sv/winglet/log/supervise"
+}
+
 do_uninstall() {
+    stays=
+    [ -n "$DESTDIR" ] || disable
     rm -f "$bin/winglet" "$share/man/man8/winglet.8" "$share/man/man5/winglet.yml.5" \
         "$share/bash-completion/completions/winglet" "$share/zsh/site-functions/_winglet" \
         "$share/fish/vendor_completions.d/winglet.fish" "$units/winglet.service" "$units/winglet.socket" \
@@ -211,10 +347,25 @@ do_uninstall() {
         "$DESTDIR$etc/sv/winglet/log" "$DESTDIR$etc/sv/winglet"; do
         rmdir "$dir" 2>/dev/null || true
     done
+    [ -z "$DESTDIR" ] || return 0
+    [ ! -d /run/systemd/system ] || systemctl daemon-reload
+    [ ! -d "$conf" ] || [ -e "$conf/config.yml" ] || stays="$stays  $conf
+"
+    [ ! -e /var/lib/winglet ] || stays="$stays  /var/lib/winglet, the memory of used links
+"
+    [ ! -e /var/log/winglet ] || stays="$stays  /var/log/winglet, the log
+"
+    ! grep -q '^winglet:' /etc/passwd || stays="$stays  the user winglet
+"
+    echo 'Uninstalled.'
+    [ -z "$stays" ] || printf 'What stays, for you to remove or keep:\n%s' "$stays"
 }
 
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
 case ${1:-install} in
 install) do_install ;;
+upgrade) do_upgrade ;;
 uninstall) do_uninstall ;;
-*) complain "usage: $0 [install|uninstall]" ;;
+*) complain "usage: $0 [install|upgrade|uninstall]" ;;
 esac

@@ -5,7 +5,7 @@ _winglet() {
     local command=${COMP_WORDS[1]} options
 
     case $previous in
-    --config | --pid-file)
+    -c | --config | --pid-file)
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
         return
@@ -20,7 +20,7 @@ _winglet() {
     esac
 
     if [ "$COMP_CWORD" -eq 1 ]; then
-        options='serve check sign explain status revoke --help --version'
+        options='serve check sign explain status revoke version --help --version'
     else
         case $command in
         serve) options='--config --listen --pid-file --help' ;;

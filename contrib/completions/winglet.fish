@@ -1,6 +1,6 @@
 # Completion of winglet(8) for fish.
 
-set -l commands serve check sign explain status revoke
+set -l commands serve check sign explain status revoke version
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l sign "__fish_seen_subcommand_from sign"
 set -l kind "$sign; and __fish_seen_subcommand_from file backup directory files"
@@ -15,7 +15,8 @@ complete -c winglet -n "$none" -a sign -d 'Print a link'
 complete -c winglet -n "$none" -a explain -d 'Say why a link works or does not'
 complete -c winglet -n "$none" -a status -d 'Say what the server is doing'
 complete -c winglet -n "$none" -a revoke -d 'Revoke links'
-complete -c winglet -n "$kind; or __fish_seen_subcommand_from serve check explain status revoke" -l config -rF -d 'Configuration of the node'
+complete -c winglet -n "$none" -a version -d 'Print the version'
+complete -c winglet -n "$kind; or __fish_seen_subcommand_from serve check explain status revoke" -s c -l config -rF -d 'Configuration of the node'
 complete -c winglet -n "__fish_seen_subcommand_from check" -l print -d 'Every setting, and where it comes from'
 complete -c winglet -n "__fish_seen_subcommand_from check" -l quiet -d 'Only what is wrong'
 complete -c winglet -n "$kind; or __fish_seen_subcommand_from check explain status" -l json -d 'Print JSON'

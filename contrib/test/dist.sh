@@ -35,6 +35,34 @@ if [ -z "$work" ]; then
         [ -s "$(echo "$work"/first/winglet-*/"$file")" ] || fail "the tarball has $file"
     done
     ok 'every file has a sum, and all sums are right'
+    (cd "$work"/first/winglet-*/ && for text in *.md; do
+        grep -o '](\([^)#]*\))' "$text" | sed 's/^](//; s/)$//' | grep -v '^[a-z]*://' | while read -r target; do
+            [ -z "$target" ] || [ -e "$target" ] || echo "$text: $target"
+        done
+    done) >"$work/out"
+    [ ! -s "$work/out" ] || fail 'no document of the tarball names a file that is not in it'
+    ok 'no document of the tarball names a file that is not in it'
+    # One file runs where there is no other: no library, no /etc, no /proc.
+    if ldd "$binary" 2>&1 | grep -q 'not a dynamic\|statically linked' && is_root; then
+        bare=$work/bare
+        mkdir -p "$bare/volumes/$server" "$bare/backups" "$bare/tmp"
+        cp "$binary" "$bare/winglet"
+        echo content >"$bare/volumes/$server/a"
+        printf 'token: "%s"\nsystem: { data: /volumes, backup_directory: /backups }\nwinglet: { listen: ["127.0.0.1:0"] }\n' \
+            "$token" >"$bare/config.yml"
+        chroot "$bare" /winglet serve -c /config.yml 2>"$work/out" &
+        pid=$!
+        until_true 10 grep -q 'listening on' "$work/out" || fail 'serves in a root with nothing else'
+        base=$(base "$work/out")
+        url=$(chroot "$bare" /winglet sign file -c /config.yml --server "$server" --path a --base-url "$base")
+        got=$(curl -sf "$url")
+        kill "$pid"
+        wait "$pid" || fail 'ends well in a root with nothing else'
+        [ "$got" = content ] || fail 'serves a file in a root with nothing else'
+        ok 'serves in a root with nothing else'
+    else
+        skip 'a root with nothing else: not a static binary, or not root'
+    fi
     mv "$tarball" "$work/"
 fi
 inside 'from the tarball to a download'
@@ -73,11 +101,29 @@ ok 'from the tarball to the first download in five commands'
 cp "$root/etc/winglet/config.yml" "$work/edited"
 pid=$(cat "$root/run/winglet.pid")
 within 'INIT=sysv /tmp/winglet-*/install.sh' || fail 'installs over itself'
+grep -q '^Nothing changed: winglet ' "$work/out" || fail 'installing the same again says so'
+[ ! -e "$root/etc/winglet/config.yml.new" ] || fail 'the same sample is not put beside the edited one'
+# Another program, as a new version is.
+echo >>"$(echo "$root"/tmp/winglet-*/winglet)"
+within 'INIT=sysv /tmp/winglet-*/install.sh' || fail 'installs over itself'
+for words in '^What changed' '^  /usr/local/bin/winglet$' '^  service winglet restart$'; do
+    grep -q "$words" "$work/out" || fail "says what changed and how to restart: $words"
+done
+[ "$(grep -c '^  /' "$work/out")" -eq 1 ] || fail 'says nothing of what is the same'
 cmp -s "$work/edited" "$root/etc/winglet/config.yml" || fail 'an edited configuration is kept'
 [ -d "/proc/$pid" ] || fail 'the running server goes on'
-within 'service winglet restart' || fail 'restarts'
+ok 'installing over a running server says what changed and how to restart, and keeps the edited configuration'
+within 'INIT=sysv /tmp/winglet-*/install.sh upgrade' || fail 'upgrades'
+[ ! -d "/proc/$pid" ] || fail 'an upgrade restarts the server'
+grep -q '^Upgraded and restarted: winglet ' "$work/out" || fail 'an upgrade says what it did'
 served || fail 'serves after an upgrade'
-ok 'installing again keeps the edited configuration, and a restart takes the new program'
+pid=$(cat "$root/run/winglet.pid")
+sed -i 's/^winglet:/winglet:\n  treads: 1/' "$root/etc/winglet/config.yml"
+within 'INIT=sysv /tmp/winglet-*/install.sh upgrade' && fail 'an upgrade into a bad configuration fails'
+grep -q 'winglet.treads: is an unknown key' "$work/out" || fail 'and says what is wrong with it'
+[ -d "/proc/$pid" ] || fail 'the old server goes on'
+cp "$work/edited" "$root/etc/winglet/config.yml"
+ok 'an upgrade restarts the server, but not into a configuration with errors'
 within 'service winglet stop' || fail 'stops'
 
 # elsewhere PID: it has left our network. Until then, what is done in its name is done to ours.
@@ -91,7 +137,7 @@ only_backups() {
     readme=$contrib/../README.md
     certificates=$root/etc/letsencrypt/live/backups.example.com
     mkdir -p "$certificates"
-    sed -n '/^### A machine that only holds backups/,/^## /p' "$readme" | sed -n '/^```yaml/,/^```/p' |
+    sed -n '/^## A machine that only holds backups/,/^## /p' "$readme" | sed -n '/^```yaml/,/^```/p' |
         grep -v '^```' >"$root/etc/winglet/config.yml"
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=backups.example.com \
         -addext subjectAltName=DNS:backups.example.com -keyout "$certificates/privkey.pem" \
@@ -127,12 +173,19 @@ else
     cp "$work/edited" "$root/etc/winglet/config.yml"
 fi
 
+within 'service winglet start' || fail 'starts'
+pid=$(cat "$root/run/winglet.pid")
 within '/tmp/winglet-*/install.sh uninstall' || fail 'is uninstalled'
+[ ! -d "/proc/$pid" ] || fail 'uninstall stops the server first'
+[ -z "$(find "$root"/etc/rc?.d -name '*winglet*')" ] || fail 'uninstall leaves no dangling link'
+for stays in /etc/winglet/config.yml /var/lib/winglet /var/log/winglet 'the user winglet'; do
+    grep -q "^  $stays" "$work/out" || fail "uninstall says that $stays stays"
+done
 for file in usr/local/bin/winglet etc/init.d/winglet; do
     [ ! -e "$root/$file" ] || fail "uninstall removes $file"
 done
 cmp -s "$work/edited" "$root/etc/winglet/config.yml" || fail 'uninstall keeps an edited configuration'
-ok 'uninstall keeps the edited configuration'
+ok 'uninstall stops the server, leaves no link, and says what stays'
 
 for row in systemd:systemd/system openrc:openrc runit:runit; do
     running=$root/run/${row#*:}
@@ -144,7 +197,7 @@ for row in systemd:systemd/system openrc:openrc runit:runit; do
 done
 # The settings were edited above.
 find "$root/etc" "$root/usr/local" -name '*winglet*' ! -path '*/etc/winglet' ! -path '*/default/*' \
-    ! -path '*/rc?.d/*' >"$work/out"
+    >"$work/out"
 [ ! -s "$work/out" ] || fail 'uninstall leaves no file of a service'
 ok 'finds out what runs: systemd, OpenRC or runit'
 
@@ -171,8 +224,9 @@ openrc() {
     echo 'rc_need="!net"' >>"$root/etc/conf.d/winglet"
     within "$(tail -n 1 "$work/out")" || fail 'the command that install.sh says starts it'
     served || fail 'serves with OpenRC'
-    within 'rc-service winglet stop' || fail 'stops with OpenRC'
     within '/tmp/winglet-*/install.sh uninstall' || fail 'is uninstalled'
+    within 'rc-service winglet status' && fail 'uninstall stops the server'
+    [ -z "$(find "$root"/etc/runlevels -name winglet)" ] || fail 'uninstall leaves no link in a runlevel'
     rm -rf "$root/run/openrc" "${root:?}/etc/winglet" "$root/var/log/winglet"
 }
 
@@ -189,7 +243,12 @@ runit() {
     until_true 20 grep -q 'listening on' "$root/$log" || fail 'the command starts it'
     mkdir -p "$root/var/log/winglet" && cp "$root/$log" "$root/var/log/winglet/winglet.log"
     served || fail 'serves with runit'
-    within 'sv -w 20 stop winglet' || fail 'stops with runit'
+    pid=$(cat "$root/etc/sv/winglet/supervise/pid")
+    within '/tmp/winglet-*/install.sh uninstall' || fail 'is uninstalled'
+    [ ! -d "/proc/$pid" ] || fail 'uninstall stops the server'
+    for left in "$root/etc/sv/winglet" "$root/etc/service/winglet"; do
+        if [ -e "$left" ] || [ -L "$left" ]; then fail 'uninstall leaves nothing of the service'; fi
+    done
 }
 
 if [ -x "$root/sbin/openrc-run" ]; then

@@ -39,9 +39,14 @@ echo 'debug: true' >>"$etc/config.yml"
 cp "$etc/config.yml" "$work/edited"
 run install PREFIX=/usr
 cmp -s "$work/edited" "$etc/config.yml" || fail 'an edited configuration is kept'
+[ ! -e "$etc/config.yml.new" ] || fail 'the sample is the same as before, and nothing is put beside it'
+# As if the last version had had another sample.
+echo 0 >"$work/usr/share/doc/winglet/winglet-config.yml.cksum"
+run install PREFIX=/usr
+cmp -s "$work/edited" "$etc/config.yml" || fail 'an edited configuration is kept'
 cmp -s "$contrib/deb/config.yml" "$etc/config.yml.new" || fail 'the new sample is beside it'
 grep -q 'config.yml.new' "$log" || fail 'install says so'
-ok 'an edited configuration is kept, the new one is beside it'
+ok 'an edited configuration is kept, and a new sample is beside it if there is one'
 
 run uninstall PREFIX=/usr
 cmp -s "$work/edited" "$etc/config.yml" || fail 'uninstall keeps an edited configuration'

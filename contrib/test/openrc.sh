@@ -91,6 +91,11 @@ configure ''
 expect 1 reload
 healthy "$base" || fail 'still serves after a bad reload'
 ok 'reload of a bad configuration fails and changes nothing'
+expect 1 restart
+grep -qi token "$work/out" || fail 'restart into a bad configuration says why'
+[ "$(cat /run/winglet/ready)" = "$pid" ] || fail 'restart into a bad configuration leaves the server alone'
+healthy "$base" || fail 'still serves after a bad restart'
+ok 'restart into a bad configuration leaves the running server alone'
 configure "$token"
 kill -9 "$pid"
 another() {

@@ -103,7 +103,7 @@ start_nginx() {
             -e "s#/etc/letsencrypt/live/$name#$work#" -e "s#/var/log/nginx#$work#" \
             -e "s/127.0.0.1:8081/127.0.0.1:$winglet_port/" -e "s/127.0.0.1:8080/127.0.0.1:$wings_port/" \
             -e "s/127.0.0.1:8082/127.0.0.1:$winglet_control/" \
-            "$contrib/proxy/nginx.conf"
+            "$1"
         for kind in client_body proxy fastcgi uwsgi scgi; do
             echo "${kind}_temp_path $work/nginx.$kind;"
         done
@@ -118,20 +118,25 @@ start_caddy() {
     sed -e '0,/^{$/s//{\nadmin off\nauto_https disable_redirects/' \
         -e "s/^$name:443 {/$name:$front {\nbind $address/" -e "s#/etc/letsencrypt/live/$name#$work#g" \
         -e "s/127.0.0.1:8081/127.0.0.1:$winglet_port/" -e "s/127.0.0.1:8080/127.0.0.1:$wings_port/" \
-        "$contrib/proxy/Caddyfile" >"$work/Caddyfile"
+        "$1" >"$work/Caddyfile"
     HOME=$work XDG_DATA_HOME=$work/caddy caddy run --config "$work/Caddyfile" --adapter caddyfile >"$work/caddy.log" 2>&1 &
 }
 
 start_haproxy() {
     sed -e "s/bind :443/bind $address:$front/" -e "s#/etc/haproxy/certs/$name.pem#$work/both.pem#" \
         -e "s/127.0.0.1:8081/127.0.0.1:$winglet_port/" -e "s/127.0.0.1:8080/127.0.0.1:$wings_port/" \
-        "$contrib/proxy/haproxy.cfg" >"$work/haproxy.cfg"
+        "$1" >"$work/haproxy.cfg"
     haproxy -c -f "$work/haproxy.cfg" >"$work/haproxy.log" 2>&1 || fail 'HAProxy takes the example'
     haproxy -db -f "$work/haproxy.cfg" >"$work/haproxy.log" 2>&1 &
 }
 
 for proxy in nginx caddy haproxy; do
     command -v $proxy >/dev/null || { skip "$proxy is not installed"; continue; }
+    case $proxy in
+    nginx) example=$contrib/proxy/nginx.conf ;;
+    caddy) example=$contrib/proxy/Caddyfile ;;
+    haproxy) example=$contrib/proxy/haproxy.cfg ;;
+    esac
 
     serve winglet
     winglet_port=$port
@@ -142,7 +147,7 @@ for proxy in nginx caddy haproxy; do
     wings_port=$port
     wings_pid=$pid
 
-    start_$proxy
+    start_$proxy "$example"
     proxy_pid=$!
     started="$started $proxy_pid"
     until_true 15 through -f -o /dev/null "https://$name:$front/health" || fail "$proxy starts and sends / to Wings"
@@ -210,4 +215,38 @@ for proxy in nginx caddy haproxy; do
     wait "$proxy_pid" 2>/dev/null
     ! grep -rlaF "${url#*token=}" "$work" --include='*.log' || fail "$proxy: a link is in its log"
     ok "$proxy: no link in its log"
+done
+
+# The short forms of the README.
+readme() {
+    sed -n "/^\`\`\`$1\$/,/^\`\`\`\$/p" "$contrib/../README.md" | grep -v '^```' >"$work/readme.$1"
+}
+for proxy in nginx caddy; do
+    command -v $proxy >/dev/null || continue
+    readme $proxy
+    if [ $proxy = caddy ]; then
+        certificate="tls $work/fullchain.pem $work/privkey.pem"
+        { printf '{\n}\n' && sed "s#^$name {#$name:443 {\n$certificate#" "$work/readme.caddy"; } >"$work/whole"
+        mv "$work/whole" "$work/readme.caddy"
+    fi
+    serve winglet
+    winglet_port=$port
+    winglet_control=$control_port
+    winglet_pid=$pid
+    serve wings
+    wings_port=$port
+    wings_pid=$pid
+    start_$proxy "$work/readme.$proxy"
+    proxy_pid=$!
+    started="$started $proxy_pid"
+    until_true 15 through -f -o /dev/null "https://$name:$front/health" || fail "README, $proxy: starts and sends / to Wings"
+    through -f -o "$work/got" "$(sign)" || fail "README, $proxy: download"
+    cmp -s "$work/got" "$source" || fail "README, $proxy: the bytes are the same"
+    until_true 10 grep -q "$client GET file 200" "$work/winglet.log" || fail "README, $proxy: the client's address is in the log"
+    ! grep -q "$client GET file" "$work/wings.log" || fail "README, $proxy: downloads go to Winglet"
+    for process in "$proxy_pid" "$winglet_pid" "$wings_pid"; do
+        kill "$process"
+        wait "$process" 2>/dev/null
+    done
+    ok "README, $proxy: /download/ goes to Winglet, everything else to Wings"
 done

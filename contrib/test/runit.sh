@@ -78,6 +78,14 @@ sleep 0.5
 [ "$(cat "$service/supervise/pid")" = "$pid" ] || fail 'sv hup leaves the server running'
 healthy "$base" || fail 'serves after sv hup'
 ok 'sv hup reloads'
+configure ''
+WINGLET_CONFIG=$work/config.yml "$binary" check --quiet >"$work/checked" 2>&1 && fail 'check refuses a bad configuration'
+grep -qi token "$work/checked" || fail 'check says what is wrong'
+sv hup "$service" >/dev/null
+until_true 10 logged 'the configuration has errors; the one in force stays' || fail 'a bad reload is in the log'
+healthy "$base" || fail 'still serves after a bad reload'
+configure "$token"
+ok 'a bad reload is said, by check and in the log, and changes nothing'
 
 another() {
     new=$(cat "$service/supervise/pid")

@@ -37,6 +37,8 @@ pub enum Command {
     Status(Status),
     /// Revoke links that exist now, and end their downloads
     Revoke(Revoke),
+    /// Print the version
+    Version,
 }
 
 /// Where the configuration is.
@@ -45,8 +47,8 @@ pub enum Command {
 #[group(skip)]
 pub struct Files {
     /// The configuration file; of several, a later one's keys win [default: $WINGLET_CONFIG, else
-    /// config.yml here, else Wings' own if it is there and /etc/winglet/config.yml]
-    #[arg(long, value_name = "FILE")]
+    /// Wings' own and /etc/winglet/config.yml, else config.yml here]
+    #[arg(short, long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
 }
 
@@ -202,8 +204,8 @@ pub struct Status {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true))]
 pub struct Revoke {
-    /// One link: a download URL, or a token alone
-    #[arg(value_name = "URL|TOKEN", group = "what", conflicts_with_all = ["server", "user", "all"])]
+    /// One link: a download URL, a token alone, or what `winglet status` calls it
+    #[arg(value_name = "URL|TOKEN|LINK", group = "what", conflicts_with_all = ["server", "user", "all"])]
     pub link: Option<String>,
     /// All links of this server
     #[arg(long, value_name = "UUID", group = "what")]

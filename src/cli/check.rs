@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{names, preflight, read};
+use super::{environment, names, preflight, say};
 use crate::cli::args::Check;
-use crate::config::{Config, Finding, Setting};
+use crate::config::{self, Config, Finding, Setting};
 use crate::process::{descriptors, sandbox};
 
 /// What a configuration comes to, as pairs of a name and a text.
@@ -18,7 +18,11 @@ pub(super) type Facts = Vec<(&'static str, String)>;
 /// Says everything that is wrong with a configuration, and what it comes to. The status is 1 if it
 /// has errors.
 pub(super) fn check(options: &Check, out: &mut String) -> ExitCode {
-    let loaded = read(&options.files);
+    let files = config::files(&options.files.config);
+    if !options.quiet {
+        say(&format_args!("reading {}", names(&files)));
+    }
+    let loaded = config::load(&files, &[], &environment, &[]);
     let mut findings = loaded.findings;
     let mut facts = Facts::new();
     if let Some(config) = &loaded.config {
@@ -28,7 +32,6 @@ pub(super) fn check(options: &Check, out: &mut String) -> ExitCode {
         facts.extend(super::front_ends::check(config, &mut findings));
     }
     let ok = loaded.config.is_some() && !findings.iter().any(|finding| finding.is_error);
-    let files = crate::config::files(&options.files.config);
     if options.json {
         print_json(out, &files, ok, &findings, &facts, &loaded.settings, options.print);
     } else {
@@ -53,8 +56,10 @@ fn facts_of(config: &Config, certificate: Option<String>) -> Facts {
     facts.extend(config.listen.iter().map(|listen| ("listens on", listen.to_string())));
     facts.extend(config.control.iter().map(|control| ("control", control.to_string())));
     facts.extend(certificate.map(|text| ("certificate", text)));
-    facts.push(("volumes", config.data.display().to_string()));
-    facts.push(("backups", config.backup_directory.display().to_string()));
+    for (name, directory) in [("volumes", &config.data), ("backups", &config.backup_directory)] {
+        let missing = if directory.is_dir() { "" } else { " (none there)" };
+        facts.push((name, format!("{}{missing}", directory.display())));
+    }
     facts.push((
         "used links",
         match &config.state_directory {

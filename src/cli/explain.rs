@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jwt_simple::reexports::ct_codecs::{Base64UrlSafeNoPadding, Decoder};
 use serde_json::{Value, json};
 
-use super::{IN_PROGRESS, Lines, load, token_in};
+use super::{IN_PROGRESS, Lines, bare, load, token_in};
 use crate::archive::Format;
 use crate::cli::args::Explain;
 use crate::clock::{self, Clock};
@@ -36,10 +36,10 @@ pub(super) fn explain(options: &Explain, out: &mut String) -> Result<ExitCode, C
     let Some(config) = load(&options.files)?.config else { return Ok(ExitCode::FAILURE) };
     let settings = Settings::new(config);
     let now = Clock::System.unix();
-    let token = token_in(&options.link);
+    let (link, token) = (bare(&options.link), token_in(&options.link));
     let payload = payload_of(&token);
-    let endpoint = endpoint_of(&options.link, payload.as_ref());
-    let format = match options.link.split_once('?') {
+    let endpoint = endpoint_of(link, payload.as_ref(), &settings, &token, now);
+    let format = match link.split_once('?') {
         Some((_, query)) if endpoint.is_archive() => format_of(query),
         _ => Ok(Format::default()),
     };
@@ -94,16 +94,31 @@ fn payload_of(token: &str) -> Option<Value> {
     serde_json::from_slice(&Base64UrlSafeNoPadding::decode_to_vec(encoded, None).ok()?).ok()
 }
 
-fn endpoint_of(link: &str, payload: Option<&Value>) -> Endpoint {
+/// The endpoint of a link; of a token alone, the one that serves what it opens.
+fn endpoint_of(
+    link: &str,
+    payload: Option<&Value>,
+    settings: &Settings,
+    token: &str,
+    now: u64,
+) -> Endpoint {
     let has = |claim| payload.is_some_and(|payload| payload.get(claim).is_some());
-    match link.split_once('?') {
-        Some((path, _)) => {
-            let named =
-                |endpoint: &Endpoint| path.ends_with(&format!("/download/{}", endpoint.name()));
-            Endpoint::ALL.into_iter().find(named).unwrap_or(Endpoint::File)
+    let is_directory = || match settings.verifier.verify(token, Endpoint::Directory, now) {
+        Ok(Claims { resource: Resource::Directory { server, path }, .. }) => {
+            settings.storage.open_directory(&server, &path).is_ok()
         }
+        _ => false,
+    };
+    let named =
+        |path: &str, endpoint: &Endpoint| path.ends_with(&format!("/download/{}", endpoint.name()));
+    match link.split_once('?') {
+        Some((path, _)) => Endpoint::ALL
+            .into_iter()
+            .find(|endpoint| named(path, endpoint))
+            .unwrap_or(Endpoint::File),
         None if has("backup_uuid") => Endpoint::Backup,
         None if has("file_paths") => Endpoint::Files,
+        None if is_directory() => Endpoint::Directory,
         None => Endpoint::File,
     }
 }

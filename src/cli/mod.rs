@@ -55,6 +55,10 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Explain(options) => explain::explain(options, &mut out),
         Command::Status(options) => status::status(options, &mut out),
         Command::Revoke(options) => revoke::revoke(options, &mut out),
+        Command::Version => {
+            out = format!("winglet {}\n", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
     };
     let written = io::stdout().write_all(out.as_bytes()).and_then(|()| io::stdout().flush());
     let code = result.unwrap_or_else(|error| {
@@ -85,14 +89,12 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Reads the configuration that the command line asks for.
-fn read(files: &Files) -> Loaded {
-    config::load(&config::files(&files.config), &[], &environment, &[])
-}
-
-/// Reads a configuration for a command that needs a valid one; warnings are left to `check`.
+/// Reads a configuration for a command that needs a valid one, and says from which files; warnings
+/// are left to `check`.
 fn load(files: &Files) -> Result<Loaded, CommandError> {
-    let loaded = read(files);
+    let files = config::files(&files.config);
+    say(&format_args!("reading {}", names(&files)));
+    let loaded = config::load(&files, &[], &environment, &[]);
     let errors = loaded.findings.iter().filter(|finding| finding.is_error);
     let errors: Vec<String> = errors.map(Finding::to_string).collect();
     if errors.is_empty() { Ok(loaded) } else { Err(CommandError(errors.join("\nwinglet: "))) }
@@ -100,11 +102,17 @@ fn load(files: &Files) -> Result<Loaded, CommandError> {
 
 /// The token in a link, or the text itself if it is no link.
 fn token_in(link: &str) -> Cow<'_, str> {
-    let link = link.split('#').next().unwrap_or_default();
+    let link = bare(link).split('#').next().unwrap_or_default();
     match link.split_once('?') {
         Some((_, query)) => token_of(query).unwrap_or_default(),
         None => link.into(),
     }
+}
+
+/// A link without what stands around it where it was copied from: spaces, quotes, brackets.
+fn bare(link: &str) -> &str {
+    let around = |c: char| c.is_whitespace() || "<>()[]\"'`,;".contains(c);
+    link.trim_matches(around).trim_end_matches('.')
 }
 
 /// The files of a configuration, for a message.

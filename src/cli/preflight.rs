@@ -4,7 +4,9 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +19,9 @@ use crate::config::{Config, Finding, Listen};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The user of the service files.
 const SERVICE_USER: &str = "winglet";
+/// What to do about an address that is taken.
+const TAKEN: &str =
+    "something else listens there; give one of the two another (Wings uses port 8080 by default)";
 /// So many volumes are named; of further ones, their number.
 const NAMED: usize = 3;
 
@@ -71,35 +76,28 @@ fn control(listen: &Listen) -> Option<Finding> {
     address(listen).map(|finding| Finding { key: KEY.into(), ..finding })
 }
 
-/// Whether `listen` can be bound, or is taken by a running Winglet.
+/// What keeps `listen` from being bound, unless it is a running Winglet.
 fn address(listen: &Listen) -> Option<Finding> {
+    const KEY: &str = "winglet.listen";
     let (address, error) = match listen {
         Listen::Tcp { address, .. } => (*address, bind(*address).err()?),
         Listen::Unix { path } => return unix_path(path),
     };
     let message = format!("cannot listen on {listen}: {error}");
-    match error.kind() {
-        io::ErrorKind::AddrInUse if is_winglet(address) => None,
-        // It may be gone by the time of the start, as Wings is if it makes room.
-        io::ErrorKind::AddrInUse => Some(Finding::warning(
-            "winglet.listen",
-            format!(
-                "{message}; something else listens there: give one of the two another port (Wings uses 8080 by default)"
-            ),
-        )),
+    Some(match error.kind() {
+        io::ErrorKind::AddrInUse if is_winglet(address) => return None,
+        io::ErrorKind::AddrInUse => Finding::error(KEY, format!("{message}; {TAKEN}")),
         // The service may have the right that this user lacks.
-        io::ErrorKind::PermissionDenied => Some(Finding::warning(
-            "winglet.listen",
+        io::ErrorKind::PermissionDenied => Finding::warning(
+            KEY,
             format!("{message}; ports below 1024 need CAP_NET_BIND_SERVICE, or winglet.socket"),
-        )),
-        io::ErrorKind::AddrNotAvailable => Some(Finding::error(
-            "winglet.listen",
-            format!(
-                "{message}; this machine has no such address: name one that it has, or 0.0.0.0"
-            ),
-        )),
-        _ => Some(Finding::warning("winglet.listen", message)),
-    }
+        ),
+        io::ErrorKind::AddrNotAvailable => Finding::error(
+            KEY,
+            format!("{message}; name an address that this machine has, or 0.0.0.0"),
+        ),
+        _ => Finding::warning(KEY, message),
+    })
 }
 
 /// Takes the address for a moment, without listening.
@@ -114,43 +112,46 @@ fn unix_path(path: &Path) -> Option<Finding> {
     use std::os::unix::fs::FileTypeExt;
 
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let message = match fs::symlink_metadata(path) {
+    let answer = || UnixStream::connect(path).map(ask);
+    let problem = match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             "there is a file that is no socket; remove it, or name another path".to_owned()
         }
+        // Nobody answers at the socket of a server that is gone, which `serve` removes.
+        Ok(_) if answer().is_ok_and(|answer| !is_ours(answer)) => TAKEN.to_owned(),
         Err(_) if !directory.is_dir() => {
-            let directory = directory.display();
-            format!("{directory} does not exist; make it, or name a path in another directory")
+            format!("{} does not exist; make it, or name another path", directory.display())
         }
         _ => return None,
     };
-    Some(Finding::error(
-        "winglet.listen",
-        format!("cannot listen on unix:{}: {message}", path.display()),
-    ))
+    let message = format!("cannot listen on unix:{}: {problem}", path.display());
+    Some(Finding::error("winglet.listen", message))
 }
 
-/// Whether it is Winglet that listens there: it answers `/health`, and on a TLS port says so.
+/// Returns true if it is Winglet that listens there.
 fn is_winglet(mut address: SocketAddr) -> bool {
-    match address {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => {
-            address.set_ip(Ipv4Addr::LOCALHOST.into())
-        }
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
-            address.set_ip(Ipv6Addr::LOCALHOST.into())
-        }
-        _ => {}
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
     }
-    ask(address).is_ok_and(|answer| {
-        answer.contains(r#""status":"ok""#)
-            || answer.contains("speaks HTTPS")
-            || answer.contains(r#""request_id":"#)
-    })
+    TcpStream::connect_timeout(&address, PATIENCE).map(ask).is_ok_and(is_ours)
 }
 
-fn ask(address: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+/// Returns true if it is Winglet that answers so: to `/health`, and on a TLS port that it is one.
+fn is_ours(answer: io::Result<String>) -> bool {
+    let words = [r#""status":"ok""#, "speaks HTTPS", r#""request_id":"#];
+    answer.is_ok_and(|answer| words.iter().any(|words| answer.contains(words)))
+}
+
+/// What is answered to a request for `/health`.
+fn ask(stream: impl Into<OwnedFd>) -> io::Result<String> {
+    let socket = stream.into();
+    for timeout in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
+        sockopt::set_socket_timeout(&socket, timeout, Some(PATIENCE))?;
+    }
+    let mut stream = fs::File::from(socket);
     stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     // A reset after the answer takes nothing away from it.

@@ -5,9 +5,14 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{client, load, say, token_in};
+use super::status::SHOWN;
+use super::{client, load, say, status, token_in};
 use crate::cli::args::Revoke;
+use crate::config::Config;
 use crate::error::CommandError;
+
+/// Digits of a link's name.
+const WHOLE: usize = 32;
 
 /// Has the running server revoke links, and says what came of it.
 ///
@@ -17,6 +22,7 @@ pub(super) fn revoke(options: &Revoke, out: &mut String) -> Result<ExitCode, Com
     // Nothing is an error by now, so that there is a configuration.
     let Some(config) = load(&options.files)?.config else { return Ok(ExitCode::FAILURE) };
     let order = match options {
+        Revoke { link: Some(link), .. } if is_name(link) => json!({"link": named(&config, link)?}),
         Revoke { link: Some(link), .. } => json!({"token": token_in(link)}),
         Revoke { all: true, .. } => json!({"all": true}),
         Revoke { server, user, .. } => json!({"server": server, "user": user}),
@@ -37,4 +43,32 @@ pub(super) fn revoke(options: &Revoke, out: &mut String) -> Result<ExitCode, Com
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns true if `link` is what `status` calls a link, in whole or its beginning.
+fn is_name(link: &str) -> bool {
+    (SHOWN..=WHOLE).contains(&link.len()) && link.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The whole name of the link that is downloaded now and whose name begins with `start`.
+///
+/// # Errors
+/// If there is none, or more than one.
+fn named(config: &Config, start: &str) -> Result<String, CommandError> {
+    let start = start.to_ascii_lowercase();
+    if start.len() == WHOLE {
+        return Ok(start);
+    }
+    let downloads = status::ask(config)?.1.downloads;
+    let links = downloads.into_iter().map(|row| row.link).filter(|link| link.starts_with(&start));
+    let mut links: Vec<_> = links.collect();
+    links.sort();
+    links.dedup();
+    match links.len() {
+        1 => Ok(links.remove(0)),
+        0 => Err(CommandError(format!(
+            "no link that begins with {start} is downloaded now; give its URL, or all {WHOLE} digits"
+        ))),
+        _ => Err(CommandError(format!("several links begin with {start}; give more digits"))),
+    }
 }

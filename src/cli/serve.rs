@@ -44,6 +44,7 @@ pub(super) fn serve(options: &Serve) -> Result<ExitCode, CommandError> {
     let sandbox = confine(&config, options)?;
     // Sandbox and priority bind threads that are started after them: no thread before this line.
     let log = logging::start(&config).map_err(StartError::from)?;
+    log::info!("configuration: {}", names(&files));
     report(&findings, sandbox);
     let sandboxed = sandbox.is_some_and(|sandbox| sandbox != Sandbox::None);
     let server = Server::start(config, opened, signals, Clock::System, sandboxed)?;

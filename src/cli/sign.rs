@@ -33,7 +33,7 @@ pub(super) fn sign(what: &Sign, out: &mut String) -> Result<ExitCode, CommandErr
     let Some(config) = &loaded.config else { return Ok(ExitCode::FAILURE) };
     if options.expires > config.max_token_lifetime {
         return Err(CommandError(format!(
-            "--expires: {} is longer than winglet.max_token_lifetime ({}), and the link would be refused",
+            "--expires: {} is longer than winglet.max_token_lifetime lets a link live ({}); raise that key, or ask for less",
             humantime::format_duration(options.expires),
             humantime::format_duration(config.max_token_lifetime)
         )));

@@ -18,15 +18,14 @@ use crate::http::page::size_text;
 const EVERY: Duration = Duration::from_secs(1);
 /// Columns of a terminal that does not say how wide it is.
 const WIDTH: usize = 100;
-/// Characters of the table's numbers and states, with what stands between.
-const NUMBERS: usize = 2 + 2 + 4 + 2 + 8 + 2 + 10 + 2 + 7 + 2 + 9;
-/// Characters of a link, with what stands before it.
-const LINK: usize = 2 + 8;
-/// Characters of a progress bar, less its brackets and what stands after them.
+/// Digits of a link that are shown, enough to revoke it by.
+pub(super) const SHOWN: usize = 8;
+/// Columns of a download's numbers, its state and its link, with the spaces before each.
+const NUMBERS: usize = 2 + 4 + 2 + 10 + 2 + 9 + 2 + SHOWN;
+/// Columns of its length and of the time left, likewise.
+const TIMES: usize = 2 + 8 + 2 + 7;
+/// Columns of its progress bar, likewise.
 const BAR: usize = 20;
-/// Characters of what is downloaded.
-const SHORTEST: usize = 12;
-const LONGEST: usize = 60;
 
 /// Prints the state of the running server.
 ///
@@ -58,10 +57,9 @@ fn watch(config: &Config, json: bool) -> Result<ExitCode, CommandError> {
         } else if screen {
             // Over what was there, line by line: nothing flickers.
             text += "\x1b[H";
+            // The last line stays empty, and none is broken in two: both would push out others.
             for line in table(&status, width, height.saturating_sub(1)).lines() {
-                // One that is broken in two would push the last ones out.
-                text.extend(line.chars().take(width));
-                text += "\x1b[K\n";
+                text += &format!("{line}\x1b[K\n");
             }
             text += "\x1b[J";
         } else {
@@ -77,7 +75,10 @@ fn watch(config: &Config, json: bool) -> Result<ExitCode, CommandError> {
 }
 
 /// The server's state, as it says it and as it is meant.
-fn ask(config: &Config) -> Result<(String, Status), CommandError> {
+///
+/// # Errors
+/// If the server cannot be asked.
+pub(super) fn ask(config: &Config) -> Result<(String, Status), CommandError> {
     let answer = client::get(config, "/status")?;
     match serde_json::from_str(&answer.body) {
         Ok(status) if answer.status == 200 => Ok((answer.body, status)),
@@ -99,133 +100,154 @@ fn size() -> (usize, usize) {
 /// What the table has room for.
 struct Columns {
     client: usize,
-    name: usize,
+    times: bool,
     bar: bool,
-    link: bool,
 }
 
 impl Columns {
-    /// What `width` characters have room for. The progress bar goes first, then the link.
+    /// What `width` characters have room for: the progress bar goes first, then lengths and times.
     fn new(status: &Status, width: usize) -> Columns {
         let lengths = status.downloads.iter().filter_map(|row| Some(row.client.as_ref()?.len()));
         let client = lengths.max().unwrap_or(0).clamp(9, 39);
         let left = width.saturating_sub(client + NUMBERS);
-        let link = left >= SHORTEST + LINK;
-        let left = left.saturating_sub(if link { LINK } else { 0 });
-        let bar = left >= SHORTEST + BAR + 4;
-        let left = left.saturating_sub(if bar { BAR + 4 } else { 0 });
-        Columns { client, name: left.clamp(SHORTEST, LONGEST), bar, link }
+        Columns { client, times: left >= TIMES, bar: left >= TIMES + 2 + BAR }
+    }
+
+    /// A line of these, left out where there is no room.
+    fn line(&self, [client, bar, done, of, rate, left, state, link]: [&str; 8]) -> String {
+        let mut line = format!("{client:<width$}", width = self.client);
+        if self.bar {
+            line += &format!("  {bar:<BAR$}");
+        }
+        line += &format!("  {done:>4}");
+        if self.times {
+            line += &format!("  {of:>8}");
+        }
+        line += &format!("  {rate:>10}");
+        if self.times {
+            line += &format!("  {left:>7}");
+        }
+        line + &format!("  {state:<9}  {link}")
     }
 
     fn heading(&self) -> String {
-        let Columns { client, name, .. } = self;
-        let bar = if self.bar {
-            format!("{:<width$}", "PROGRESS", width = BAR + 4)
-        } else {
-            String::new()
-        };
-        let link = if self.link { "  LINK" } else { "" };
-        format!(
-            "{:<client$}  {:<name$}  {bar}SENT  {:>8}  {:>10}  {:>7}  {:<9}{link}",
-            "CLIENT", "WHAT", "OF", "RATE", "LEFT", "STATE"
-        )
+        self.line(["CLIENT", "PROGRESS", "DONE", "OF", "RATE", "LEFT", "STATE", "LINK"])
     }
 
-    fn line(&self, row: &Row) -> String {
-        let Columns { client, name, .. } = self;
+    /// Two lines: how it goes, and what it is.
+    fn lines(&self, row: &Row, width: usize) -> String {
         // An empty file is there as soon as it is begun.
         let done = (row.sent * 100).checked_div(row.length).unwrap_or(100);
-        let filled = usize::try_from(done).unwrap_or(BAR) * BAR / 100;
-        let bar = match self.bar {
-            true => format!("[{:-<BAR$}]  ", "#".repeat(filled.min(BAR))),
-            false => String::new(),
-        };
+        let filled = usize::try_from(done).unwrap_or(100) * (BAR - 2) / 100;
+        let bar = format!("[{:-<inner$}]", "#".repeat(filled.min(BAR - 2)), inner = BAR - 2);
         let left = row.length.saturating_sub(row.sent);
         let left = match left.checked_div(row.rate) {
             _ if left == 0 => time(0),
             Some(seconds) => time(seconds),
             None => "-".to_owned(),
         };
-        let link = match self.link {
-            true => format!("  {}", row.link.get(..8).unwrap_or(&row.link)),
-            false => String::new(),
-        };
-        format!(
-            "{:<client$}  {:<name$}  {bar}{done:>3}%  {:>8}  {:>8}/s  {left:>7}  {:<9}{link}",
+        let first = self.line([
             row.client.as_deref().unwrap_or("-"),
-            end_of(&row.what(), *name),
-            size_text(row.length),
-            size_text(row.rate),
-            row.state,
-        )
+            &bar,
+            &format!("{done}%"),
+            &size_text(row.length),
+            &format!("{}/s", size_text(row.rate)),
+            &left,
+            &row.state,
+            row.link.get(..SHOWN).unwrap_or(&row.link),
+        ]);
+        let server = &row.server;
+        let room = width.saturating_sub(4 + server.len());
+        let what = match &row.backup {
+            // Its name says enough where there is no room for what it is.
+            Some(backup) if room < row.what().len() => backup.clone(),
+            _ => row.what(),
+        };
+        format!("{first}\n  {server}  {}\n", end_of(&what, room))
     }
 }
 
 /// The state as text of at most `height` lines, if they suffice for its head.
 fn table(status: &Status, width: usize, height: usize) -> String {
-    let mut text = head(status);
-    let room = height.saturating_sub(text.lines().count() + 2);
-    let shown = match status.downloads.len() {
-        count if count <= room => count,
-        _ => room.saturating_sub(1),
+    let downloads = status.downloads.len();
+    let mut lines = head(status);
+    // With the empty line, the heading and two lines each.
+    if lines.len() + 2 + 2 * downloads > height {
+        lines.retain(|line| line.starts_with("winglet") || line.starts_with("bandwidth"));
+    }
+    let room = height.saturating_sub(lines.len() + 2) / 2;
+    let shown = match downloads <= room {
+        true => downloads,
+        false => height.saturating_sub(lines.len() + 3) / 2,
     };
+    let mut text: String = lines.iter().map(|line| fit(line, width) + "\n").collect();
     text.push('\n');
-    if status.downloads.is_empty() {
-        text += "no downloads are running\n";
-        return text;
+    if downloads == 0 {
+        return text + "no downloads are running\n";
     }
     let columns = Columns::new(status, width);
-    let _ = writeln!(text, "{}", columns.heading());
-    for row in status.downloads.iter().take(shown) {
-        let _ = writeln!(text, "{}", columns.line(row).trim_end());
-    }
-    if shown < status.downloads.len() {
-        let _ = writeln!(text, "and {} more", status.downloads.len() - shown);
+    text += &(columns.heading() + "\n");
+    text.extend(status.downloads.iter().take(shown).map(|row| columns.lines(row, width)));
+    if shown < downloads {
+        let _ = writeln!(text, "and {} more", downloads - shown);
     }
     text
 }
 
-fn head(status: &Status) -> String {
+/// As many words of `line` as `width` characters hold.
+fn fit(line: &str, width: usize) -> String {
+    if line.chars().count() <= width {
+        return line.to_owned();
+    }
+    let short: String = line.chars().take(width.saturating_sub(3)).collect();
+    let words = short.rsplit_once(' ').map_or(&*short, |(words, _)| words);
+    format!("{} ...", words.trim_end_matches([',', ';']))
+}
+
+fn head(status: &Status) -> Vec<String> {
     let (connections, workers, links) = (&status.connections, &status.workers, &status.links);
-    let mut text = String::new();
-    let draining = if status.draining { ", stopping" } else { "" };
-    let _ = writeln!(text, "winglet {}, up {}{draining}", status.version, time(status.uptime));
-    let _ = writeln!(
-        text,
-        "connections  {} idle, {} with a request to come, {} downloading, {} finishing, of {}",
-        connections.idle,
-        connections.heads,
-        // Those that a worker has at the moment are downloads too, but for an instant.
-        connections.downloads + connections.queued + connections.working,
-        connections.finishing,
-        connections.limit
-    );
-    let stuck = if workers.stuck { "; the disk stands still" } else { "" };
-    let _ = writeln!(
-        text,
-        "workers      {} of {} busy, {} waiting{stuck}",
-        workers.busy, workers.total, workers.waiting
-    );
-    let _ = writeln!(
-        text,
-        "links        {} tracked, {} spent, of {}; revocations: {}",
-        links.tracked, links.spent, links.limit, links.revocations
-    );
-    text += &parts(status);
+    // Those that a worker has at the moment are downloads too, but for an instant.
+    let downloading = connections.downloads + connections.queued + connections.working;
+    let stuck = if workers.stuck { "; disk stalled" } else { "" };
     let limit = match status.bandwidth.limit {
         0 => String::new(),
         limit => format!(" of {}/s", size_text(limit)),
     };
     let (rate, sent) = (size_text(status.bandwidth.rate), size_text(status.bandwidth.sent));
-    let _ = writeln!(text, "bandwidth    {rate}/s{limit}; {sent} since the start");
-    if let Some(expires) = status.certificate_expires {
-        let _ = writeln!(text, "certificate  until {}", clock::date(expires));
-    }
-    text
+    let mut lines = vec![
+        format!(
+            "winglet {}, up {}{}",
+            status.version,
+            time(status.uptime),
+            if status.draining { ", stopping" } else { "" }
+        ),
+        format!(
+            "connections  {} of {}: {} idle, {} new, {downloading} downloading, {} finishing",
+            connections.idle + connections.heads + downloading + connections.finishing,
+            connections.limit,
+            connections.idle,
+            connections.heads,
+            connections.finishing,
+        ),
+        format!(
+            "workers      {} of {} busy, {} waiting{stuck}",
+            workers.busy, workers.total, workers.waiting
+        ),
+        format!(
+            "links        {} of {} tracked, {} spent; {} revocations",
+            links.tracked, links.limit, links.spent, links.revocations
+        ),
+    ];
+    lines.extend(parts(status));
+    lines.push(format!("bandwidth    {rate}/s{limit}; {sent} since the start"));
+    lines.extend(
+        status.certificate_expires.map(|end| format!("certificate  until {}", clock::date(end))),
+    );
+    lines
 }
 
 /// The lines about what not every server has.
-fn parts(status: &Status) -> String {
+fn parts(status: &Status) -> Vec<String> {
     let journal = match &status.journal {
         None => "none: used links are remembered in memory only".to_owned(),
         Some(journal) if journal.behind => {
@@ -233,23 +255,22 @@ fn parts(status: &Status) -> String {
         }
         Some(journal) => size_text(journal.bytes),
     };
-    let mut text = format!("journal      {journal}\n");
+    let mut lines = vec![format!("journal      {journal}")];
     if status.archives.kept > 0 {
         let memory = size_text(status.archives.bytes as u64);
-        let _ = writeln!(text, "archives     {} listed, {memory} of memory", status.archives.kept);
+        lines.push(format!("archives     {} listed, {memory} of memory", status.archives.kept));
     }
     if let Some(shared) = &status.shared_state {
-        let _ = writeln!(
-            text,
+        lines.push(format!(
             "shared state {}; this front end is {}; {} round trips, {} failures, {} links taken over",
             if shared.up { "answers" } else { "does not answer" },
             shared.front_end,
             shared.round_trips,
             shared.failures,
             shared.take_overs
-        );
+        ));
     }
-    text
+    lines
 }
 
 /// The last `length` characters of `text`: of a path, its name.
@@ -279,7 +300,7 @@ mod tests {
 
     fn status(rows: usize) -> Status {
         let row = serde_json::json!({
-            "id": "a", "client": "2001:db8::1", "server": "s", "file": "world/region/r.0.0.mca\n\u{1b}[2J",
+            "id": "a", "client": "2001:db8::1", "server": "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40", "file": "world/region/r.0.0.mca\n\u{1b}[2J",
             "start": 0, "length": 3_000_000_000u64, "sent": 1_500_000_000u64, "rate": 2_500_000,
             "seconds": 600, "state": "limited", "link": "0123456789abcdef",
         });
@@ -300,19 +321,42 @@ mod tests {
 
     #[test]
     fn the_table_fits_the_terminal() {
-        for width in [80, 100, 120, 160] {
-            let table = table(&status(3), width, 60);
-            let row = table.lines().find(|line| line.starts_with("2001:db8::1")).unwrap();
-            assert!(row.chars().count() <= width, "{width}: {row}");
-            assert!(row.contains("50%    3.0 GB    2.5 MB/s  10m 00s  limited"), "{row}");
-            assert_eq!(
-                (row.contains("[####"), row.contains("01234567")),
-                (width > 110, width > 80)
+        let server = "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40";
+        for (width, client) in [80, 100, 120, 160].into_iter().flat_map(|width| {
+            ["192.0.2.1", "2001:db8:1111:2222:3333:4444:5555:6666"].map(|client| (width, client))
+        }) {
+            let mut status = status(3);
+            status.downloads.iter_mut().for_each(|row| row.client = Some(client.into()));
+            status.connections.idle = 4095;
+            let table = table(&status, width, 60);
+            assert!(table.lines().all(|line| line.chars().count() <= width), "{width}: {table}");
+            assert!(table.contains("4096 of 4096: 4095 idle, 0 new, 1 downloading"), "{table}");
+            let row = table.lines().find(|line| line.starts_with(client)).unwrap();
+            assert!(row.contains("50%") && row.contains("2.5 MB/s"), "{row}");
+            assert!(row.ends_with("limited    01234567"), "{row}");
+            let times = width > 80 || client.len() < 20;
+            assert_eq!(row.contains("  3.0 GB    2.5 MB/s  10m 00s  limited"), times, "{row}");
+            assert!(table.contains(&format!("\n  {server}  ")), "{table}");
+            assert!(
+                table.contains("r.0.0.mca\\n\\u{1b}[2J\n") && !table.contains('\u{1b}'),
+                "{table}"
             );
-            assert!(!table.contains('\u{1b}'), "{table}");
         }
-        let table = table(&status(500), 100, 24);
-        assert!(table.lines().count() <= 24 && table.ends_with("more\n"), "{table}");
+        let table = |rows, height| table(&status(rows), 80, height);
+        for (rows, height, told) in [
+            (3, 11, "01234567"),
+            (500, 24, "and 491 more\n"),
+            (500, 11, "more\n"),
+            (500, 3, "and 500 more\n"),
+            (3, 60, "journal "),
+            (0, 3, "no downloads are running\n"),
+        ] {
+            let table = table(rows, height);
+            assert!(table.lines().count() <= height.max(5) && table.contains(told), "{table}");
+            assert!(rows != 3 || table.matches("01234567").count() == 3, "{table}");
+        }
+        assert_eq!(fit("connections  12 of 4096: 12 idle", 31), "connections  12 of 4096: 12 ...");
+        assert_eq!(fit("connections  12 of 4096: 12 idle", 22), "connections  12 of ...");
     }
 
     #[test]

@@ -7,39 +7,38 @@ use std::path::{Path, PathBuf};
 use super::findings::Notes;
 use super::yaml::{self, Node, Value};
 
-/// Where a configuration is if nobody names one.
+/// Where a configuration is if none is installed.
 const HERE: &str = "config.yml";
-/// Where it is if there is none in the current directory either.
+/// The service's.
 const SYSTEM: &str = "/etc/winglet/config.yml";
-/// Wings' own, which comes before ours on a node that has it.
-const WINGS: &[&str] = &["/etc/pelican/config.yml", "/etc/pterodactyl/config.yml"];
+/// Wings' own, which comes before the service's on a node that has it.
+const WINGS: &[&str] =
+    &["/etc/calagopus-wings/config.yml", "/etc/pelican/config.yml", "/etc/pterodactyl/config.yml"];
 /// Names the files if the command line does not, with colons between them.
 const VARIABLE: &str = "WINGLET_CONFIG";
 
-/// The files to read: those that the command line names, or the environment, or else the usual
-/// ones.
+/// The files to read, absolute: those that the command line names, or the environment, or else the
+/// usual ones.
 pub fn files(named: &[PathBuf]) -> Vec<PathBuf> {
-    if !named.is_empty() {
-        return named.to_vec();
-    }
-    match std::env::var_os(VARIABLE).filter(|files| !files.is_empty()) {
+    let files = match std::env::var_os(VARIABLE).filter(|files| !files.is_empty()) {
+        _ if !named.is_empty() => named.to_vec(),
         Some(files) => std::env::split_paths(&files).collect(),
         None => usual(Path::new(HERE), Path::new(SYSTEM), WINGS),
-    }
+    };
+    files.into_iter().map(|file| std::path::absolute(&file).unwrap_or(file)).collect()
 }
 
-/// The file in the current directory, or else the system's, after Wings' own if there is one: then
-/// the commands of whoever looks after the node and the service read the same.
+/// What is installed, so that commands read what the service reads, wherever they are typed: Wings'
+/// own file and the service's. Without either, the file in the current directory.
 fn usual(here: &Path, system: &Path, wings: &[&str]) -> Vec<PathBuf> {
     // One that is there and cannot be read is not passed over.
     let there = |path: &Path| {
         !fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     };
-    if there(here) || !there(system) {
-        return vec![here.to_owned()];
-    }
     let wings = wings.iter().map(PathBuf::from).find(|path| there(path));
-    wings.into_iter().chain([system.to_owned()]).collect()
+    let system = Some(system.to_owned()).filter(|path| there(path));
+    let installed: Vec<_> = wings.into_iter().chain(system).collect();
+    if installed.is_empty() { vec![here.to_owned()] } else { installed }
 }
 
 /// Reads `paths`, each over the one before. `None` if there is nothing to go by.
@@ -119,25 +118,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_in_the_current_directory_comes_first() {
+    fn what_is_installed_comes_before_the_current_directory() {
         let directory = std::env::temp_dir().join(format!("winglet-files-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let [here, system, wings] =
             ["here.yml", "system.yml", "wings.yml"].map(|name| directory.join(name));
         let usual = || usual(&here, &system, &["/no/such/file", wings.to_str().unwrap()]);
+        assert_eq!(usual(), std::slice::from_ref(&here), "the message names the one to make");
+        fs::write(&here, "").unwrap();
+        assert_eq!(usual(), std::slice::from_ref(&here));
         fs::write(&wings, "").unwrap();
-        assert_eq!(
-            usual(),
-            std::slice::from_ref(&here),
-            "the message names the one that people make"
-        );
+        assert_eq!(usual(), std::slice::from_ref(&wings));
         fs::write(&system, "").unwrap();
         assert_eq!(usual(), [wings.clone(), system.clone()]);
         fs::remove_file(&wings).unwrap();
         assert_eq!(usual(), std::slice::from_ref(&system));
-        fs::write(&here, "").unwrap();
-        assert_eq!(usual(), std::slice::from_ref(&here));
         assert_eq!(files(&[system.clone(), here.clone()]), [system, here]);
+        assert!(files(&["relative.yml".into()])[0].is_absolute());
         fs::remove_dir_all(&directory).unwrap();
     }
 

@@ -166,18 +166,20 @@ keys! {
     "winglet.max_connections_per_address" = "64",
         |c, v| c.max_connections_per_address = v.count(1..=1_000_000);
     /// How often a link may be used. `once`: as with Wings, the first request spends it, and
-    /// nothing can be resumed. `resume`: one whole delivery to one client, who may resume, restart
-    /// and fetch parts in parallel, and gets at most three times the file plus 64 MiB. `unlimited`:
-    /// until it expires.
+    /// nothing can be resumed. `resume`: one whole delivery to one client at a time, who may
+    /// resume, restart and fetch parts in parallel, and gets at most three times the file plus
+    /// 64 MiB. `unlimited`: until it expires.
     "winglet.reuse" = "resume", |c, v| c.reuse = v.word(&[
         ("once", Reuse::Once), ("resume", Reuse::Resume), ("unlimited", Reuse::Unlimited)
     ]);
     /// How long after its first use a link may be resumed, even if it has expired meanwhile.
     "winglet.resume_window" = "24h", |c, v| c.resume_window = v.time("1s", "1year");
-    /// How long a link works on after its last connection, once every byte was sent over
-    /// connections that broke off. Nobody knows whether all of it arrived.
+    /// How long a link works on after its last connection, once all of its bytes have arrived.
+    /// Whoever held it may ask again until then: over several connections, or through a proxy,
+    /// nobody knows whether the client has everything.
     "winglet.settle_time" = "10m", |c, v| c.settle_time = v.time("0s", "1day");
-    /// Only an address that holds a link may resume it.
+    /// Binds a link to the address that uses it. Another one takes it over once the download there
+    /// broke off or has been silent for ten seconds.
     "winglet.bind_address" = "true", |c, v| c.bind_address = v.switch();
     /// Refuses links without a `scope`. Older Panels write none.
     "winglet.require_scope" = "false", |c, v| c.require_scope = v.switch();

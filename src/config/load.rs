@@ -56,14 +56,16 @@ fn resolve(document: &Document<'_>) -> Config {
         (key.read)(&mut config, &Written { key, document });
     }
     let notes = &document.notes;
-    directories(&config, notes);
+    directories(&config, document);
     token::must_be_secret(&config, notes);
     urls::must_fit(&config, document);
     config
 }
 
-/// Looks at volumes and backups. A node may well have only one of the two.
-fn directories(config: &Config, notes: &Notes) {
+/// Looks at volumes and backups. A node may well have only one of the two: if nobody set the other,
+/// nobody misses it.
+fn directories(config: &Config, document: &Document<'_>) {
+    let notes = &document.notes;
     let both = [
         ("system.data", &config.data, "/download/file", "volumes"),
         ("system.backup_directory", &config.backup_directory, "/download/backup", "backups"),
@@ -76,6 +78,7 @@ fn directories(config: &Config, notes: &Notes) {
         match none_works {
             true => notes
                 .error(key, format!("{path} {problem}; name the directory of the node's {what}")),
+            false if document.node(key).is_none() => {}
             false => notes.warning(key, format!("{path} {problem}; {endpoint} will answer 404")),
         }
     }

@@ -118,6 +118,19 @@ fn keys_of_wings_that_are_not_read_may_hold_anything() {
 }
 
 #[test]
+fn paths_of_calagopus_count_from_its_root() {
+    let node = Node::new();
+    let root = node.0.display();
+    let system = "data: '{root_directory}/volumes', backup_directory: '{root_directory}/backups'";
+    let text = format!("token: {TOKEN}\nsystem: {{root_directory: '{root}', {system}}}");
+    let (config, findings) = node.load_with(&text, &["127.0.0.1:0"], &[]);
+    assert_eq!(findings, "");
+    assert_eq!(config.unwrap().data, node.0.join("volumes"));
+    let (_, findings) = node.load_with(&format!("token: {TOKEN}\nsystem: {{{system}}}"), &[], &[]);
+    assert!(findings.contains("/var/lib/calagopus-wings/volumes does not exist"), "{findings}");
+}
+
+#[test]
 fn the_sample_documents_every_default() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.yml");
     let text = fs::read_to_string(&path).unwrap();

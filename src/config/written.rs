@@ -17,6 +17,8 @@ use super::findings::{Notes, Setting};
 use super::keys::{KEYS, Key};
 use super::yaml::{self, Node, Value};
 
+/// What `{root_directory}` stands for if the file does not say.
+const CALAGOPUS_ROOT: &str = "/var/lib/calagopus-wings";
 /// The largest rate in bytes per second.
 const MAX_RATE: f64 = (1_u64 << 40) as f64;
 /// Units of a rate, and the bytes in each.
@@ -139,7 +141,10 @@ impl<'a> Written<'a> {
 
     /// A path; a relative one counts from the directory of the file that sets it.
     pub(super) fn path(&self) -> Option<PathBuf> {
-        self.ok(path_of(&self.text()?, &self.base()))
+        // As Calagopus' Wings writes paths.
+        let root = self.document.node("system.root_directory").and_then(|node| text(&node.value));
+        let text = self.text()?.replace("{root_directory}", root.unwrap_or(CALAGOPUS_ROOT));
+        self.ok(path_of(&text, &self.base()))
     }
 
     /// The path of a directory that may be made later.

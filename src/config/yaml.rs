@@ -32,10 +32,11 @@ pub(super) enum Value {
 /// # Errors
 /// What is wrong and where, without the text itself: it may be the token.
 pub(super) fn parse(text: &str, file: usize) -> Result<Node, String> {
-    match serde_yaml::from_str(text) {
-        Ok(value) => Ok(convert(value, file)),
-        Err(error) => Err(explain(&error, text)),
-    }
+    let parsed = serde_yaml::from_str::<serde_yaml::Value>(text);
+    let mut value = parsed.map_err(|error| explain(&error, text))?;
+    // Wings' own parser follows `<<: *anchor`, too.
+    value.apply_merge().map_err(|_| "has a merge key (<<) with something else than a section")?;
+    Ok(convert(value, file))
 }
 
 fn convert(value: serde_yaml::Value, file: usize) -> Node {
@@ -86,7 +87,14 @@ fn explain(error: &serde_yaml::Error, document: &str) -> String {
         Some(at) if text.contains("cannot start any token") && tab_indents(document, at.line()) => {
             format!("has a tab at the beginning of line {}; indent with spaces", at.line())
         }
-        _ => format!("is not YAML: {text}"),
+        _ => {
+            let quotes = ["an alias", "a flow node", "cannot start any token"];
+            let quotes = match quotes.iter().any(|problem| text.contains(problem)) {
+                true => "; put a text such as \"[::1]:8080\" or \"*.example.com\" in quotes",
+                false => "",
+            };
+            format!("is not YAML: {text}{quotes}")
+        }
     }
 }
 
@@ -208,6 +216,16 @@ mod tests {
     }
 
     #[test]
+    fn merge_keys_are_followed() {
+        let text = "x: &d {a: 1, b: 2}\ny: {<<: *d, b: 3}";
+        let Value::Section(entries) = parse(text, 0).unwrap().value else { panic!() };
+        let Value::Section(merged) = &entries[1].1.value else { panic!() };
+        let merged: Vec<_> =
+            merged.iter().map(|(key, node)| (&**key, node.value.plain())).collect();
+        assert_eq!(merged, [("b", "3".to_owned()), ("a", "1".to_owned())]);
+    }
+
+    #[test]
     fn a_mistake_is_placed_and_shows_no_value() {
         for (text, told) in [
             ("a: [1\nb: 2\n", "line 2"),
@@ -222,6 +240,13 @@ mod tests {
             ("a:\n\tb: secret\n", "has a tab at the beginning of line 2; indent with spaces"),
             ("a: 'secret", "line 1"),
             ("a: &x secret\nb: *y", "line 2"),
+            (
+                "a: [::1]:8080\n",
+                "at line 1 column 5, while parsing a flow node; put a text such as",
+            ),
+            ("a: [*.secret]\n", "put a text such as \"[::1]:8080\" or \"*.example.com\" in quotes"),
+            ("a: @secret\n", "at line 1 column 4"),
+            ("a: {<<: secret}\n", "has a merge key (<<) with something else than a section"),
         ] {
             let error = parse(text, 0).unwrap_err();
             assert!(error.contains(told) && !error.contains("secret"), "{text:?}: {error}");

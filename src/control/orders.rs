@@ -5,13 +5,15 @@ use serde::Deserialize;
 use crate::config::Config;
 use crate::link::Uuid;
 use crate::link::token::{TokenFault, Verifier};
-use crate::replay::{AFTERLIFE, Revocation, Target, key_of, user_key};
+use crate::replay::{AFTERLIFE, Key, Revocation, Target, key_of, user_key};
 
-/// The body of `POST /revoke`: one link, or the links of a server, of a user, of both, or all.
+/// The body of `POST /revoke`: one link, by its token or by what `/status` calls it, or the links of
+/// a server, of a user, of both, or all.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Revoke {
     token: Option<String>,
+    link: Option<String>,
     server: Option<Uuid>,
     user: Option<String>,
     all: bool,
@@ -58,18 +60,24 @@ pub fn revoke(
     verifier: &Verifier,
     now: u64,
 ) -> Result<Order, Mistake> {
-    const SHAPE: Mistake =
-        "the body has to be JSON with one of token, server, user (with or without server) and all";
+    const SHAPE: Mistake = "the body has to be JSON with one of token, link, server, user (with or without server) and all";
     let order: Revoke = serde_json::from_slice(body).map_err(|_| SHAPE)?;
     let known = known(config, now);
     match order {
-        Revoke { token: Some(token), server: None, user: None, all: false } => {
-            one(&token, verifier, &known)
+        Revoke { token: Some(token), link: None, server: None, user: None, all: false } => {
+            let (identity, expires) = identify(&token, verifier)?;
+            Ok(one(key_of(&identity), expires, &known))
         }
-        Revoke { token: None, server: None, user: None, all: true } => {
+        Revoke { token: None, link: Some(link), server: None, user: None, all: false } => {
+            let digits = Some(link).filter(|link| link.len() == 32 && !link.starts_with('+'));
+            let link = digits.and_then(|link| u128::from_str_radix(&link, 16).ok());
+            let link = link.ok_or("a link is named by the 32 hexadecimal digits of /status")?;
+            Ok(one(link.to_be_bytes(), 0, &known))
+        }
+        Revoke { token: None, link: None, server: None, user: None, all: true } => {
             Ok((Target::default(), known, "all links".to_owned()))
         }
-        Revoke { token: None, server, user, all: false } => match (server, user) {
+        Revoke { token: None, link: None, server, user, all: false } => match (server, user) {
             (None, None) => Err(SHAPE),
             (server, user) => Ok(some(server, user.as_deref(), known)),
         },
@@ -120,17 +128,20 @@ fn known(config: &Config, now: u64) -> Revocation {
     Revocation { issued, end: token.max(grant).saturating_add(AFTERLIFE) }
 }
 
-fn one(token: &str, verifier: &Verifier, known: &Revocation) -> Result<Order, Mistake> {
-    let (identity, expires) = verifier.identify(token).map_err(|fault| match fault {
+/// What tells the link of `token` from others, and when it expires.
+fn identify(token: &str, verifier: &Verifier) -> Result<(String, u64), Mistake> {
+    verifier.identify(token).map_err(|fault| match fault {
         TokenFault::Signature => "the token's signature is wrong: it is no link of this node",
         _ => "this is no link: it has no token that could be read",
-    })?;
-    let link = key_of(&identity);
+    })
+}
+
+/// One link, whenever it was made: it is this one that is meant.
+fn one(link: Key, expires: u64, known: &Revocation) -> Order {
     let target = Target { link: Some(link), ..Target::default() };
-    // Whenever it was made: it is this one that is meant.
     let end = expires.saturating_add(AFTERLIFE).max(known.end);
     let what = format!("link {:032x}", u128::from_be_bytes(link));
-    Ok((target, Revocation { issued: u64::MAX, end }, what))
+    (target, Revocation { issued: u64::MAX, end }, what)
 }
 
 fn some(server: Option<Uuid>, user: Option<&str>, known: Revocation) -> Order {
@@ -183,12 +194,19 @@ mod tests {
             r#"{"sever":"8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40"}"#,
             r#"{"token":"a.b.c"}"#,
             r#"{"token":"x","all":true}"#,
+            r#"{"link":"0123456789abcdef"}"#,
+            r#"{"link":"+123456789abcdef0123456789abcdef"}"#,
+            r#"{"link":"0123456789abcdef0123456789abcdef","all":true}"#,
         ] {
             assert!(read(body).is_err(), "{body}");
         }
         let (target, known, what) = read(r#"{"all":true}"#).unwrap();
         assert!(target.is_all() && what == "all links");
         assert_eq!((known.issued, known.end), (1060, 1060 + 86_400 + 3600));
+        let (target, known, what) = read(r#"{"link":"0123456789abcdef0123456789ABCDEF"}"#).unwrap();
+        assert_eq!(what, "link 0123456789abcdef0123456789abcdef");
+        assert_eq!(target.link.map(u128::from_be_bytes), Some(0x0123456789abcdef0123456789abcdef));
+        assert_eq!((known.issued, known.end), (u64::MAX, 1060 + 86_400 + 3600));
         let (target, _, what) = read(&format!(r#"{{"server":"{SERVER}","user":"A\n"}}"#)).unwrap();
         assert_eq!((target.server, target.user), (Some(key_of(SERVER)), Some(user_key("a\n"))));
         assert_eq!(what, format!("links of user A\\n of server {SERVER}"));

@@ -178,6 +178,9 @@ pub struct Row {
     /// The path of a directory that is sent as an archive, in whole or in part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
+    /// How many files and directories of it were chosen, if it is sent in part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<usize>,
     /// Where in the file this answer begins.
     pub start: u64,
     /// Its length.
@@ -201,13 +204,14 @@ pub struct Row {
 impl Row {
     /// The row for `live` at `now`.
     pub fn of(live: &Live, now: Instant) -> Row {
-        let (mut file, mut backup, mut directory) = (None, None, None);
+        let (mut file, mut backup, mut directory, mut files) = (None, None, None, None);
         let resource = live.entry.resource.as_ref();
         match resource {
             Some(Resource::File { path, .. }) => file = Some(path.clone()),
             Some(Resource::Backup { backup: uuid, .. }) => backup = Some(uuid.to_string()),
-            Some(Resource::Directory { path, .. } | Resource::Files { path, .. }) => {
-                directory = Some(path.clone());
+            Some(Resource::Directory { path, .. }) => directory = Some(path.clone()),
+            Some(Resource::Files { path, files: chosen, .. }) => {
+                (directory, files) = (Some(path.clone()), Some(chosen.len()));
             }
             None => {}
         }
@@ -220,6 +224,7 @@ impl Row {
             file,
             backup,
             directory,
+            files,
             start: live.span.start,
             length: live.length(),
             sent: live.sent(),
@@ -233,11 +238,17 @@ impl Row {
 
     /// What is downloaded, in a form that stays on its line.
     pub fn what(&self) -> String {
-        match (&self.file, &self.backup, &self.directory) {
+        let directory = match self.directory.as_deref().map(|path| path.trim_matches('/')) {
+            Some("") => "the whole server".to_owned(),
+            Some(path) => format!("folder {}", escape(path)),
+            None => "?".to_owned(),
+        };
+        match (&self.file, &self.backup, self.files) {
             (Some(file), ..) => escape(file),
             (_, Some(backup), _) => format!("backup {backup}"),
-            (.., Some(path)) => format!("directory {}", escape(path)),
-            _ => "?".to_owned(),
+            (.., Some(1)) => format!("1 file of {directory}"),
+            (.., Some(files)) => format!("{files} files of {directory}"),
+            _ => directory,
         }
     }
 }

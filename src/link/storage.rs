@@ -128,7 +128,10 @@ impl Storage {
     }
 
     /// Opens the directory `path` of `server`; empty or `/` is its volume.
-    pub(super) fn open_directory(&self, server: &Uuid, path: &str) -> Result<Dir, OpenError> {
+    ///
+    /// # Errors
+    /// As [`Storage::open_file`].
+    pub fn open_directory(&self, server: &Uuid, path: &str) -> Result<Dir, OpenError> {
         let volume = self.open_volume(server)?;
         match path.trim_matches('/') {
             "" => Ok(volume),

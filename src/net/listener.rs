@@ -52,6 +52,16 @@ impl Listener {
         self.control
     }
 
+    /// Returns true if only this machine reaches it.
+    fn is_local(&self) -> bool {
+        match &self.kind {
+            Kind::Tcp(listener) => {
+                listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
+            }
+            Kind::Unix(_) => true,
+        }
+    }
+
     /// Accepts one connection, non-blocking.
     ///
     /// # Errors
@@ -136,10 +146,20 @@ pub fn open(
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<Listener>, StartError> {
     let mut listeners = passed(config, environment)?;
+    // What the configuration itself names was looked at when it was read.
+    if let Some(open) = listeners.iter().find(|listener| !listener.is_local())
+        && config.token.is_the_samples()
+    {
+        let message = format!(
+            "is the sample's, and the socket {open} that was passed is open to others; copy `token` from the Panel"
+        );
+        return Err(StartError::new("token", message));
+    }
     if listeners.is_empty() {
         for listen in &config.listen {
             listeners.push(
-                bind(listen, config.unix_mode).map_err(|told| StartError::new("listen", told))?,
+                bind(listen, config.unix_mode)
+                    .map_err(|told| StartError::new("winglet.listen", told))?,
             );
         }
     }

@@ -13,8 +13,11 @@ fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
+/// What is said there besides which files were read.
 fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with("winglet: reading /"));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 #[test]
@@ -169,8 +172,8 @@ fn sign_refuses_what_would_not_work() {
     let long = "a".repeat(9000);
     let too_long = vec!["sign", "file", "--server", SERVER, "--path", &long];
     for (arguments, code, words) in [
-        (too_long, 1, "the link would be refused: token longer than 8192 bytes"),
-        (sign_file(&["--expires", "25h"]), 1, "longer than winglet.max_token_lifetime"),
+        (too_long, 1, "the link would be refused: token longer than"),
+        (sign_file(&["--expires", "25h"]), 1, "longer than winglet.max_token_lifetime lets"),
         (sign_file(&["--expires", "0s"]), 2, "valid for at least one second"),
         (sign_file(&["--expires", "soon"]), 2, "such as 15m or 2h"),
         (sign_file(&["--base-url", "node.example.com"]), 2, "does not begin with http"),
@@ -277,7 +280,7 @@ fn explain_says_why_a_link_does_not_work() {
         (Token::file("a").without("exp").sign(), "token without exp"),
         (Token::file("missing").sign(), "no such file"),
         (Token::file("out").sign(), "the path leads outside the volume"),
-        (Token::file("").sign(), "not a regular file"),
+        (format!("http://n{}", Token::file("").target()), "not a regular file"),
         (other.sign(), "no volume of this server"),
         ("garbage".into(), "token malformed"),
         ("http://n/download/file?x=y".into(), "no token in the request"),
@@ -285,6 +288,51 @@ fn explain_says_why_a_link_does_not_work() {
         let text = explain(&node, &link, false);
         assert!(text.lines().last().unwrap().contains(words), "{words:?} not in:\n{text}");
     }
+}
+
+#[test]
+fn explain_takes_a_link_as_it_was_copied_and_a_token_for_what_it_opens() {
+    let node = Node::new();
+    node.file("world/region/a", b"content");
+    node.file("b", b"content");
+    node.write_config();
+    let file = format!("https://n{}", Token::file("b").target());
+    for link in
+        [format!("<{file}>"), format!(" '{file}'\n"), format!("({file}),"), format!("{file}.")]
+    {
+        assert!(explain(&node, &link, true).contains("7 bytes, offered as b"), "{link}");
+    }
+    for (path, offered) in [("world", "world.zip"), ("", &*format!("{SERVER}.zip")), ("b", "b")] {
+        let text = explain(&node, &Token::file(path).sign(), true);
+        assert!(text.contains(&format!("offered as {offered}\n")), "{path}: {text}");
+    }
+}
+
+#[test]
+fn the_version_and_the_short_option_are_what_people_type() {
+    let node = Node::new();
+    node.write_config();
+    let said = |arguments: &[&str]| stdout(&node.run(arguments));
+    assert_eq!(said(&["version"]), said(&["--version"]));
+    assert!(said(&["check", "-c", "config.yml"]).contains("config.yml: ok\n"));
+    let signed = node.run(&sign_file(&["--expires", "7d"]));
+    let told = "--expires: 7days is longer than winglet.max_token_lifetime lets a link live (1day)";
+    assert!(stderr(&signed).contains(told), "{}", stderr(&signed));
+}
+
+#[test]
+fn base_url_is_what_links_begin_with() {
+    let node = Node::new().winglet("base_url: https://node.example.com/download/file");
+    node.file("a b/é.log", b"content");
+    node.write_config();
+    let signed = |more: &[&str]| {
+        let output = node.run(&sign_file(more));
+        (stdout(&output), stderr(&output))
+    };
+    let (url, said) = signed(&[]);
+    assert!(url.starts_with("https://node.example.com/download/file?token=") && said.is_empty());
+    let (url, _) = signed(&["--base-url", "https://other.example.com/download/file/"]);
+    assert!(url.starts_with("https://other.example.com/download/file?token="), "{url}");
 }
 
 #[test]

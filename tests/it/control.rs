@@ -129,11 +129,11 @@ fn three_downloads_at_three_paces_are_told_apart() {
     }
     let output = node.run(&["status", "--config", "config.yml"]);
     let table = String::from_utf8(output.stdout).unwrap();
-    assert!(table.contains("127.0.0.3  large.zip"), "{table}");
-    assert!(
-        table.lines().any(|line| line.contains("world.zip") && line.contains("MB/s")),
-        "{table}"
-    );
+    let lines: Vec<&str> = table.lines().collect();
+    let at = lines.iter().position(|line| line.starts_with("127.0.0.3 ")).unwrap();
+    assert_eq!(lines[at + 1], format!("  {SERVER}  large.zip"), "{table}");
+    let at = lines.iter().position(|line| line.starts_with("127.0.0.2 ")).unwrap();
+    assert!(lines[at].contains("MB/s") && lines[at + 1].ends_with("  world.zip"), "{table}");
     stream.shutdown(Shutdown::Both).unwrap();
     reader.join().unwrap();
     wait_for(&node, "the end of one", |status| status["ended"]["interrupted"] == 1);

@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use winglet::cli::args::Cli;
 
 use crate::client::get;
-use crate::harness::{BACKUP, SERVER, Scratch, Server, have};
+use crate::harness::{BACKUP, Node, SERVER, Scratch, Server, have};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_winglet");
 
@@ -23,7 +23,8 @@ fn read(path: &str) -> String {
 
 fn winglet(arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
-    command.args(arguments).current_dir(root()).env_remove("WINGS_TOKEN").output().unwrap()
+    command.args(arguments).current_dir(root()).env_remove("WINGS_TOKEN");
+    command.env("WINGLET_CONFIG", "config.yml").output().unwrap()
 }
 
 /// Every subcommand with its words, such as `sign file`, in clap's own order.
@@ -97,7 +98,7 @@ fn the_sample_configuration_serves_the_sample_node() {
     assert!(!String::from_utf8(checked.stdout).unwrap().contains("warning"));
     let mut command = Command::new(BINARY);
     command.args(["serve", "--listen", "127.0.0.1:0"]).current_dir(root()).stdin(Stdio::null());
-    command.env_remove("WINGS_TOKEN");
+    command.env_remove("WINGS_TOKEN").env("WINGLET_CONFIG", "config.yml");
     let server = Server::spawn(command, read("config.yml"));
     let base = server.base();
     let volume = format!("contrib/sample/volumes/{SERVER}");
@@ -205,4 +206,63 @@ fn the_readme_names_no_file_that_is_missing() {
     }
     let version = concat!("winglet-", env!("CARGO_PKG_VERSION"), "-x86_64-linux");
     assert!(readme.contains(version), "the tarball of another version");
+}
+
+/// The fenced blocks of `language` in the README's chapter with this heading.
+fn blocks(heading: &str, language: &str) -> Vec<String> {
+    let readme = read("README.md");
+    let chapter = readme.split(&format!("\n## {heading}\n")).nth(1).unwrap();
+    let chapter = chapter.split("\n## ").next().unwrap();
+    let fence = format!("```{language}\n");
+    let blocks = chapter.split(&fence).skip(1);
+    blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_scripts_that_fetch_backups_fetch_each_once() {
+    if !have("curl") {
+        return;
+    }
+    let node = Node::new();
+    fs::create_dir_all(node.backups().join(SERVER)).unwrap();
+    let another = "6c0e7a52-58a5-4d0c-8a51-5d8f3f2b0002";
+    let names = [format!("{BACKUP}.tar.gz"), format!("{SERVER}/backup-{another}.tar.gz")];
+    for name in &names {
+        fs::write(node.backups().join(name), format!("content of {name}")).unwrap();
+    }
+    let server = node.start();
+    let config = fs::read_to_string(node.config()).unwrap();
+    fs::write(node.config(), format!("{config}  base_url: {}\n", server.base())).unwrap();
+
+    let offsite = node.path().join("offsite");
+    fs::create_dir(&offsite).unwrap();
+    let bin = node.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(BINARY, bin.join("winglet")).unwrap();
+    let scripts = blocks("Backing up the backups", "sh");
+    let [links, fetch] = ["backup-links", "fetch-backups"].map(|name| bin.join(name));
+    fs::write(&links, &scripts[0]).unwrap();
+    fs::write(&fetch, &scripts[1]).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    // In place of ssh.
+    let links = format!("sh {} {}", links.display(), node.backups().display());
+    let run = || {
+        let mut command = Command::new("sh");
+        command.arg(&fetch).arg(&offsite).env("PATH", &path).env("LINKS", &links);
+        let output = command.env("WINGLET_CONFIG", node.config()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    // One that broke off yesterday goes on.
+    fs::write(offsite.join(format!("{BACKUP}.tar.gz.part")), "content").unwrap();
+    for _ in 0..2 {
+        run();
+        for name in &names {
+            let file = name.rsplit('/').next().unwrap();
+            let got = fs::read_to_string(offsite.join(file)).unwrap();
+            assert_eq!(got, format!("content of {name}"));
+        }
+        assert_eq!(fs::read_dir(&offsite).unwrap().count(), 2);
+    }
+    server.wait_for_log("delivered");
+    assert_eq!(server.log().matches("GET backup ").count(), 2, "{}", server.log());
 }

@@ -192,7 +192,9 @@ impl Node {
         words.extend(arguments);
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).current_dir(self.path()).stdin(Stdio::null());
-        command.env_remove("WINGS_TOKEN").envs(self.environment.iter().cloned());
+        // Not what may be installed on this machine.
+        command.env_remove("WINGS_TOKEN").env("WINGLET_CONFIG", "config.yml");
+        command.envs(self.environment.iter().cloned());
         if let Some(user) = self.user {
             let owned =
                 Command::new("chown").arg("-R").arg(user.to_string()).arg(self.path()).status();

@@ -23,7 +23,9 @@ fn wings_file_first_and_ours_second() {
     let files = ["--config", "wings.yml", "--config", "etc/ours.yml"];
 
     let printed = stdout(&node.run(&[&["check", "--print"], &files[..]].concat()));
-    assert!(printed.contains("wings.yml, etc/ours.yml: ok\n"), "{printed}");
+    let [first, second] = ["wings.yml", "etc/ours.yml"].map(|name| node.path().join(name));
+    let whole = format!("{}, {}", first.display(), second.display());
+    assert!(printed.contains(&format!("{whole}: ok\n")), "{printed}");
     let line = |key: &str| {
         let line = printed.lines().find(|line| line.trim_start().starts_with(key));
         line.unwrap_or_else(|| panic!("no {key} in\n{printed}")).to_owned()
@@ -39,6 +41,7 @@ fn wings_file_first_and_ours_second() {
     // Wings writes its file anew: the token is read from there, and nothing else has to change.
     let fresh = "another-key-of-sixteen-bytes-and-more";
     fs::write(node.path().join("wings.yml"), wings.replace(KEY, fresh)).unwrap();
+    server.wait_for_log(&format!("configuration: {whole}"));
     server.signal("HUP");
     server.wait_for_log("reload: done");
     let token = Token::file("a").signed_with(fresh.as_bytes());
@@ -49,7 +52,9 @@ fn wings_file_first_and_ours_second() {
             _ => &["explain", "x.y.z"],
         };
         let output = node.run(&[more, &files[..]].concat());
-        assert!(!String::from_utf8_lossy(&output.stderr).contains("cannot be read"), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.starts_with(&format!("winglet: reading {whole}\n")), "{said}");
+        assert!(!said.contains("cannot be read"), "{said}");
     }
 }
 

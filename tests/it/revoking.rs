@@ -52,6 +52,35 @@ fn a_revoked_link_breaks_off_and_stays_revoked_over_a_crash() {
 }
 
 #[test]
+fn a_link_is_revoked_by_what_status_calls_it() {
+    let node = node("");
+    let server = node.start();
+    let tokens = [Token::file("world.zip"), Token::file("world.zip")];
+    let mut first = begin(&server, "127.0.0.2", &tokens[0]);
+    let mut other = begin(&server, "127.0.0.3", &tokens[1]);
+    let table = String::from_utf8(node.run(&["status"]).stdout).unwrap();
+    let name_of = |client: &str| {
+        let line = table.lines().find(|line| line.starts_with(client)).unwrap();
+        line.split_whitespace().last().unwrap().to_owned()
+    };
+    assert_eq!(revoke(&node, &[&name_of("127.0.0.2 ")]), "revoked; 1 running download ends\n");
+    assert!(breaks(&mut first));
+    other.read_some(4 << 20);
+    assert_eq!(get(server.address(), &tokens[0].target()).status, 401);
+    // In whole, also after it has ended, and in capitals.
+    let listed = String::from_utf8(node.run(&["status", "--json"]).stdout).unwrap();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    let whole = listed["downloads"][0]["link"].as_str().unwrap().to_uppercase();
+    assert_eq!(revoke(&node, &[&whole]), "revoked; 1 running download ends\n");
+    assert!(breaks(&mut other));
+    assert_eq!(revoke(&node, &[&whole]), "revoked; 0 running downloads end\n");
+    let unknown = node.run(&["revoke", "01234567"]);
+    let said = String::from_utf8(unknown.stderr).unwrap();
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(said.contains("no link that begins with 01234567 is downloaded now"), "{said}");
+}
+
+#[test]
 fn a_server_a_user_or_all_at_once() {
     let node = node("reuse: unlimited");
     let server = node.start();
