@@ -30,7 +30,7 @@ impl Hidden {
     }
 
     /// Tells these patterns from others.
-    pub fn digest(&self) -> [u8; 32] {
+    fn digest(&self) -> [u8; 32] {
         let mut hash = Hash::new();
         for list in &self.0 {
             hash.update(list.digest());
@@ -71,6 +71,24 @@ impl Hidden {
         real_path(volume, asked, opened).filter(|path| is_visible(path))
     }
 
+    /// Returns true if what `path` names or leads to is hidden, be it a file or a directory: for what
+    /// cannot be opened.
+    pub fn may_hide(&self, volume: &Dir, path: &str) -> bool {
+        let path = path.as_bytes();
+        let paths = [normal(path), resolve(volume, b"", path)];
+        paths.into_iter().flatten().any(|path| self.hides(&path, true) || self.hides(&path, false))
+    }
+
+    /// A hash of `resource` seen with these patterns.
+    pub fn bind(&self, resource: [u8; 16]) -> [u8; 16] {
+        let mut hash = Hash::new();
+        hash.update(resource);
+        hash.update(self.digest());
+        let mut bound = [0; 16];
+        bound.copy_from_slice(&hash.finalize()[..16]);
+        bound
+    }
+
     fn root(&self) -> Vec<Level> {
         self.0.iter().map(|list| list.root()).collect()
     }
@@ -108,7 +126,7 @@ impl Veil {
     }
 
     /// Tells these patterns from others.
-    pub fn digest(&self) -> [u8; 32] {
+    pub(super) fn digest(&self) -> [u8; 32] {
         self.hidden.digest()
     }
 

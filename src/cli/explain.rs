@@ -128,6 +128,8 @@ fn lines_of(payload: Option<&Value>, now: u64) -> Lines {
     }
     let files = payload.get("file_paths").and_then(Value::as_array).into_iter().flatten();
     lines.extend(files.filter_map(Value::as_str).map(|file| ("of it", escape(file))));
+    let ignored = payload.get("ignored_files").and_then(Value::as_array).into_iter().flatten();
+    lines.extend(ignored.filter_map(Value::as_str).map(|pattern| ("hides", escape(pattern))));
     lines
 }
 
@@ -230,7 +232,8 @@ fn judge_file(
         }
     }
     let open = || {
-        let packing = Packing { format, ..Packing::default() };
+        let hidden = settings.hidden(claims);
+        let packing = Packing { format, hidden, ..Packing::default() };
         resource::open(&settings.storage, &claims.resource, packing)?.finish()
     };
     let free = open();
