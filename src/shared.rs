@@ -6,7 +6,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use crate::archive::Shelf;
+use crate::archive::{Hidden, Patterns, Shelf};
 use crate::clock::Clock;
 use crate::config::{Config, WhenDown};
 use crate::control::counters::Counters;
@@ -14,7 +14,7 @@ use crate::control::downloads::Downloads;
 use crate::control::gauges::Gauges;
 use crate::disk::readers::Readers;
 use crate::link::storage::Storage;
-use crate::link::token::Verifier;
+use crate::link::token::{Claims, Verifier};
 use crate::logging::throttle::LogThrottle;
 use crate::pool::returns::Waker;
 use crate::replay::{Finished, Replay, Rules};
@@ -30,6 +30,8 @@ pub struct Settings {
     pub storage: Storage,
     /// Governs links.
     pub rules: Rules,
+    /// What no link may open.
+    hidden: Arc<Patterns>,
 }
 
 impl Settings {
@@ -45,8 +47,15 @@ impl Settings {
                 bind: config.bind_address,
                 alone: config.shared_state_down == WhenDown::Serve,
             },
+            hidden: Arc::new(Patterns::new(config.hidden.iter().map(String::as_str))),
             config,
         }
+    }
+
+    /// What a link with `claims` must not open.
+    pub fn hidden(&self, claims: &Claims) -> Option<Arc<Hidden>> {
+        let own = Patterns::new(claims.ignored_files.iter().map(String::as_str));
+        Hidden::new([Arc::clone(&self.hidden), Arc::new(own)]).map(Arc::new)
     }
 }
 

@@ -7,10 +7,12 @@
 mod branch;
 mod chosen;
 mod format;
+pub mod hidden;
 pub mod layout;
 pub mod listing;
 mod names;
 mod open;
+mod patterns;
 pub mod reader;
 pub mod shelf;
 mod sums;
@@ -22,8 +24,10 @@ mod zip;
 mod tests;
 
 pub use format::Format;
+pub use hidden::{Hidden, Veil};
 pub use layout::{Archive, Layout};
 pub use listing::{Kind, Listing};
+pub use patterns::Patterns;
 pub use reader::{ArchiveReader, is_pause};
 pub use shelf::{Packed, Shelf};
 pub use walk::{Walk, WalkError};

@@ -21,7 +21,7 @@ use super::chosen::{Chosen, Take};
 use super::listing::{
     Entry, Listing, MAX_BYTES, MAX_ENTRIES, MAX_NAMES, MAX_PATH, NO_PARENT, Notes, write_path,
 };
-use super::{Kind, open};
+use super::{Kind, Veil, open};
 
 pub use super::branch::MAX_OPEN;
 
@@ -128,6 +128,8 @@ struct Reading {
 /// A walk that is under way. Dropped, it ends.
 pub struct Walk {
     chosen: Chosen,
+    /// What is passed over as if it were not there.
+    veil: Option<Veil>,
     branch: Branch,
     reading: Option<Reading>,
     found: Found,
@@ -177,6 +179,7 @@ impl Walk {
         let take = chosen.root();
         let mut walk = Walk {
             chosen,
+            veil: None,
             branch: Branch::new(root),
             reading: None,
             found: Found { waiting: Vec::new(), arena: Vec::new(), room: MAX_ENTRIES },
@@ -190,6 +193,15 @@ impl Walk {
         };
         walk.enter(NO_PARENT, take)?;
         Ok(walk)
+    }
+
+    /// Leaves out what `veil` hides. To be called before the first step.
+    pub fn behind(mut self, veil: Option<Veil>) -> Walk {
+        if let Some(veil) = &veil {
+            self.digest.update(veil.digest());
+        }
+        self.veil = veil;
+        self
     }
 
     /// Lowers the number of entries that is too many.
@@ -260,6 +272,8 @@ impl Walk {
     fn read(&mut self, reading: Reading) -> Result<(), WalkError> {
         let mut buffer = [MaybeUninit::uninit(); NAMES];
         let mut names = RawDir::new(self.branch.last().1, &mut buffer);
+        let path = || path_of(&self.entries, &self.found.arena, reading.index);
+        let above = self.veil.as_ref().map(|_| path()).unwrap_or_default();
         let failed = loop {
             match names.next() {
                 None | Some(Err(Errno::NOENT)) => break None,
@@ -267,7 +281,9 @@ impl Walk {
                 Some(Err(error)) => break Some(error),
                 Some(Ok(entry)) => {
                     let name = entry.file_name().to_bytes();
-                    if name != b"." && name != b".." {
+                    let is_directory = entry.file_type() == FileType::Directory;
+                    let hides = |veil: &mut Veil| veil.hides(&above, name, is_directory);
+                    if name != b"." && name != b".." && !self.veil.as_mut().is_some_and(hides) {
                         self.found.add(reading.index, name, Take::All, false)?;
                     }
                 }
@@ -286,7 +302,12 @@ impl Walk {
 
     /// Lists one name, or notes why not.
     fn list(&mut self, next: &Waiting) -> Result<(), WalkError> {
-        let reason = match self.examine(next) {
+        let examined = self.examine(next);
+        if self.is_hidden(next, examined.as_ref().ok()) {
+            self.found.room += 1;
+            return Ok(());
+        }
+        let reason = match examined {
             Ok((stat, _)) if next.take != Take::All && kind_of(&stat) != FileType::Directory => {
                 self.missing += 1;
                 "not a folder".to_owned()
@@ -309,14 +330,29 @@ impl Walk {
             Err(Left::LongPath) => format!("its path is longer than {MAX_PATH} bytes"),
         };
         self.left_out += 1;
-        let mut path = Vec::new();
-        if next.parent != NO_PARENT {
-            write_path(&self.entries, &self.found.arena, next.parent as usize, &mut path);
+        let mut path = path_of(&self.entries, &self.found.arena, next.parent);
+        if !path.is_empty() {
             path.push(b'/');
         }
         path.extend_from_slice(self.found.name(next));
         self.notes.add(&path, &reason);
         Ok(())
+    }
+
+    /// Returns true if `next` is to be passed over, or a link that leads to what is. Of what could not
+    /// be `examined`, nobody knows what it is.
+    fn is_hidden(&mut self, next: &Waiting, examined: Option<&(Stat, Vec<u8>)>) -> bool {
+        let Some(veil) = &mut self.veil else { return false };
+        let above = path_of(&self.entries, &self.found.arena, next.parent);
+        let name = self.found.name(next);
+        match examined.map(|(stat, target)| (kind_of(stat), target)) {
+            Some((FileType::Directory, _)) => veil.hides(&above, name, true),
+            Some((FileType::Symlink, target)) => {
+                veil.hides(&above, name, false) || veil.hides_target(&above, target)
+            }
+            Some(_) => veil.hides(&above, name, false),
+            None => veil.hides(&above, name, false) || veil.hides(&above, name, true),
+        }
     }
 
     fn examine(&mut self, next: &Waiting) -> Result<(Stat, Vec<u8>), Left> {
@@ -394,6 +430,15 @@ impl Walk {
         self.notes.add(&path, &format!("not all of it could be listed ({})", error.kind()));
         Ok(())
     }
+}
+
+/// The path of the directory `index`.
+fn path_of(entries: &[Entry], names: &[u8], index: u32) -> Vec<u8> {
+    let mut path = Vec::new();
+    if index != NO_PARENT {
+        write_path(entries, names, index as usize, &mut path);
+    }
+    path
 }
 
 /// Why something is left out.

@@ -105,7 +105,7 @@ fn endpoint_of(
     let has = |claim| payload.is_some_and(|payload| payload.get(claim).is_some());
     let is_directory = || match settings.verifier.verify(token, Endpoint::Directory, now) {
         Ok(Claims { resource: Resource::Directory { server, path }, .. }) => {
-            settings.storage.open_directory(&server, &path).is_ok()
+            settings.storage.open_directory(&server, &path, None).is_ok()
         }
         _ => false,
     };
@@ -143,6 +143,8 @@ fn lines_of(payload: Option<&Value>, now: u64) -> Lines {
     }
     let files = payload.get("file_paths").and_then(Value::as_array).into_iter().flatten();
     lines.extend(files.filter_map(Value::as_str).map(|file| ("of it", escape(file))));
+    let ignored = payload.get("ignored_files").and_then(Value::as_array).into_iter().flatten();
+    lines.extend(ignored.filter_map(Value::as_str).map(|pattern| ("hides", escape(pattern))));
     lines
 }
 
@@ -264,7 +266,8 @@ fn judge_file(
         }
     }
     let open = || {
-        let packing = Packing { format, ..Packing::default() };
+        let hidden = settings.hidden(claims);
+        let packing = Packing { format, hidden, ..Packing::default() };
         resource::open(&settings.storage, &claims.resource, packing)?.finish()
     };
     let free = open();

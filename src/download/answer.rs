@@ -171,7 +171,8 @@ impl Serving<'_> {
         };
         let may_reuse = is_first || self.claims_nothing();
         let shelf = Arc::clone(&self.shared.shelf);
-        let packing = Packing { format, link, resource, may_reuse, shelf };
+        let hidden = self.settings.hidden(&claims);
+        let packing = Packing { format, link, resource, may_reuse, hidden, shelf };
         let opened = resource::open(&self.settings.storage, &claims.resource, packing)?;
         let until = (!claims.expired).then_some(claims.expires);
         Ok((Admitted { claim, id, until, seen }, opened))

@@ -198,7 +198,9 @@ fn explain_open(error: &OpenError) -> (&'static str, &'static str, Remedy) {
                 ..NEW_LINK
             },
         ),
-        OpenError::NotFound(Missing::Directory) => ("This folder does not exist", GONE, RELOAD),
+        OpenError::NotFound(Missing::Directory | Missing::HiddenDirectory) => {
+            ("This folder does not exist", GONE, RELOAD)
+        }
         OpenError::NotFound(Missing::Files) => {
             ("These files do not exist", "They may have been moved, renamed or deleted.", RELOAD)
         }

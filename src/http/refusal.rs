@@ -140,9 +140,13 @@ impl Refusal {
                 (404, "this backup is not on this node; it may be stored in S3")
             }
             Refusal::Open(OpenError::NotFound(
-                Missing::Server | Missing::File | Missing::Escape | Missing::NotRegular,
+                Missing::Server
+                | Missing::File
+                | Missing::Escape
+                | Missing::NotRegular
+                | Missing::HiddenFile,
             )) => (404, "the file does not exist"),
-            Refusal::Open(OpenError::NotFound(Missing::Directory)) => {
+            Refusal::Open(OpenError::NotFound(Missing::Directory | Missing::HiddenDirectory)) => {
                 (404, "the folder does not exist")
             }
             Refusal::Open(OpenError::NotFound(Missing::Files)) => (404, "the files do not exist"),

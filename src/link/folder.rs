@@ -11,7 +11,7 @@ use super::Uuid;
 use super::storage::{Found, Missing, OpenError, Source, Storage, classify};
 use super::token::Resource;
 use crate::archive::shelf::{Asked, Link, Recent, Seen, TooMuch};
-use crate::archive::{Archive, Format, Layout, Packed, Shelf, Walk, WalkError};
+use crate::archive::{Archive, Format, Hidden, Layout, Packed, Shelf, Veil, Walk, WalkError};
 
 /// The longest that one walk may take in all its steps.
 const MAX_WALKING: Duration = Duration::from_secs(30);
@@ -30,6 +30,8 @@ pub struct Packing {
     /// What a walk found shortly before will do. Otherwise the tree is walked anew, since it may have
     /// changed: whoever resumes must not join two versions of it.
     pub may_reuse: bool,
+    /// What the link must not show, whichever kind of thing it opens.
+    pub hidden: Option<Arc<Hidden>>,
     /// Where archives are kept.
     pub shelf: Arc<Shelf>,
 }
@@ -42,6 +44,8 @@ pub struct Walking {
     resource: Resource,
     shelf: Arc<Shelf>,
     root: Arc<Dir>,
+    /// What is hidden beneath it, until the walk begins.
+    veil: Option<Veil>,
     /// When it was asked for, and then the directory as it was before its walk.
     seen: Seen,
     job: Job,
@@ -89,9 +93,12 @@ pub(super) fn open(
     resource: &Resource,
     packing: Packing,
 ) -> Result<Opened, OpenError> {
-    let Packing { format, link, resource: hash, may_reuse, shelf } = packing;
+    let Packing { format, link, resource: hash, may_reuse, hidden, shelf } = packing;
+    // Seen with other patterns, a directory is another one.
+    let hash = hidden.as_ref().map_or(hash, |hidden| hidden.bind(hash));
     let asked = Asked { link, resource: hash, server: server.as_uuid().as_u128(), format };
-    let root = Arc::new(storage.open_directory(&server, path(resource))?);
+    let (root, veil) = storage.open_directory(&server, path(resource), hidden.as_ref())?;
+    let root = Arc::new(root);
     let seen = see(&root)?;
     let recent = if may_reuse { shelf.recent(&asked, &seen) } else { None };
     let walking = Walking {
@@ -100,6 +107,7 @@ pub(super) fn open(
         resource: resource.clone(),
         shelf,
         root,
+        veil,
         seen,
         job: Job::New,
         walked: Duration::ZERO,
@@ -158,11 +166,13 @@ impl Walking {
         Ok(Some(self.found(packed)))
     }
 
-    fn walk(&self) -> Result<Walk, WalkError> {
+    fn walk(&mut self) -> Result<Walk, WalkError> {
+        let veil = self.veil.take();
         match &self.resource {
             Resource::Files { files, .. } => Walk::of_paths(&self.root, files),
             _ => Walk::new(&self.root),
         }
+        .map(|walk| walk.behind(veil))
     }
 
     fn refuse<T>(&self, what: TooMuch) -> Result<T, OpenError> {

@@ -11,7 +11,9 @@ use super::token::Resource;
 /// something and the system refuses it.
 pub fn open(storage: &Storage, resource: &Resource, packing: Packing) -> Result<Opened, OpenError> {
     let found = match resource {
-        Resource::File { server, path } => storage.open_file(server, path)?,
+        Resource::File { server, path } => {
+            storage.open_file(server, path, packing.hidden.as_deref())?
+        }
         Resource::Backup { server, backup } => storage.open_backup(server.as_ref(), backup)?,
         Resource::Directory { server, .. } | Resource::Files { server, .. } => {
             return folder::open(storage, *server, resource, packing);

@@ -6,15 +6,17 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use rustix::io::Errno;
 
-use crate::archive::Packed;
+use crate::archive::{Hidden, Packed, Veil};
 use crate::config::Config;
 use crate::link::Uuid;
 
@@ -85,6 +87,10 @@ pub enum Missing {
     Directory,
     /// The directory has none of the files.
     Files,
+    /// The file is hidden from this link.
+    HiddenFile,
+    /// The directory is hidden from this link.
+    HiddenDirectory,
 }
 
 impl OpenError {
@@ -99,6 +105,9 @@ impl OpenError {
                 Missing::Backup => "no such backup in any layout",
                 Missing::Directory => "no such directory",
                 Missing::Files => "the directory has none of these files",
+                Missing::HiddenFile | Missing::HiddenDirectory => {
+                    "hidden by the token's ignored_files or by winglet.hidden"
+                }
             }
             .into(),
             OpenError::NoDescriptors => "no descriptor is left to open the file with".into(),
@@ -127,27 +136,52 @@ impl Storage {
             .map_err(|error| classify(&error, Missing::Server))
     }
 
-    /// Opens the directory `path` of `server`; empty or `/` is its volume.
+    /// Opens the directory `path` of `server`; empty or `/` is its volume. Returns it and what is
+    /// hidden beneath it.
     ///
     /// # Errors
-    /// As [`Storage::open_file`].
-    pub fn open_directory(&self, server: &Uuid, path: &str) -> Result<Dir, OpenError> {
+    /// [`OpenError::NotFound`] if it is not there or hidden, another one if the system refuses it.
+    pub fn open_directory(
+        &self,
+        server: &Uuid,
+        path: &str,
+        hidden: Option<&Arc<Hidden>>,
+    ) -> Result<(Dir, Option<Veil>), OpenError> {
         let volume = self.open_volume(server)?;
-        match path.trim_matches('/') {
-            "" => Ok(volume),
-            path => volume.open_dir(path).map_err(|error| classify(&error, Missing::Directory)),
-        }
+        let opened = match path.trim_matches('/') {
+            "" => volume.try_clone(),
+            path => volume.open_dir(path),
+        };
+        let opened = opened.map_err(|error| classify(&error, Missing::Directory));
+        let Some(hidden) = hidden else { return Ok((opened?, None)) };
+        let unseen = OpenError::NotFound(Missing::HiddenDirectory);
+        let directory = opened.map_err(|error| hide(hidden, &volume, path, error, &unseen))?;
+        let base = hidden.see(&volume, path, directory.as_fd(), true).ok_or(unseen)?;
+        let veil = Veil::new(Arc::clone(hidden), Arc::new(volume), base);
+        Ok((directory, Some(veil)))
     }
 
-    /// Opens the file `path` of `server`.
-    pub(super) fn open_file(&self, server: &Uuid, path: &str) -> Result<Found<File>, OpenError> {
+    /// Opens the file `path` of `server`, unless it is hidden.
+    pub(super) fn open_file(
+        &self,
+        server: &Uuid,
+        path: &str,
+        hidden: Option<&Hidden>,
+    ) -> Result<Found<File>, OpenError> {
         let volume = self.open_volume(server)?;
         let relative = path.trim_start_matches('/');
         if relative.is_empty() {
             return Err(OpenError::NotFound(Missing::NotRegular));
         }
         let name = relative.rsplit('/').next().unwrap_or(relative).to_owned();
-        open_beneath(&volume, Path::new(relative), name, Missing::File)
+        let found = open_beneath(&volume, Path::new(relative), name, Missing::File);
+        let Some(hidden) = hidden else { return found };
+        let unseen = OpenError::NotFound(Missing::HiddenFile);
+        let found = found.map_err(|error| hide(hidden, &volume, path, error, &unseen))?;
+        match hidden.see(&volume, path, found.source.as_fd(), false) {
+            Some(_) => Ok(found),
+            None => Err(unseen),
+        }
     }
 
     /// Opens `backup` of `server`, wherever it is.
@@ -178,6 +212,20 @@ pub fn backup_layouts(server: Option<&Uuid>, backup: &Uuid) -> Vec<String> {
         layouts.push(name);
     }
     layouts
+}
+
+/// The error for `path`, which could not be opened: what is hidden is not there.
+fn hide(
+    hidden: &Hidden,
+    volume: &Dir,
+    path: &str,
+    error: OpenError,
+    unseen: &OpenError,
+) -> OpenError {
+    match error {
+        OpenError::Failed(_) if hidden.may_hide(volume, path) => unseen.clone(),
+        error => error,
+    }
 }
 
 fn open_beneath(

@@ -245,6 +245,11 @@ impl Token {
         self
     }
 
+    /// Names patterns of what its user must not see.
+    pub fn hiding(self, patterns: &[&str]) -> Token {
+        self.with("ignored_files", patterns)
+    }
+
     /// Signs with another key.
     pub fn signed_with(mut self, key: &[u8]) -> Token {
         self.key = key.to_vec();

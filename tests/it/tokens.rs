@@ -264,8 +264,7 @@ fn a_client_that_is_no_browser_gets_json() {
 
 #[test]
 fn of_50_simultaneous_first_uses_exactly_one_is_served() {
-    let node = node()
-        .winglet("reuse: once\nmax_streams_per_address: 64\ntimeouts: { queue: 60s, head: 60s }");
+    let node = node().winglet("reuse: once\ntimeouts: { queue: 60s, head: 60s }");
     node.file("big", &pattern(300_000));
     let server = node.start();
     let tokens = [Token::file("a"), Token::file("big"), Token::backup()];

@@ -1,0 +1,380 @@
+//! What a link must not show: the patterns in force, held against paths as they were asked for, and
+//! against where they really lead, so that no symbolic link is a way around them. (Another hard link
+//! of a hidden file is a file of its own.)
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use cap_std::fs::Dir;
+use hmac_sha256::Hash;
+use rustix::fs::{AtFlags, fstat, readlink, readlinkat, statat};
+
+use super::patterns::{Level, Patterns};
+
+/// Where a server's processes see the volume.
+const HOME: &[u8] = b"/home/container";
+/// Most symbolic links on the way to a file, as in the kernel.
+const MAX_LINKS: usize = 40;
+
+/// Lists of patterns, relative to a server's root. What one of them hides, none can show.
+#[derive(Debug)]
+pub struct Hidden(Vec<Arc<Patterns>>);
+
+impl Hidden {
+    /// `None` if `lists` hide nothing.
+    pub fn new(lists: impl IntoIterator<Item = Arc<Patterns>>) -> Option<Hidden> {
+        let lists: Vec<_> = lists.into_iter().filter(|list| !list.is_empty()).collect();
+        (!lists.is_empty()).then_some(Hidden(lists))
+    }
+
+    /// Tells these patterns from others.
+    fn digest(&self) -> [u8; 32] {
+        let mut hash = Hash::new();
+        for list in &self.0 {
+            hash.update(list.digest());
+        }
+        hash.finalize()
+    }
+
+    /// Returns true if `path`, or a directory above it, is hidden. It has neither `.` nor `..`.
+    pub fn hides(&self, path: &[u8], is_directory: bool) -> bool {
+        let mut names = names(path).peekable();
+        let mut levels = self.root();
+        while let Some(name) = names.next() {
+            let is_last = names.peek().is_none();
+            if self.hides_at(&levels, name, is_directory || !is_last) {
+                return true;
+            }
+            if !is_last {
+                levels = self.enter(&levels, name);
+            }
+        }
+        false
+    }
+
+    /// The real path of what was `opened` beneath `volume` as `asked`. `None` if it is hidden by
+    /// either path, or if it is not there any more.
+    pub fn see(
+        &self,
+        volume: &Dir,
+        asked: &str,
+        opened: BorrowedFd<'_>,
+        is_directory: bool,
+    ) -> Option<Vec<u8>> {
+        let asked = asked.as_bytes();
+        let is_visible = |path: &[u8]| !self.hides(path, is_directory);
+        if !normal(asked).is_none_or(|path| is_visible(&path)) {
+            return None;
+        }
+        real_path(volume, asked, opened).filter(|path| is_visible(path))
+    }
+
+    /// Returns true if what `path` names or leads to is hidden, be it a file or a directory: for what
+    /// cannot be opened.
+    pub fn may_hide(&self, volume: &Dir, path: &str) -> bool {
+        let path = path.as_bytes();
+        let paths = [normal(path), resolve(volume, b"", path)];
+        paths.into_iter().flatten().any(|path| self.hides(&path, true) || self.hides(&path, false))
+    }
+
+    /// A hash of `resource` seen with these patterns.
+    pub fn bind(&self, resource: [u8; 16]) -> [u8; 16] {
+        let mut hash = Hash::new();
+        hash.update(resource);
+        hash.update(self.digest());
+        let mut bound = [0; 16];
+        bound.copy_from_slice(&hash.finalize()[..16]);
+        bound
+    }
+
+    fn root(&self) -> Vec<Level> {
+        self.0.iter().map(|list| list.root()).collect()
+    }
+
+    fn enter(&self, levels: &[Level], name: &[u8]) -> Vec<Level> {
+        self.0.iter().zip(levels).map(|(list, level)| level.enter(list, name)).collect()
+    }
+
+    fn hides_at(&self, levels: &[Level], name: &[u8], is_directory: bool) -> bool {
+        self.0.iter().zip(levels).any(|(list, level)| level.hides(list, name, is_directory))
+    }
+}
+
+/// What is hidden beneath one directory of a volume. It remembers the directory that it was asked
+/// about last, since a walk asks about all that is in one.
+#[derive(Debug)]
+pub struct Veil {
+    hidden: Arc<Hidden>,
+    volume: Arc<Dir>,
+    /// The real path of the directory.
+    base: Vec<u8>,
+    origin: Vec<Level>,
+    at: Vec<u8>,
+    levels: Vec<Level>,
+}
+
+impl Veil {
+    /// What `hidden` hides beneath the directory whose real path in `volume` is `base`.
+    pub fn new(hidden: Arc<Hidden>, volume: Arc<Dir>, base: Vec<u8>) -> Veil {
+        let mut origin = hidden.root();
+        for name in names(&base) {
+            origin = hidden.enter(&origin, name);
+        }
+        Veil { levels: origin.clone(), hidden, volume, base, origin, at: Vec::new() }
+    }
+
+    /// Tells these patterns from others.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        self.hidden.digest()
+    }
+
+    /// Returns true if `name` in the visible directory `above` is hidden.
+    pub fn hides(&mut self, above: &[u8], name: &[u8], is_directory: bool) -> bool {
+        self.go_to(above);
+        self.hidden.hides_at(&self.levels, name, is_directory)
+    }
+
+    /// Returns true if a symbolic link in the visible directory `above` names what is hidden, or
+    /// leads to it.
+    pub fn hides_target(&self, above: &[u8], target: &[u8]) -> bool {
+        let mut from = self.base.clone();
+        from.push(b'/');
+        from.extend_from_slice(above);
+        // Whatever it is: nobody has looked.
+        let hides = |path: Option<Vec<u8>>| {
+            path.is_some_and(|path| {
+                self.hidden.hides(&path, true) || self.hidden.hides(&path, false)
+            })
+        };
+        let named = match inside(target) {
+            Some(path) => normal(path),
+            None if target.starts_with(b"/") => None,
+            None => normal(&[&from[..], b"/", target].concat()),
+        };
+        hides(named) || hides(resolve(&self.volume, &from, target))
+    }
+
+    fn go_to(&mut self, directory: &[u8]) {
+        if self.at == directory {
+            return;
+        }
+        let below = directory.strip_prefix(&self.at[..]);
+        let rest = match below.filter(|rest| self.at.is_empty() || rest.starts_with(b"/")) {
+            Some(rest) => rest,
+            None => {
+                self.levels = self.origin.clone();
+                directory
+            }
+        };
+        for name in names(rest) {
+            self.levels = self.hidden.enter(&self.levels, name);
+        }
+        self.at = directory.to_vec();
+    }
+}
+
+/// The names in a path.
+fn names(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".")
+}
+
+/// `path` without `.`, `..` and more slashes than needed, as it is written. `None` if it leads out.
+fn normal(path: &[u8]) -> Option<Vec<u8>> {
+    let mut all = Vec::new();
+    for name in names(path) {
+        match name {
+            b".." => drop(all.pop()?),
+            name => all.push(name),
+        }
+    }
+    Some(all.join(&b'/'))
+}
+
+/// An absolute path, as seen by a server, as one of its volume.
+fn inside(path: &[u8]) -> Option<&[u8]> {
+    path.strip_prefix(HOME).filter(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// Where in `volume` `opened` is, which was asked for as `asked`.
+fn real_path(volume: &Dir, asked: &[u8], opened: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    let is_there = |path: &Vec<u8>| {
+        let at = if path.is_empty() { b".".as_slice() } else { path };
+        let own = fstat(opened).ok();
+        let found = statat(volume, OsStr::from_bytes(at), AtFlags::SYMLINK_NOFOLLOW).ok();
+        let place = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        own.is_some() && own.map(place) == found.map(place)
+    };
+    // Not everywhere is there a /proc; and of what was removed it tells another name.
+    let told = told_path(volume, opened).filter(is_there);
+    told.or_else(|| resolve(volume, b"", asked).filter(is_there))
+}
+
+/// What the kernel says where in `volume` `opened` is.
+fn told_path(volume: &Dir, opened: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    let told =
+        |fd: BorrowedFd<'_>| readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new()).ok();
+    let (root, path) = (told(volume.as_fd())?, told(opened)?);
+    match path.as_bytes().strip_prefix(root.as_bytes())? {
+        [] => Some(Vec::new()),
+        [b'/', rest @ ..] => Some(rest.to_vec()),
+        _ => None,
+    }
+}
+
+/// Follows `path`, which may lead through symbolic links, from the real directory `from` of `volume`.
+/// What is not there, leads nowhere else. `None` if it leads out of the volume, or in circles.
+fn resolve(volume: &Dir, from: &[u8], path: &[u8]) -> Option<Vec<u8>> {
+    let mut found: Vec<Vec<u8>> = names(from).map(<[u8]>::to_vec).collect();
+    let mut left = Vec::new();
+    let mut links = 0;
+    // A path from the volume's own root, and then what links say.
+    let mut more = Some((path.to_vec(), from.is_empty()));
+    loop {
+        if let Some((path, is_own)) = more.take() {
+            let mut rest = path.as_slice();
+            if path.starts_with(b"/") && !is_own {
+                rest = inside(&path)?;
+                found.clear();
+            }
+            left.extend(names(rest).rev().map(<[u8]>::to_vec));
+        }
+        let Some(name) = left.pop() else { return Some(found.join(&b'/')) };
+        if name == b".." {
+            found.pop()?;
+            continue;
+        }
+        found.push(name);
+        let at = found.join(&b'/');
+        if let Ok(target) = readlinkat(volume, OsStr::from_bytes(&at), Vec::new()) {
+            links += 1;
+            if links > MAX_LINKS {
+                return None;
+            }
+            found.pop();
+            more = Some((target.into_bytes(), false));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::super::tests::tree::Scratch;
+    use super::*;
+
+    fn hidden(patterns: &[&str]) -> Arc<Hidden> {
+        let list = Arc::new(Patterns::new(patterns.iter().copied()));
+        Arc::new(Hidden::new([list]).unwrap())
+    }
+
+    #[test]
+    fn what_one_list_hides_no_other_shows() {
+        let list = |lines: &[&str]| Arc::new(Patterns::new(lines.iter().copied()));
+        let both = Hidden::new([list(&["*.pem"]), list(&["!*.pem", "logs/"])]).unwrap();
+        assert!(both.hides(b"a.pem", false) && both.hides(b"logs/a", false));
+        assert!(!both.hides(b"a", false));
+        assert_eq!(Hidden::new([list(&[]), list(&["!a", "# b", ""])]).map(drop), None);
+        let digest =
+            |lists: &[&[&str]]| Hidden::new(lists.iter().map(|l| list(l))).unwrap().digest();
+        assert_ne!(digest(&[&["a", "b"]]), digest(&[&["a"], &["b"]]));
+        assert_ne!(digest(&[&["a", "b"]]), digest(&[&["ab"]]));
+        assert_eq!(digest(&[&["a"]]), digest(&[&[], &["a"]]));
+    }
+
+    #[test]
+    fn a_path_is_where_it_leads_with_and_without_proc() {
+        let scratch = Scratch::new();
+        scratch.file("a/b/plain", b"1");
+        scratch.link("link", "a/b");
+        scratch.link("a/up", "../link/plain");
+        scratch.link("home", "/home/container/a/up");
+        scratch.link("loop", "loop");
+        scratch.link("out", "../../..");
+        let volume = scratch.dir();
+        for (asked, real) in [
+            ("a/b/plain", "a/b/plain"),
+            ("/a//./b/../b/plain", "a/b/plain"),
+            ("link/plain", "a/b/plain"),
+            ("a/up", "a/b/plain"),
+            ("link/../up", "a/b/plain"),
+            ("", ""),
+            ("link", "a/b"),
+        ] {
+            let opened = File::open(scratch.tree().join(asked.trim_start_matches('/'))).unwrap();
+            let (asked, real) = (asked.as_bytes(), real.as_bytes());
+            assert_eq!(told_path(&volume, opened.as_fd()).as_deref(), Some(real));
+            assert_eq!(resolve(&volume, b"", asked).as_deref(), Some(real));
+            assert_eq!(real_path(&volume, asked, opened.as_fd()).as_deref(), Some(real));
+        }
+        let at = |path: &str| resolve(&volume, b"", path.as_bytes());
+        assert_eq!(at("home").as_deref(), Some(b"a/b/plain".as_slice()));
+        assert_eq!(at("link/none/x").as_deref(), Some(b"a/b/none/x".as_slice()));
+        for path in ["loop", "out", "..", "a/../../x"] {
+            assert_eq!(at(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_was_removed_or_replaced_is_not_seen() {
+        let scratch = Scratch::new();
+        let volume = scratch.dir();
+        scratch.file("secret", b"1");
+        let (opened, hidden) = (File::open(scratch.tree().join("secret")).unwrap(), hidden(&["x"]));
+        let see = || hidden.see(&volume, "secret", opened.as_fd(), false);
+        assert_eq!(see().as_deref(), Some(b"secret".as_slice()));
+        std::fs::remove_file(scratch.tree().join("secret")).unwrap();
+        assert_eq!(see(), None);
+        scratch.file("secret", b"2");
+        assert_eq!(see(), None);
+    }
+
+    #[test]
+    fn a_link_is_judged_by_what_it_names_and_where_it_leads() {
+        let scratch = Scratch::new();
+        scratch.file("world/secret", b"1");
+        scratch.file("world/plain", b"1");
+        scratch.link("alias", "world");
+        scratch.link("chain", "alias/secret");
+        let (volume, hidden) = (Arc::new(scratch.dir()), hidden(&["/world/secret", "/gone"]));
+        let veil = Veil::new(hidden, volume, b"world".to_vec());
+        for (above, target, hides) in [
+            ("", "secret", true),
+            ("", "./secret", true),
+            ("a/b", "../../secret", true),
+            ("", "../chain", true),
+            ("", "../alias/secret", true),
+            ("", "/home/container/world/secret", true),
+            ("", "/home/container/chain", true),
+            ("", "../gone", true),
+            ("", "plain", false),
+            ("", "../alias/plain", false),
+            ("", "/world/secret", false),
+            ("", "/home/container2/gone", false),
+            ("", "../../gone", false),
+        ] {
+            let found = veil.hides_target(above.as_bytes(), target.as_bytes());
+            assert_eq!(found, hides, "{target} in {above:?}");
+        }
+    }
+
+    #[test]
+    fn a_veil_says_the_same_from_directory_to_directory() {
+        let scratch = Scratch::new();
+        let hidden = hidden(&["b/", "!/w/c/b/", "/w/a/x", "**/d/e", "*.log"]);
+        let mut veil = Veil::new(Arc::clone(&hidden), Arc::new(scratch.dir()), b"w".to_vec());
+        let visible = ["", "a", "a/c", "a/c/d", "ab", "c", "c/b", "c/b/d", "a"];
+        for above in visible {
+            for name in ["b", "x", "e", "a.log", "y"] {
+                for directory in [false, true] {
+                    let path = format!("w/{above}/{name}");
+                    let expected = hidden.hides(path.as_bytes(), directory);
+                    let found = veil.hides(above.as_bytes(), name.as_bytes(), directory);
+                    assert_eq!(found, expected, "{path} {directory}");
+                }
+            }
+        }
+    }
+}
