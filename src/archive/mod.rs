@@ -13,8 +13,11 @@ mod names;
 mod open;
 pub mod reader;
 pub mod shelf;
+mod siblings;
+mod stored;
 mod sums;
 mod tar;
+mod targets;
 pub mod walk;
 mod zip;
 

@@ -3,6 +3,7 @@
 mod cuts;
 mod formats;
 mod large;
+mod names;
 mod pieces;
 mod shelf;
 mod sums;

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use cap_std::fs::Dir;
 
+use super::super::listing::HEADING;
 use super::super::{Archive, Format, Kind, Listing, Walk, WalkError};
 use super::tree::Scratch;
 use super::{FORMATS, finish, pack, read_whole, walk};
@@ -33,7 +34,7 @@ fn paths(listing: &Listing) -> Vec<String> {
 fn skipped(scratch: &Scratch, format: Format) -> String {
     let whole = read_whole(scratch, &pack(scratch, format));
     let text = String::from_utf8_lossy(&whole).into_owned();
-    let Some(start) = text.find("These are not in the archive") else { return String::new() };
+    let Some(start) = text.find(HEADING) else { return String::new() };
     text[start..].split(['\0', 'P']).next().unwrap().to_owned()
 }
 
