@@ -211,7 +211,7 @@ impl Stored {
         }
         if let Some(other) = twin {
             let other = one_line(listing.name(other as usize));
-            reasons.push(format!("on Windows and macOS the same name as {other}"));
+            reasons.push(format!("some systems take it for {other}"));
         }
         reasons.join("; ")
     }

@@ -25,7 +25,12 @@ const LAST: i64 = 253_402_300_799;
 
 /// What stands before a member's content: perhaps pax records, then its header.
 pub(super) fn headers(member: &Member<'_>) -> Vec<u8> {
-    let mut path = member.path.to_vec();
+    let mut path = Vec::with_capacity(member.path.len() + 3);
+    // bsdtar takes these for a root or a drive on any system, and cuts them off.
+    if member.path.starts_with(b"\\") || member.path.get(1) == Some(&b':') {
+        path.extend_from_slice(b"./");
+    }
+    path.extend_from_slice(member.path);
     if member.kind == Kind::Directory {
         path.push(b'/');
     }
@@ -64,7 +69,8 @@ pub(super) fn padding(size: u64) -> u64 {
 }
 
 fn set_path(header: &mut Header, path: &[u8], records: &mut Vec<u8>) {
-    if header.set_path(OsStr::from_bytes(path)).is_ok() {
+    // The crate drops a leading `./`.
+    if !path.starts_with(b"./") && header.set_path(OsStr::from_bytes(path)).is_ok() {
         return;
     }
     text_record(records, "path", path);

@@ -4,6 +4,7 @@ mod cuts;
 mod formats;
 mod large;
 mod names;
+mod oracle;
 mod pieces;
 mod shelf;
 mod sums;

@@ -25,7 +25,7 @@ const PYTHON_TAR: &str = "
 import sys, tarfile
 with tarfile.open(sys.argv[1], 'r:') as archive:
     for member in archive:
-        name = member.name + '/' * member.isdir()
+        name = member.name.removeprefix('./') + '/' * member.isdir()
         print(name.encode(errors='surrogateescape').hex(), member.size)
         if member.isreg():
             file = archive.extractfile(member)
