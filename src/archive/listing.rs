@@ -13,8 +13,10 @@ use super::names::one_line;
 /// Most entries that a listing has, what was left out included.
 pub const MAX_ENTRIES: usize = 200_000;
 
-/// Longest path of a member in bytes: what one system call takes (`PATH_MAX` less its NUL).
-pub const MAX_PATH: usize = 4095;
+/// Longest path of a member in bytes: what one system call takes (`PATH_MAX`), less some room for the
+/// directory that it is unpacked into. At a longer one Java's, Python's and PHP's readers give up and
+/// lose what follows.
+pub const MAX_PATH: usize = 4096 - 256;
 
 /// Most bytes of names and link targets in a listing.
 pub const MAX_NAMES: usize = 32 << 20;

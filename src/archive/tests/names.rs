@@ -109,10 +109,10 @@ fn a_path_that_gets_too_long_in_a_zip_is_left_out() {
     scratch.file("a", b"");
     let zip = pack(&scratch, Format::Zip);
     let names = stored(&zip);
-    assert_eq!(names.iter().map(String::len).max(), Some(16 * 241 - 1));
+    assert_eq!(names.iter().map(String::len).max(), Some(15 * 241 - 1));
     assert_eq!(names[names.len() - 2..], ["a", ".winglet-skipped.txt"]);
     let told = notes(&scratch, &zip).join("\n");
-    assert!(told.contains(": its path in a zip is longer than 4095 bytes"), "{told}");
+    assert!(told.contains(": its path in a zip is longer than 3840 bytes"), "{told}");
     check(&scratch, &zip);
     assert_eq!(stored(&pack(&scratch, Format::Tar)).len(), 19);
 }
@@ -159,8 +159,12 @@ fn links_of_a_tar_stay_in_their_folder() {
     let path = check(&scratch, &tar);
     if has("python3") {
         let out = scratch.out("python");
-        let script =
-            "import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter='data')";
+        // With its own care for archives of strangers; before 3.11.4 it has none.
+        let script = "
+import sys, tarfile
+tarfile.TarFile.extraction_filter = staticmethod(getattr(tarfile, 'data_filter', None))
+tarfile.open(sys.argv[1]).extractall(sys.argv[2])
+";
         run("python3", &["-c", script, &path, out.to_str().unwrap()], Stdio::null());
         assert!(out.join("top").is_symlink() && out.join(".winglet-skipped.txt").is_file());
     }
