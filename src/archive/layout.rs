@@ -6,13 +6,12 @@
 //! tar: (headers, content, padding) for each member, end
 //! ```
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::format::Format;
-use super::listing::{Entry, Kind, Listing, Member, NO_PARENT, Notes};
-use super::names::{one_line, zip_path};
+use super::listing::{Entry, Kind, Listing, Member, NO_PARENT};
+use super::stored::{Spelling, Stored};
 use super::sums::Sums;
 use super::zip::Step;
 use super::{tar, zip};
@@ -48,6 +47,7 @@ pub(super) struct Place {
 pub struct Archive {
     listing: Listing,
     format: Format,
+    stored: Stored,
     /// Where each member begins; last, where all members end.
     starts: Vec<u64>,
     /// Where each member's record begins within the central directory; last, its length. Zip only.
@@ -62,7 +62,7 @@ pub struct Archive {
 }
 
 /// A listing that is being laid out.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Layout {
     archive: Archive,
     /// The next member.
@@ -71,14 +71,16 @@ pub struct Layout {
     position: u64,
     record: u64,
     path: Vec<u8>,
+    spelling: Spelling,
     bytes: Vec<u8>,
 }
 
 impl Layout {
-    /// Begins to lay `listing` out. If something was left out, a last member says so.
+    /// Begins to lay `listing` out. If there is something to tell about it, a last member does.
     pub fn new(mut listing: Listing, format: Format) -> Layout {
         let tag = listing.tag(format);
-        let skipped = notes(&listing, format).into_text().into_bytes();
+        let (stored, notes) = Stored::new(&listing, format);
+        let skipped = notes.into_text().into_bytes();
         if !skipped.is_empty() {
             add_skipped(&mut listing, skipped.len() as u64);
         }
@@ -92,13 +94,14 @@ impl Layout {
             records: Vec::with_capacity(if records > 0 { records + 1 } else { 0 }),
             listing,
             format,
+            stored,
             count: 0,
             sums,
             skipped,
             length: 0,
             tag,
         };
-        Layout { archive, next: 0, position: 0, record: 0, path: Vec::new(), bytes: Vec::new() }
+        Layout { archive, ..Layout::default() }
     }
 
     /// Goes on until `until`, or to the end. Returns `None` if there is more to be laid out.
@@ -123,12 +126,14 @@ impl Layout {
     fn place(&mut self) {
         let (archive, index) = (&mut self.archive, self.next);
         archive.starts.push(self.position);
-        let member = archive.listing.next_member(index, &mut self.path);
-        if archive.format == Format::Zip {
+        let is_zip = archive.format == Format::Zip;
+        if is_zip {
             archive.records.push(self.record);
-            if member.kind == Kind::Link {
-                return;
-            }
+        }
+        let member = archive.listing.next_member(index, &mut self.path);
+        let stored = archive.stored.member(&archive.listing, index, member, &mut self.spelling);
+        let Some(member) = stored else { return };
+        if is_zip {
             archive.count += 1;
             self.record += zip::record(&member, 0, self.position).len() as u64;
         }
@@ -177,6 +182,7 @@ impl Archive {
         self.listing.memory()
             + (self.starts.capacity() + self.records.capacity()) * size_of::<u64>()
             + self.sums.memory()
+            + self.stored.memory()
             + self.skipped.capacity()
     }
 
@@ -184,10 +190,21 @@ impl Archive {
         self.listing.member(index, path)
     }
 
-    /// Kind and size of a member, without its path.
+    /// Bytes of a member if it is a file and in the archive.
     pub(super) fn file_size(&self, index: usize) -> Option<u64> {
         let entry = &self.listing.entries[index];
-        (entry.kind() == Kind::File).then_some(entry.size)
+        (entry.kind() == Kind::File && !self.stored.omits(index)).then_some(entry.size)
+    }
+
+    /// A member as it is in the archive, if it is.
+    pub(super) fn stored<'a>(
+        &'a self,
+        index: usize,
+        path: &'a mut Vec<u8>,
+        spelling: &'a mut Spelling,
+    ) -> Option<Member<'a>> {
+        let member = self.listing.member(index, path);
+        self.stored.member(&self.listing, index, member, spelling)
     }
 
     /// The content of a member that is no file on disk.
@@ -288,22 +305,26 @@ impl Archive {
     /// The bytes of any part but content, into `bytes`.
     pub(super) fn render(&self, part: Part, crc: u32, path: &mut Vec<u8>, bytes: &mut Vec<u8>) {
         bytes.clear();
-        match part {
-            Part::Content(_) => {}
-            _ if self.part_length(part) == 0 => {}
-            Part::Head(index) => self.head(&self.listing.member(index, path), bytes),
-            Part::Tail(index) => match self.format {
-                Format::Zip => *bytes = zip::descriptor(&self.listing.member(index, path), crc),
-                Format::Tar => bytes.resize(self.tail_length(index) as usize, 0),
-            },
-            Part::Record(index) => {
-                let member = self.listing.member(index, path);
-                *bytes = zip::record(&member, crc, self.starts[index]);
-            }
-            Part::End => match self.format {
-                Format::Zip => *bytes = self.zip_end(),
-                Format::Tar => bytes.resize(tar::END as usize, 0),
-            },
+        let index = match part {
+            Part::Head(index) | Part::Tail(index) | Part::Record(index) => index,
+            Part::Content(_) => return,
+            Part::End => return self.end(bytes),
+        };
+        let mut spelling = Spelling::default();
+        let member = self.stored(index, path, &mut spelling);
+        let Some(member) = member.filter(|_| self.part_length(part) > 0) else { return };
+        match (part, self.format) {
+            (Part::Tail(_), Format::Zip) => *bytes = zip::descriptor(&member, crc),
+            (Part::Tail(_), Format::Tar) => bytes.resize(self.tail_length(index) as usize, 0),
+            (Part::Record(_), _) => *bytes = zip::record(&member, crc, self.starts[index]),
+            _ => self.head(&member, bytes),
+        }
+    }
+
+    fn end(&self, bytes: &mut Vec<u8>) {
+        match self.format {
+            Format::Zip => *bytes = self.zip_end(),
+            Format::Tar => bytes.resize(tar::END as usize, 0),
         }
     }
 
@@ -318,24 +339,6 @@ impl Archive {
         let length = self.records.last().copied().unwrap_or(0);
         zip::end(self.count, length, self.starts[self.listing.len()])
     }
-}
-
-/// What the walk noted, and what this format cannot hold.
-fn notes(listing: &Listing, format: Format) -> Notes {
-    let mut notes = listing.notes.clone();
-    if format == Format::Zip {
-        let mut path = Vec::new();
-        for index in 0..listing.len() {
-            let member = listing.member(index, &mut path);
-            if member.kind == Kind::Link {
-                let target = one_line(member.target);
-                notes.add(member.path, &format!("a symbolic link to {target}"));
-            } else if let Cow::Owned(name) = zip_path(member.path) {
-                notes.add(member.path, &format!("stored as {}", one_line(&name)));
-            }
-        }
-    }
-    notes
 }
 
 /// Adds the last member under a name that no other one has.

@@ -13,8 +13,10 @@ use super::names::one_line;
 /// Most entries that a listing has, what was left out included.
 pub const MAX_ENTRIES: usize = 200_000;
 
-/// Longest path of a member in bytes: what one system call takes (`PATH_MAX` less its NUL).
-pub const MAX_PATH: usize = 4095;
+/// Longest path of a member in bytes: what one system call takes (`PATH_MAX`), less some room for the
+/// directory that it is unpacked into. At a longer one Java's, Python's and PHP's readers give up and
+/// lose what follows.
+pub const MAX_PATH: usize = 4096 - 256;
 
 /// Most bytes of names and link targets in a listing.
 pub const MAX_NAMES: usize = 32 << 20;
@@ -27,7 +29,7 @@ const MAX_NOTES: usize = 1 << 20;
 
 /// To be counted up whenever an archive of the same listing gets other bytes: no client may join the
 /// halves of two layouts.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 
 /// The parent of what lies in the listed directory itself.
 pub(super) const NO_PARENT: u32 = u32::MAX;
@@ -92,12 +94,23 @@ pub struct Member<'a> {
     pub target: &'a [u8],
 }
 
+impl Member<'_> {
+    /// The mode that an archive says. Without setuid and setgid: root, who unpacks it, must not get a
+    /// stranger's file as one that runs as root. The sticky bit of a directory does no harm.
+    pub(super) fn stored_mode(&self) -> u16 {
+        let kept = if self.kind == Kind::Directory { 0o1777 } else { 0o777 };
+        self.mode & (0o170_000 | kept)
+    }
+}
+
 /// What a directory holds: every entry after its directory, names in the order of their bytes.
 #[derive(Debug, Default)]
 pub struct Listing {
     pub(super) entries: Vec<Entry>,
     pub(super) names: Vec<u8>,
     pub(super) notes: Notes,
+    /// The listed directory, from the root of its server's volume.
+    pub(super) base: Vec<u8>,
     /// A hash of all of it, inodes included.
     pub(super) digest: [u8; 32],
     /// The newest modification in it, seconds since the epoch.
@@ -115,6 +128,14 @@ impl Listing {
         self.entries.is_empty()
     }
 
+    /// Says that the listed directory is at `base` in its server's volume, which is where absolute
+    /// links count from.
+    #[must_use]
+    pub fn at(mut self, base: &str) -> Listing {
+        self.base = base.as_bytes().to_vec();
+        self
+    }
+
     /// A strong validator of the archive in `format`: changes if a name, size, mode, time or inode
     /// does.
     pub fn tag(&self, format: Format) -> u64 {
@@ -122,6 +143,7 @@ impl Listing {
         hash.update(self.digest);
         hash.update(format.extension());
         hash.update([LAYOUT]);
+        hash.update(&self.base);
         let mut tag = [0; 8];
         tag.copy_from_slice(&hash.finalize()[..8]);
         u64::from_le_bytes(tag)
@@ -133,6 +155,13 @@ impl Listing {
             + self.entries.capacity() * size_of::<Entry>()
             + self.names.capacity()
             + self.notes.text.capacity()
+            + self.base.capacity()
+    }
+
+    /// The name of the entry `index`.
+    pub(super) fn name(&self, index: usize) -> &[u8] {
+        let entry = &self.entries[index];
+        &self.names[entry.name as usize..][..name_length(&self.entries, entry)]
     }
 
     /// Entry `index`, its path written into `path`.
@@ -198,6 +227,10 @@ pub(super) fn name_length(entries: &[Entry], entry: &Entry) -> usize {
     usize::from(entry.path_length) - above
 }
 
+/// The first lines of the notes.
+pub(super) const HEADING: &str =
+    "What is not in this archive, not as it is on the server, or hard to unpack elsewhere:\n\n";
+
 /// What is not in the archive and why, for the person who unpacks it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notes {
@@ -216,14 +249,26 @@ impl Notes {
         }
     }
 
+    /// Returns true if no further line fits.
+    pub(super) fn is_full(&self) -> bool {
+        self.unnamed > 0
+    }
+
+    /// Counts a line that does not fit.
+    pub(super) fn count(&mut self) {
+        self.unnamed += 1;
+    }
+
+    /// Says that there is nothing in the folder.
+    pub(super) fn say_empty(&mut self) {
+        self.text.push_str("This folder is empty.\n");
+    }
+
     /// The text; empty if there is nothing to tell.
     pub(super) fn into_text(self) -> String {
         let mut text = self.text;
         if !text.is_empty() {
-            text.insert_str(
-                0,
-                "These are not in the archive, or not as they are on the server:\n\n",
-            );
+            text.insert_str(0, HEADING);
         }
         if self.unnamed > 0 {
             text.push_str(&format!("and {} more\n", self.unnamed));

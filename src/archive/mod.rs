@@ -15,8 +15,11 @@ mod open;
 mod patterns;
 pub mod reader;
 pub mod shelf;
+mod siblings;
+mod stored;
 mod sums;
 mod tar;
+mod targets;
 pub mod walk;
 mod zip;
 

@@ -19,9 +19,18 @@ pub(super) const END: u64 = 2 * BLOCK;
 /// The largest number that eleven octal digits say.
 const OCTAL_MAX: u64 = 0o777_7777_7777;
 
+/// The first second that is told, in 1901, and the last one of the year 9999.
+const FIRST: i64 = i32::MIN as i64;
+const LAST: i64 = 253_402_300_799;
+
 /// What stands before a member's content: perhaps pax records, then its header.
 pub(super) fn headers(member: &Member<'_>) -> Vec<u8> {
-    let mut path = member.path.to_vec();
+    let mut path = Vec::with_capacity(member.path.len() + 3);
+    // bsdtar takes these for a root or a drive on any system, and cuts them off.
+    if member.path.starts_with(b"\\") || member.path.get(1) == Some(&b':') {
+        path.extend_from_slice(b"./");
+    }
+    path.extend_from_slice(member.path);
     if member.kind == Kind::Directory {
         path.push(b'/');
     }
@@ -36,9 +45,10 @@ pub(super) fn headers(member: &Member<'_>) -> Vec<u8> {
     if member.size > OCTAL_MAX {
         record(&mut records, "size", member.size.to_string().as_bytes());
     }
-    let seconds = u64::try_from(member.seconds).ok().filter(|&seconds| seconds <= OCTAL_MAX);
-    if seconds.is_none() || member.nanoseconds > 0 {
-        record(&mut records, "mtime", decimal(member.seconds, member.nanoseconds).as_bytes());
+    let (seconds, nanoseconds) = time(member);
+    let plain = u64::try_from(seconds).unwrap_or(0).min(OCTAL_MAX);
+    if i64::try_from(plain) != Ok(seconds) || nanoseconds > 0 {
+        record(&mut records, "mtime", decimal(seconds, nanoseconds).as_bytes());
     }
     header.set_entry_type(match member.kind {
         Kind::File => EntryType::Regular,
@@ -46,8 +56,8 @@ pub(super) fn headers(member: &Member<'_>) -> Vec<u8> {
         Kind::Link => EntryType::Symlink,
     });
     header.set_size(member.size);
-    header.set_mtime(seconds.unwrap_or(0));
-    finish(&mut header, u32::from(member.mode) & 0o7777);
+    header.set_mtime(plain);
+    finish(&mut header, u32::from(member.stored_mode()) & 0o7777);
     let mut bytes = extended(&records);
     bytes.extend_from_slice(header.as_bytes());
     bytes
@@ -59,7 +69,8 @@ pub(super) fn padding(size: u64) -> u64 {
 }
 
 fn set_path(header: &mut Header, path: &[u8], records: &mut Vec<u8>) {
-    if header.set_path(OsStr::from_bytes(path)).is_ok() {
+    // The crate drops a leading `./`.
+    if !path.starts_with(b"./") && header.set_path(OsStr::from_bytes(path)).is_ok() {
         return;
     }
     text_record(records, "path", path);
@@ -132,14 +143,16 @@ fn digits(number: usize) -> usize {
     number.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
-/// `seconds` plus `nanoseconds` after them.
+/// The time of `member` as all readers understand it. Python's stops at a year that its C library
+/// lacks, 7z takes what is centuries away for now, and bsdtar adds a fraction to what is negative.
+fn time(member: &Member<'_>) -> (i64, u32) {
+    let seconds = member.seconds.clamp(FIRST, LAST);
+    (seconds, if seconds == member.seconds && seconds >= 0 { member.nanoseconds } else { 0 })
+}
+
+/// `seconds`, and the `nanoseconds` after them.
 fn decimal(seconds: i64, nanoseconds: u32) -> String {
-    let (sign, seconds, nanoseconds) = match (seconds < 0, nanoseconds) {
-        (false, _) => ("", seconds.unsigned_abs(), nanoseconds),
-        (true, 0) => ("-", seconds.unsigned_abs(), 0),
-        (true, _) => ("-", seconds.unsigned_abs() - 1, 1_000_000_000 - nanoseconds),
-    };
-    let text = format!("{sign}{seconds}.{nanoseconds:09}");
+    let text = format!("{seconds}.{nanoseconds:09}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -162,15 +175,9 @@ mod tests {
 
     #[test]
     fn times_are_decimal() {
-        for (seconds, nanoseconds, expected) in [
-            (5, 0, "5"),
-            (100, 120_000_000, "100.12"),
-            (0, 1, "0.000000001"),
-            (-1, 500_000_000, "-0.5"),
-            (-5, 250_000_000, "-4.75"),
-            (-5, 0, "-5"),
-            (-10, 0, "-10"),
-        ] {
+        for (seconds, nanoseconds, expected) in
+            [(5, 0, "5"), (100, 120_000_000, "100.12"), (0, 1, "0.000000001"), (-10, 0, "-10")]
+        {
             assert_eq!(decimal(seconds, nanoseconds), expected);
         }
     }

@@ -249,6 +249,7 @@ impl Walk {
             entries: std::mem::take(&mut self.entries),
             names: std::mem::take(&mut self.found.arena),
             notes,
+            base: Vec::new(),
             digest: self.digest.finalize(),
             modified: self.modified,
         })

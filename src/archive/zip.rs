@@ -5,7 +5,6 @@
 //! readers that stream (Java's, for one) refuse a stored entry with a data descriptor.
 
 use super::listing::{Kind, Member};
-use super::names::zip_path;
 
 /// Most bytes in one stored block (RFC 1951 section 3.2.4).
 const BLOCK: u64 = 65_535;
@@ -91,7 +90,7 @@ pub(super) fn descriptor_length(size: u64) -> u64 {
 }
 
 fn path(member: &Member<'_>) -> Vec<u8> {
-    let mut path = zip_path(member.path).into_owned();
+    let mut path = member.path.to_vec();
     if member.kind == Kind::Directory {
         path.push(b'/');
     }
@@ -106,9 +105,10 @@ fn method(member: &Member<'_>) -> u16 {
     if member.kind == Kind::File { DEFLATE } else { 0 }
 }
 
-/// The extended timestamp (extrafld.txt, 0x5455): UTC, if it fits.
+/// The extended timestamp (extrafld.txt, 0x5455): UTC, if it fits. Java's `jar` ends at a negative
+/// one.
 fn timestamp(member: &Member<'_>) -> Vec<u8> {
-    let Ok(seconds) = i32::try_from(member.seconds) else { return Vec::new() };
+    let Ok(seconds) = i32::try_from(member.seconds.max(0)) else { return Vec::new() };
     Fields(Vec::new()).two(0x5455).two(5).bytes(&[1]).bytes(&seconds.to_le_bytes()).0
 }
 
@@ -178,7 +178,7 @@ pub(super) fn record(member: &Member<'_>, crc: u32, offset: u64) -> Vec<u8> {
         .two(0) // comment
         .two(0) // disk
         .two(0) // internal attributes
-        .four(u32::from(member.mode) << 16 | is_directory << 4)
+        .four(u32::from(member.stored_mode()) << 16 | is_directory << 4)
         .four_or_mark(offset)
         .bytes(&path)
         .bytes(&extra)

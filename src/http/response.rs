@@ -230,16 +230,23 @@ const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// `Content-Disposition` (RFC 6266 §4): a plain name for everybody, and the exact one if they
-/// differ. Clients disagree about percent signs and escapes in the plain form (wget decodes them,
+/// differ, but for what turns text around: `exe.png` must not look like another kind of file than
+/// it is. Clients disagree about percent signs and escapes in the plain form (wget decodes them,
 /// curl does not), so it has neither. No name can leave its quotes or its line.
 fn disposition(name: &str) -> String {
+    let name = name.replace(is_bidi_control, "_");
     let is_plain = |c: char| matches!(c, ' '..='~') && !matches!(c, '"' | '%' | '\\');
     let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
     if plain == name {
         return format!("attachment; filename=\"{plain}\"");
     }
-    let extended = utf8_percent_encode(name, ATTR_CHAR);
+    let extended = utf8_percent_encode(&name, ATTR_CHAR);
     format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{extended}")
+}
+
+/// Returns true if `char` changes the direction of the text around it (Unicode's `Bidi_Control`).
+fn is_bidi_control(char: char) -> bool {
+    matches!(char, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 fn reason(status: u16) -> &'static str {
@@ -286,6 +293,8 @@ mod tests {
                 "attachment; filename=\"___\"; filename*=UTF-8''%E6%97%A5%E6%9C%AC%E8%AA%9E",
             ),
             ("a\r\nX: y", "attachment; filename=\"a__X: y\"; filename*=UTF-8''a%0D%0AX%3A%20y"),
+            ("a\u{202e}gpj.exe", "attachment; filename=\"a_gpj.exe\""),
+            ("é\u{2066}", "attachment; filename=\"__\"; filename*=UTF-8''%C3%A9_"),
             ("\u{7f}'%", "attachment; filename=\"_'_\"; filename*=UTF-8''%7F%27%25"),
         ];
         for (name, expected) in table {

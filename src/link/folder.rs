@@ -155,6 +155,7 @@ impl Walking {
         }
         if let Job::Walk(walk) = &mut self.job {
             let Some(listing) = walk.step(until).map_err(walk_error)? else { return Ok(None) };
+            let listing = listing.at(path(&self.resource));
             if let Some(packed) = self.shelf.known(&self.asked, &self.seen, &listing) {
                 return Ok(Some(self.found(packed)));
             }

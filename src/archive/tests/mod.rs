@@ -3,6 +3,8 @@
 mod cuts;
 mod formats;
 mod large;
+mod names;
+mod oracle;
 mod pieces;
 mod shelf;
 mod sums;

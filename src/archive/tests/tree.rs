@@ -18,10 +18,20 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn new() -> Scratch {
+        Scratch::below(&std::env::temp_dir())
+    }
+
+    /// In memory, if the system has a directory there: for very many small files.
+    pub(crate) fn in_memory() -> Scratch {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { Scratch::below(memory) } else { Scratch::new() }
+    }
+
+    fn below(directory: &Path) -> Scratch {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("winglet-archive-{}-{number}", std::process::id());
-        let base = std::env::temp_dir().join(name);
+        let base = directory.join(name);
         for directory in ["tree", "out"] {
             fs::create_dir_all(base.join(directory)).unwrap();
         }
