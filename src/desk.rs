@@ -81,7 +81,7 @@ impl Desk for Operator {
             _ => None,
         });
         self.shared.throttle.warn(Kind::Orders, None, Instant::now(), || {
-            let what = what.unwrap_or("a request".into());
+            let what = what.unwrap_or("a request");
             format!("{what} refused with {}: {}", refusal.status(), refusal.cause())
         });
         self.with_context(head, refusal.status(), |context| response::refusal(context, refusal))

@@ -356,7 +356,8 @@ impl<J> Inner<J> {
         let held = LANES.map(|lane| self.is_held(lane));
         let mut ready = 0;
         for (kind, turns) in self.turns.iter().enumerate() {
-            if !self.is_full(kind) && !(kind == STEPS && steps_wait) {
+            let waits = self.is_full(kind) || (kind == STEPS && steps_wait);
+            if !waits {
                 let lanes = turns.iter().zip(held).filter(|(_, held)| !held);
                 ready += lanes.map(|(turns, _)| turns.len()).sum::<usize>();
             }

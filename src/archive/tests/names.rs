@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 
 use super::super::stored::Spelling;
-use super::super::{Archive, Format, Kind, walk};
+use super::super::{Archive, Format, Kind};
 use super::tools::{check, has, run};
 use super::tree::{Scratch, set};
-use super::{pack, read_whole};
+use super::{pack, read_whole, walk};
 
 fn bytes(name: &[u8]) -> &OsStr {
     OsStr::from_bytes(name)

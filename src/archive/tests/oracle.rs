@@ -14,10 +14,10 @@ use std::time::SystemTime;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 
-use super::super::{Archive, ArchiveReader, walk};
-use super::FORMATS;
+use super::super::{Archive, ArchiveReader, Packed};
 use super::tools::{has, run};
 use super::tree::{Scratch, noise, set};
+use super::{FORMATS, walk};
 
 const TREES: u64 = 1_000;
 /// So many of them are on disk at a time.
@@ -164,7 +164,8 @@ fn plant(random: &mut Random, root: &Path) {
 
 fn write(archive: &Arc<Archive>, root: &Arc<Dir>, path: &Path) {
     let range = 0..archive.length();
-    let mut reader = ArchiveReader::new(Arc::clone(archive), Arc::clone(root), range);
+    let packed = Packed { archive: Arc::clone(archive), root: Arc::clone(root) };
+    let mut reader = ArchiveReader::new(packed, &range, None);
     let (mut file, mut buffer) = (File::create(path).unwrap(), vec![0; 1 << 18]);
     loop {
         match reader.read(&mut buffer).unwrap() {
