@@ -279,4 +279,6 @@ fn short(live: &Live) -> Range<u64> {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
