@@ -279,6 +279,4 @@ fn short(live: &Live) -> Range<u64> {
 }
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;

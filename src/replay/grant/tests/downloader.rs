@@ -1,11 +1,9 @@
-//! Runs the real rules against simulated downloaders, and counts what no rule can have all of: how
-//! often a client that still lacks bytes is refused, how often a finished link stays open, and how
-//! often somebody else gets the link.
+//! A simulated downloader, against the real rules.
 //!
-//! A client reads from a receive buffer that its kernel fills and acknowledges by itself. Connections
-//! break, processes are suspended or killed and come back later, and what lay unread in a buffer is
-//! then lost. Addresses change with each connection, or for good. Bytes are counted in units, time in
-//! seconds.
+//! It reads from a receive buffer that its kernel fills and acknowledges by itself. Connections
+//! break, the process is suspended or killed and comes back later, and what lay unread in a buffer is
+//! then lost. Its address changes with each connection, or for good. Bytes are counted in units, time
+//! in seconds.
 
 use super::*;
 use crate::config::Reuse;
@@ -13,7 +11,6 @@ use crate::link::token::Used;
 use crate::replay::entry::{ClaimError, ClaimRequest, Entry, Rules};
 use crate::replay::tests::live_of;
 
-const RUNS: usize = 1600;
 const SETTLE: u64 = 600;
 /// Everything acknowledged and silent for this long ends a stream; else it is cut after that.
 const IDLE: u64 = 15;
@@ -27,7 +24,7 @@ const RULES: Rules =
     Rules { reuse: Reuse::Resume, window: 86_400, settle: SETTLE, bind: true, alone: false };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Style {
+pub(super) enum Style {
     /// One connection, resumed where it broke or begun anew.
     Single,
     /// As aria2: several connections with an end each, split as they finish.
@@ -38,7 +35,7 @@ enum Style {
 
 /// From where a client comes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Place {
+pub(super) enum Place {
     /// Always one address.
     Home,
     /// One out of so many addresses, for each connection anew.
@@ -48,7 +45,7 @@ enum Place {
 }
 
 /// A small deterministic generator (splitmix64).
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -91,7 +88,7 @@ struct Connection {
 
 /// How a run ended for its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// It has everything.
     Whole,
     /// It lacks bytes, and is refused whatever its address is.
@@ -105,27 +102,7 @@ enum End {
     Address,
 }
 
-#[derive(Debug, Default)]
-struct Tally {
-    refused: usize,
-    strangers: usize,
-    late: usize,
-    address: usize,
-    finished: usize,
-    /// Finished, the last byte not reset and no acknowledgement lost; and of those spent.
-    plain: usize,
-    plain_spent: usize,
-    spent_at_once: usize,
-    /// Finished otherwise; and of those spent.
-    other_spent: usize,
-    /// Times that the link changed hands, and seconds that it was waited for.
-    hand_overs: usize,
-    waits: usize,
-    /// Runs in which somebody else who asks every second would have got the link.
-    taken: usize,
-}
-
-struct Run<'a> {
+pub(super) struct Run<'a> {
     random: &'a mut Random,
     style: Style,
     place: Place,
@@ -136,20 +113,51 @@ struct Run<'a> {
     direct: bool,
     /// A client whose kernel resets each connection that it closes.
     resets: bool,
-    entry: Option<Entry>,
+    pub(super) entry: Option<Entry>,
     now: u64,
     base: Instant,
     have: Vec<bool>,
     connections: Vec<Connection>,
     /// The client reset a stream that it had read to the end, or has what the server never saw
     /// acknowledged.
-    plain: bool,
-    hand_overs: usize,
-    waits: usize,
-    taken: bool,
+    pub(super) plain: bool,
+    pub(super) hand_overs: usize,
+    pub(super) waits: usize,
+    pub(super) taken: bool,
 }
 
 impl Run<'_> {
+    pub(super) fn new(random: &mut Random, style: Style, place: Place) -> Run<'_> {
+        let length = random.within(300..2500);
+        Run {
+            style,
+            place,
+            address: 0,
+            length,
+            buffer: random.within(20..401),
+            direct: random.chance(600),
+            resets: random.chance(100),
+            random,
+            entry: None,
+            now: START,
+            base: Instant::now(),
+            have: vec![false; length as usize],
+            connections: Vec::new(),
+            plain: true,
+            hand_overs: 0,
+            waits: 0,
+            taken: false,
+        }
+    }
+
+    /// Returns true if the link counts as spent once nobody has asked for it for long enough.
+    pub(super) fn is_settled(&self) -> bool {
+        let late = self.now + SETTLE;
+        let settled = |grant: &Grant| grant.is_settled(SETTLE, late);
+        let entry = self.entry.as_ref().unwrap();
+        entry.spent || entry.grant.as_deref().is_some_and(settled)
+    }
+
     fn at(&self) -> Instant {
         self.base + Duration::from_secs(self.now - START)
     }
@@ -382,7 +390,7 @@ impl Run<'_> {
     }
 
     /// Runs until the client has everything, or is refused.
-    fn finish(&mut self) -> End {
+    pub(super) fn finish(&mut self) -> End {
         while self.have.contains(&false) {
             let mut going = Ok(());
             if self.connections.is_empty() {
@@ -409,90 +417,4 @@ impl Run<'_> {
         }
         End::Whole
     }
-}
-
-fn run(random: &mut Random, style: Style, place: Place, tally: &mut Tally) {
-    let length = random.within(300..2500);
-    let (buffer, direct, resets) = (random.within(20..401), random.chance(600), random.chance(100));
-    let mut run = Run {
-        random,
-        style,
-        place,
-        address: 0,
-        length,
-        buffer,
-        direct,
-        resets,
-        entry: None,
-        now: START,
-        base: Instant::now(),
-        have: vec![false; length as usize],
-        connections: Vec::new(),
-        plain: true,
-        hand_overs: 0,
-        waits: 0,
-        taken: false,
-    };
-    let end = run.finish();
-    tally.hand_overs += run.hand_overs;
-    tally.waits += run.waits;
-    tally.taken += usize::from(run.taken);
-    match end {
-        End::Whole => {}
-        End::Refused => return tally.refused += 1,
-        End::Stranger => return tally.strangers += 1,
-        End::Late => return tally.late += 1,
-        End::Address => return tally.address += 1,
-    }
-    let entry = run.entry.unwrap();
-    let late = run.now + SETTLE;
-    let settled = |grant: &Grant| grant.is_settled(SETTLE, late);
-    let settled = entry.spent || entry.grant.as_deref().is_some_and(settled);
-    tally.finished += 1;
-    tally.spent_at_once += usize::from(entry.spent);
-    tally.plain += usize::from(run.plain);
-    tally.plain_spent += usize::from(run.plain && settled);
-    tally.other_spent += usize::from(!run.plain && settled);
-}
-
-#[test]
-fn clients_that_lack_bytes_are_served_and_finished_links_spent() {
-    let mut random = Random(11);
-    println!("of {RUNS} runs a row: refused, as a stranger, after exp; finished: spent at once;");
-    println!("plain: spent; other: spent; hand-overs, seconds waited, had by whoever polls");
-    let places = [Place::Home, Place::Pool(2), Place::Pool(4), Place::Pool(16), Place::OnTheRoad];
-    let styles = [Style::Single, Style::Segments, Style::OpenEnded];
-    let (mut refused, mut strangers, mut late) = (0, 0, 0);
-    for (place, style) in places.into_iter().flat_map(|place| styles.map(|style| (place, style))) {
-        let mut tally = Tally::default();
-        (0..RUNS).for_each(|_| run(&mut random, style, place, &mut tally));
-        let Tally { finished, plain, plain_spent, spent_at_once, other_spent, .. } = tally;
-        println!(
-            "{place:?}, {style:?}: {}, {}, {}; {finished}: {spent_at_once}; {plain}: {plain_spent}; {}: {other_spent}; {}, {}, {}",
-            tally.refused,
-            tally.strangers,
-            tally.late,
-            finished - plain,
-            tally.hand_overs,
-            tally.waits,
-            tally.taken,
-        );
-        assert_eq!(tally.address, 0, "{place:?}, {style:?}: refused because of the address");
-        if place == Place::Home {
-            assert_eq!(plain_spent, plain, "{style:?}: a finished link stays open");
-            assert_eq!((tally.strangers, tally.late, tally.hand_overs), (0, 0, 0));
-        }
-        refused += tally.refused;
-        strangers += tally.strangers;
-        late += tally.late;
-    }
-    let share = |count: usize| count as f64 * 100.0 / (RUNS * 15) as f64;
-    println!(
-        "in all: {:.3} % refused, {:.3} % as strangers to a delivered link, {:.2} % after exp",
-        share(refused),
-        share(strangers),
-        share(late)
-    );
-    assert!(share(refused) <= 0.05, "{:.3} % were refused", share(refused));
-    assert!(share(strangers) <= 0.2, "{:.3} % were refused as strangers", share(strangers));
 }
