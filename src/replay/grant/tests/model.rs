@@ -3,7 +3,6 @@
 //! open, and how often somebody else gets the link.
 
 use super::downloader::*;
-use super::*;
 
 const RUNS: usize = 1600;
 
