@@ -1,5 +1,8 @@
 //! One link's bookkeeping, stream by stream.
 
+mod downloader;
+mod model;
+
 use super::*;
 use crate::replay::tests::live;
 
