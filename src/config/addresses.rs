@@ -21,8 +21,8 @@ pub(super) fn listen(config: &mut Config, written: &Written<'_>) {
         written.set(Some(document.listen.join(" ")), "command line");
         let given = document.listen.iter().map(|text| ("--listen".to_owned(), text.clone()));
         parse(document, given.collect(), &document.notes.last_base())
-    } else if let Some(node) = written.node() {
-        if node.value == Value::List(Vec::new()) {
+    } else if let Some(node) = written.value() {
+        if *node == Value::List(Vec::new()) {
             written.error("is an empty list; name an address, or remove the key");
         }
         parse(document, texts, &written.base())

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::findings::Notes;
-use super::yaml::{self, Node, Value};
+use super::yaml::{self, Entries, Value};
 
 /// Where a configuration is if none is installed.
 const HERE: &str = "config.yml";
@@ -41,39 +41,24 @@ fn usual(here: &Path, system: &Path, wings: &[&str]) -> Vec<PathBuf> {
     if installed.is_empty() { vec![here.to_owned()] } else { installed }
 }
 
-/// Reads `paths`, each over the one before. `None` if there is nothing to go by.
-pub(super) fn read(paths: &[PathBuf], notes: &mut Notes) -> Option<Vec<(String, Node)>> {
-    let (mut document, mut all) = (None::<Node>, true);
-    for (number, path) in paths.iter().enumerate() {
+/// Reads `paths`. `None` if one of them cannot be read: what the others lack may stand in it.
+pub(super) fn read(paths: &[PathBuf], notes: &mut Notes) -> Option<Vec<Entries>> {
+    let mut layers = Vec::new();
+    for path in paths {
         notes.files.push(std::path::absolute(path).unwrap_or_else(|_| path.clone()));
-        match read_one(path, number, paths.len() > 1) {
-            Ok(mut node) => match &mut document {
-                Some(document) => {
-                    node.drop_empty("token");
-                    document.overlay(node);
-                }
-                None => document = Some(node),
-            },
-            Err(message) => {
-                notes.error(path.display().to_string(), message);
-                all = false;
-            }
+        match read_one(path, paths.len() > 1) {
+            Ok(entries) => layers.push(entries),
+            Err(message) => notes.error(path.display().to_string(), message),
         }
     }
-    // What the others lack may stand in the one that could not be read.
-    match document.filter(|_| all)?.value {
-        Value::Section(entries) => Some(entries),
-        // Each of several files may be empty, and so may all of them.
-        _ => Some(Vec::new()),
-    }
+    Some(layers).filter(|layers| layers.len() == paths.len() && !paths.is_empty())
 }
 
-fn read_one(path: &Path, number: usize, may_be_empty: bool) -> Result<Node, String> {
+fn read_one(path: &Path, may_be_empty: bool) -> Result<Entries, String> {
     let bytes = fs::read(path).map_err(|error| unreadable(&error))?;
-    let node = yaml::parse(&decode(bytes)?, number)?;
-    let what = match &node.value {
-        Value::Section(_) => return Ok(node),
-        Value::Null if may_be_empty => return Ok(node),
+    let what = match yaml::parse(&decode(bytes)?)? {
+        Value::Section(entries) => return Ok(entries),
+        Value::Null if may_be_empty => return Ok(Entries::new()),
         // It may be a file with the token and nothing else.
         Value::Text(_) => "a text".to_owned(),
         other => other.describe(),

@@ -36,10 +36,10 @@ pub fn load(
     before: &[Listen],
 ) -> Loaded {
     let mut notes = Notes::default();
-    let Some(entries) = file::read(paths, &mut notes) else {
+    let Some(layers) = file::read(paths, &mut notes) else {
         return Loaded { findings: notes.findings.into_inner(), ..Loaded::default() };
     };
-    let document = Document { entries, notes, listen, environment, before };
+    let document = Document { layers, notes, listen, environment, before };
     let config = resolve(&document);
     unknown::report(&document);
     let (findings, settings) = (document.notes.findings, document.notes.settings);
@@ -78,7 +78,7 @@ fn directories(config: &Config, document: &Document<'_>) {
         match none_works {
             true => notes
                 .error(key, format!("{path} {problem}; name the directory of the node's {what}")),
-            false if document.node(key).is_none() => {}
+            false if document.value(key).is_none() => {}
             false => notes.warning(key, format!("{path} {problem}; {endpoint} will answer 404")),
         }
     }

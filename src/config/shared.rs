@@ -129,8 +129,8 @@ pub(super) fn front_ends(written: &Written<'_>) -> Vec<(String, String)> {
         _ => None,
     });
     let mut found = Vec::new();
-    for (name, node) in entries {
-        match &node.value {
+    for (name, value) in entries {
+        match &value {
             Value::Text(url) if is_node_name(&name) && parse_base_url(url).is_ok() => {
                 found.extend(parse_base_url(url).map(|url| (name, url)));
             }
@@ -139,7 +139,7 @@ pub(super) fn front_ends(written: &Written<'_>) -> Vec<(String, String)> {
     }
     let shown: Vec<_> = found.iter().map(|(name, url)| format!("{name}: {url}")).collect();
     written.set(Some(format!("{{{}}}", shown.join(", "))), &written.origin());
-    if !found.is_empty() && written.at("winglet.node").node().is_none() {
+    if !found.is_empty() && written.at("winglet.node").value().is_none() {
         written
             .warning("needs winglet.node on each front end: this one has no name for the others");
     }

@@ -56,7 +56,7 @@ pub(super) fn read(token: &Written<'_>) -> (Secret, Option<PathBuf>) {
         Some(_) => (notes.last_base(), "environment".to_owned()),
         None => (token.base(), token.origin()),
     };
-    let written = match (variable, token.node().map(|node| &node.value)) {
+    let written = match (variable, token.value()) {
         (Some(text), _) => Ok(text),
         (None, Some(Value::Text(text))) => Ok(text.clone()),
         (None, Some(_)) => Err("is not a text; put it in quotes".to_owned()),

@@ -25,22 +25,30 @@ const MEANT: &[(&str, &str)] = &[
 /// Reports every key of the sections that we read which is not in the table.
 pub(super) fn report(document: &Document<'_>) {
     let sections = sections();
-    for section in &sections {
-        for (key, node) in document.section(section).unwrap_or_default() {
-            let name = join(section, key);
-            let found = match &node.value {
-                _ if key.contains('.') => judge(document, section, key, name),
-                _ if KEYS.iter().any(|key| key.name == name) => None,
-                Value::Section(_) | Value::Null if sections.contains(&*name) => None,
-                value if sections.contains(&*name) => {
-                    let what = value.describe();
-                    let message = format!("is {what}; write a section: its keys indented below it");
-                    Some(Finding::error(name, message))
-                }
-                _ => judge(document, section, key, name),
+    let entries = document.layers.iter().flat_map(|layer| {
+        sections.iter().flat_map(|section| {
+            let entries = match Value::at(layer, section) {
+                _ if section.is_empty() => layer.as_slice(),
+                Some(Value::Section(entries)) => entries,
+                _ => &[],
             };
-            document.notes.findings.borrow_mut().extend(found);
-        }
+            entries.iter().map(|(key, value)| (*section, key, value))
+        })
+    });
+    for (section, key, value) in entries {
+        let name = join(section, key);
+        let found = match value {
+            _ if key.contains('.') => judge(document, section, key, name),
+            _ if KEYS.iter().any(|key| key.name == name) => None,
+            Value::Section(_) | Value::Null if sections.contains(&*name) => None,
+            value if sections.contains(&*name) => {
+                let what = value.describe();
+                let message = format!("is {what}; write a section: its keys indented below it");
+                Some(Finding::error(name, message))
+            }
+            _ => judge(document, section, key, name),
+        };
+        document.notes.findings.borrow_mut().extend(found);
     }
 }
 
@@ -69,7 +77,7 @@ fn judge(document: &Document<'_>, section: &str, key: &str, name: String) -> Opt
             Finding::error(name, "is an unknown key; winglet.yml(5) lists the known ones")
         }
         (None, near) => {
-            let near = near.filter(|near| document.node(&join(section, near)).is_none())?;
+            let near = near.filter(|near| document.value(&join(section, near)).is_none())?;
             Finding::warning(name, format!("is a key that is not read; did you mean {near}?"))
         }
     })

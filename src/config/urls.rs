@@ -68,7 +68,7 @@ pub(super) fn must_fit(config: &Config, document: &Document<'_>) {
     let notes = &document.notes;
     let no_tls = !config.listen.iter().any(Listen::is_tls) && config.trusted_proxies.is_empty();
     let open = config.listen.iter().find(|listen| !listen.is_local()).filter(|_| no_tls);
-    let enabled = document.node("api.ssl.enabled").map(|node| &node.value);
+    let enabled = document.value("api.ssl.enabled");
     if let (Some(open), Some(Value::Switch(true))) = (open, enabled) {
         let message = format!("{open} is plain HTTP, and api.ssl.enabled is true; {REMEDY}");
         return notes.warning("winglet.listen", message);

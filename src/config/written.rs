@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use super::Listen;
 use super::findings::{Notes, Setting};
 use super::keys::{KEYS, Key};
-use super::yaml::{self, Node, Value};
+use super::yaml::{self, Entries, Value};
 
 /// What `{root_directory}` stands for if the file does not say.
 const CALAGOPUS_ROOT: &str = "/var/lib/calagopus-wings";
@@ -33,9 +33,10 @@ const UNITS: &[(&str, f64)] = &[
     ("B", 1.0),
 ];
 
-/// All files as one, and what is known besides.
+/// All files, and what is known besides.
 pub(super) struct Document<'a> {
-    pub(super) entries: Vec<(String, Node)>,
+    /// In the order in which they were given: a later one's keys win.
+    pub(super) layers: Vec<Entries>,
     pub(super) notes: Notes,
     /// The command line's addresses, which replace the files'.
     pub(super) listen: &'a [String],
@@ -46,22 +47,19 @@ pub(super) struct Document<'a> {
 }
 
 impl Document<'_> {
-    /// What the key with this name holds, if anything.
-    pub(super) fn node(&self, name: &str) -> Option<&Node> {
-        let (section, key) = name.rsplit_once('.').unwrap_or(("", name));
-        let (_, node) = self.section(section)?.iter().find(|(name, _)| name == key)?;
-        (node.value != Value::Null).then_some(node)
+    /// What the key with this name holds, if anything, and the number of the file that says so. One
+    /// that has an empty text, as a place to fill in, leaves what an earlier one has.
+    pub(super) fn find(&self, name: &str) -> Option<(&Value, usize)> {
+        let layers = self.layers.iter().enumerate().rev();
+        let found = layers.filter_map(|(file, layer)| Some((Value::at(layer, name)?, file)));
+        let found: Vec<_> = found.filter(|(value, _)| **value != Value::Null).collect();
+        let full = found.iter().find(|(value, _)| value.text() != Some(""));
+        full.or(found.first()).copied()
     }
 
-    /// The entries of the section with this name; the document itself has none.
-    pub(super) fn section(&self, name: &str) -> Option<&[(String, Node)]> {
-        match name {
-            "" => Some(&self.entries),
-            _ => match &self.node(name)?.value {
-                Value::Section(entries) => Some(entries),
-                _ => None,
-            },
-        }
+    /// What the key with this name holds, if anything.
+    pub(super) fn value(&self, name: &str) -> Option<&Value> {
+        self.find(name).map(|(value, _)| value)
     }
 }
 
@@ -79,8 +77,9 @@ impl<'a> Written<'a> {
         Written { key: key.unwrap_or(self.key), document: self.document }
     }
 
-    pub(super) fn node(&self) -> Option<&'a Node> {
-        self.document.node(self.key.name)
+    /// What the key holds, if anything.
+    pub(super) fn value(&self) -> Option<&'a Value> {
+        self.document.value(self.key.name)
     }
 
     pub(super) fn error(&self, message: impl Into<String>) {
@@ -98,13 +97,14 @@ impl<'a> Written<'a> {
 
     /// Where the value comes from.
     pub(super) fn origin(&self) -> String {
-        let file = self.node().and_then(|node| self.document.notes.files.get(node.file));
+        let found = self.document.find(self.key.name);
+        let file = found.and_then(|(_, file)| self.document.notes.files.get(file));
         file.map_or("default".into(), |file| file.display().to_string())
     }
 
     /// The directory that a relative path in the value counts from.
     pub(super) fn base(&self) -> PathBuf {
-        self.document.notes.base(self.node().map_or(0, |node| node.file))
+        self.document.notes.base(self.document.find(self.key.name).map_or(0, |(_, file)| file))
     }
 
     /// Sets what is shown as the setting in force.
@@ -116,8 +116,8 @@ impl<'a> Written<'a> {
     /// What `meaning` makes of the value, or else of the default. `fits` says what a value may be.
     pub(super) fn get<T: Default>(&self, fits: &str, meaning: impl Fn(&Value) -> Option<T>) -> T {
         // Defaults are parsed as a file is: the tests read every one.
-        let default = yaml::parse(self.key.default, 0).map_or(Value::Null, |node| node.value);
-        let written = self.node().map(|node| &node.value);
+        let default = yaml::parse(self.key.default).unwrap_or(Value::Null);
+        let written = self.value();
         let shown = Some(written.unwrap_or(&default)).filter(|value| **value != Value::Null);
         self.set(shown.map(Value::plain), &self.origin());
         self.document.notes.setting(self.key.name, |setting| setting.fits = fits.to_owned());
@@ -134,7 +134,7 @@ impl<'a> Written<'a> {
     /// A text that is not empty.
     pub(super) fn text(&self) -> Option<String> {
         let text: String =
-            self.get("a text, in quotes", |value| Some(text(value)?.trim().to_owned()));
+            self.get("a text, in quotes", |value| Some(value.text()?.trim().to_owned()));
         let text = if text.is_empty() { self.key.default.to_owned() } else { text };
         Some(text).filter(|text| !text.is_empty())
     }
@@ -142,7 +142,7 @@ impl<'a> Written<'a> {
     /// A path; a relative one counts from the directory of the file that sets it.
     pub(super) fn path(&self) -> Option<PathBuf> {
         // As Calagopus' Wings writes paths.
-        let root = self.document.node("system.root_directory").and_then(|node| text(&node.value));
+        let root = self.document.value("system.root_directory").and_then(Value::text);
         let text = self.text()?.replace("{root_directory}", root.unwrap_or(CALAGOPUS_ROOT));
         self.ok(path_of(&text, &self.base()))
     }
@@ -172,7 +172,7 @@ impl<'a> Written<'a> {
     pub(super) fn switch(&self) -> bool {
         self.get("true or false", |value| match value {
             Value::Switch(switch) => Some(*switch),
-            value => match &*text(value)?.to_ascii_lowercase() {
+            value => match &*value.text()?.to_ascii_lowercase() {
                 "yes" | "on" => Some(true),
                 "no" | "off" => Some(false),
                 _ => None,
@@ -217,7 +217,7 @@ impl<'a> Written<'a> {
         );
         self.get(&fits, |value| {
             let seconds = whole(value).map(Duration::from_secs);
-            seconds.or_else(|| parse(text(value)?)).filter(|duration| range.contains(duration))
+            seconds.or_else(|| parse(value.text()?)).filter(|duration| range.contains(duration))
         })
     }
 
@@ -229,8 +229,8 @@ impl<'a> Written<'a> {
         self.get(
             "permissions as octal digits in quotes, such as \"0660\", up to \"0777\"",
             |value| {
-                let digits = text(value)?.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
-                u32::from_str_radix(text(value)?, 8).ok().filter(|mode| digits && *mode <= 0o777)
+                let digits = value.text()?.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+                u32::from_str_radix(value.text()?, 8).ok().filter(|mode| digits && *mode <= 0o777)
             },
         )
     }
@@ -239,7 +239,7 @@ impl<'a> Written<'a> {
     pub(super) fn word<T: Copy + Default>(&self, words: &[(&str, T)]) -> T {
         let names: Vec<_> = words.iter().map(|(word, _)| *word).collect();
         self.get(&format!("one of {}", names.join(", ")), |value| {
-            let text = text(value)?;
+            let text = value.text()?;
             words.iter().find(|(word, _)| text == *word).map(|word| word.1)
         })
     }
@@ -249,14 +249,14 @@ impl<'a> Written<'a> {
     pub(super) fn texts(&self, example: &str) -> Vec<(String, String)> {
         let fits = format!("a list of texts, such as [{example}]");
         let items = self.get(&fits, |value| match value {
-            Value::List(items) => Some(items.iter().map(|item| item.value.clone()).collect()),
+            Value::List(items) => Some(items.clone()),
             Value::Text(_) => Some(vec![value.clone()]),
             _ => None,
         });
         let mut texts = Vec::new();
         for (number, item) in items.iter().enumerate() {
             let name = format!("{}[{number}]", self.key.name);
-            match text(item) {
+            match item.text() {
                 Some(text) => texts.push((name, text.trim().to_owned())),
                 None => {
                     let message =
@@ -304,13 +304,6 @@ fn path_of(written: &str, base: &Path) -> Result<PathBuf, String> {
     Err(format!("is {written:?}, and {problem}; write the whole path, from its first /"))
 }
 
-fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::Text(text) => Some(text),
-        _ => None,
-    }
-}
-
 fn whole(value: &Value) -> Option<u64> {
     match value {
         Value::Number(text) => text.parse().ok(),
@@ -320,139 +313,4 @@ fn whole(value: &Value) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Reads the key `name` of the table from `value`, and what was found.
-    fn read<T>(name: &str, value: &str, get: impl FnOnce(&Written<'_>) -> T) -> (T, String) {
-        let key = KEYS.iter().find(|key| key.name == name).unwrap();
-        let nest = |inner: String, name| format!("{{{name}: {inner}}}");
-        let nested = name.rsplit('.').fold(value.to_owned(), nest);
-        let Value::Section(entries) = yaml::parse(&nested, 0).unwrap().value else { panic!() };
-        let (listen, before, environment) = (&[][..], &[][..], &|_: &str| None);
-        let document = Document { entries, notes: Notes::default(), listen, environment, before };
-        let got = get(&Written { key, document: &document });
-        let found: Vec<_> =
-            document.notes.findings.borrow().iter().map(ToString::to_string).collect();
-        (got, found.join("\n"))
-    }
-
-    #[test]
-    fn switches() {
-        for (text, right) in
-            [("true", true), ("off", false), ("Yes", true), ("", true), ("~", true)]
-        {
-            assert_eq!(
-                read("winglet.sandbox", text, |key| key.switch()),
-                (right, String::new()),
-                "{text}"
-            );
-        }
-        let (got, found) = read("winglet.sandbox", "1", |key| key.switch());
-        assert!(got);
-        assert_eq!(found, "winglet.sandbox: is the number 1; write true or false");
-    }
-
-    #[test]
-    fn whole_numbers() {
-        let get = |text: &str| read("winglet.threads", text, |key| key.count(1usize..=1024));
-        for (text, right) in [("1", 1), ("1024", 1024), ("\"80\"", 80), ("", 8)] {
-            assert_eq!(get(text), (right, String::new()), "{text}");
-        }
-        for text in
-            ["0", "1025", "-1", "1.5", "many", "[1]", "\"99999999999999999999\"", "\"\"", "true"]
-        {
-            let (got, found) = get(text);
-            assert_eq!(got, 8);
-            assert!(found.ends_with("write a whole number from 1 to 1024"), "{text}: {found}");
-        }
-    }
-
-    #[test]
-    fn durations() {
-        let get = |text: &str| read("winglet.timeouts.idle", text, |key| key.time("1ms", "1day"));
-        for (text, millis) in
-            [("24h", 86_400_000), ("500ms", 500), ("1m 30s", 90_000), ("15", 15_000), ("", 15_000)]
-        {
-            assert_eq!(get(text), (Duration::from_millis(millis), String::new()), "{text}");
-        }
-        for text in ["soon", "0", "25h", "-1", "1.5", "{}", "10 parsecs"] {
-            let (got, found) = get(text);
-            assert_eq!(got, Duration::from_secs(15));
-            assert!(found.contains("write a duration from 1ms to 1day"), "{text}: {found}");
-        }
-    }
-
-    #[test]
-    fn permissions() {
-        let get = |text: &str| read("winglet.unix_mode", text, |key| key.mode());
-        for (text, right) in [("\"0660\"", 0o660), ("0600", 0o600), ("\"777\"", 0o777), ("", 0o660)]
-        {
-            assert_eq!(get(text), (right, String::new()), "{text}");
-        }
-        for text in ["660", "\"0668\"", "\"1777\"", "\"\"", "rw-rw----", "0o660"] {
-            assert!(get(text).1.contains("octal digits"), "{text}");
-        }
-    }
-
-    #[test]
-    fn texts_and_lists() {
-        let get = |text: &str| read("winglet.node", text, |key| key.text());
-        assert_eq!(get("\" a \""), (Some("a".to_owned()), String::new()));
-        assert_eq!(get("\"\"").0, None);
-        assert!(get("[]").1.contains("is a list; write a text"));
-        assert_eq!(read("api.host", "\"\"", |key| key.text()).0, Some("0.0.0.0".to_owned()));
-        let get = |text: &str| read("winglet.hidden", text, |key| key.texts("\"a\""));
-        let named = |n: usize, text: &str| (format!("winglet.hidden[{n}]"), text.to_owned());
-        assert_eq!(get("[a, b]").0, [named(0, "a"), named(1, "b")]);
-        assert_eq!(get("a").0, [named(0, "a")]);
-        let (got, found) = get("[a, 5]");
-        assert_eq!(got, [named(0, "a")]);
-        assert_eq!(found, "winglet.hidden[1]: is the number 5; write a text, such as \"a\"");
-        assert!(get("{a: b}").1.contains("write a list"));
-    }
-
-    #[test]
-    fn rates() {
-        let get = |text: &str| read("winglet.bandwidth", text, |key| key.rate(1 << 20, "MiB/s"));
-        for (text, bytes) in [
-            ("1.5", 1_572_864),
-            ("0", 0),
-            ("0.0000001", 1),
-            ("\"2\"", 2 << 20),
-            ("500KiB", 512_000),
-            ("10MB", 10_000_000),
-            ("10 MB/s", 10_000_000),
-            ("1GiB/s", 1 << 30),
-            ("7B", 7),
-        ] {
-            assert_eq!(get(text), (bytes, String::new()), "{text}");
-        }
-        for text in ["-1", "1048577", ".nan", ".inf", "fast", "10Mbit", "10M", "MB", "{}", "true"] {
-            let (rate, found) = get(text);
-            let told = "write a number of MiB/s or a rate, such as 500KiB or 10MB";
-            assert!(rate == 0 && found.ends_with(told), "{text}: {found}");
-        }
-        assert_eq!(read("winglet.min_rate", "2000", |key| key.rate(1, "bytes/s")).0, 2000);
-    }
-
-    #[test]
-    fn what_means_something_to_a_shell_only_is_no_path() {
-        for (text, told) in [
-            (
-                "~/backups",
-                "winglet.state_directory: is \"~/backups\", and only a shell knows what ~ is;",
-            ),
-            ("\"~\"", "winglet.state_directory: is \"~\", and only a shell"),
-            (
-                "\"${HOME}/x\"",
-                "winglet.state_directory: is \"${HOME}/x\", and variables count in `token` only",
-            ),
-            ("$HOME/x", "winglet.state_directory: is \"$HOME/x\", and variables"),
-        ] {
-            let (path, found) = read("winglet.state_directory", text, |key| key.path());
-            assert!(path.is_none() && found.starts_with(told), "{found}");
-        }
-        assert!(read("winglet.state_directory", "/a~b/$c", |key| key.path()).0.is_some());
-    }
-}
+mod tests;

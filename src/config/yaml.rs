@@ -1,17 +1,10 @@
-//! The one file that knows the YAML parser: from text to a tree of [`Node`]s, and one tree over
-//! another.
+//! The one file that knows the YAML parser: from text to a tree of [`Value`]s.
 //!
 //! serde_yaml is archived upstream. What takes its place some day has to fill [`Value`], and nothing
 //! else in the program notices.
 
-/// A value, and which of the files it comes from.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Node {
-    /// What was written.
-    pub(super) value: Value,
-    /// The number of the file, in the order in which they were given.
-    pub(super) file: usize,
-}
+/// The keys of a section and what they hold.
+pub(super) type Entries = Vec<(String, Value)>;
 
 /// What a key can hold.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,46 +14,40 @@ pub(super) enum Value {
     /// As the parser prints it: digits, a decimal fraction, `.inf` or `.nan`.
     Number(String),
     Text(String),
-    List(Vec<Node>),
-    Section(Vec<(String, Node)>),
+    List(Vec<Value>),
+    Section(Entries),
     /// A value with a YAML tag, of which no key of ours has any use.
     Tagged,
 }
 
-/// Parses the text of file number `file`.
+/// Parses the text of a file.
 ///
 /// # Errors
 /// What is wrong and where, without the text itself: it may be the token.
-pub(super) fn parse(text: &str, file: usize) -> Result<Node, String> {
+pub(super) fn parse(text: &str) -> Result<Value, String> {
     let parsed = serde_yaml::from_str::<serde_yaml::Value>(text);
     let mut value = parsed.map_err(|error| explain(&error, text))?;
     // Wings' own parser follows `<<: *anchor`, too.
     value.apply_merge().map_err(|_| "has a merge key (<<) with something else than a section")?;
-    Ok(convert(value, file))
+    Ok(convert(value))
 }
 
-fn convert(value: serde_yaml::Value, file: usize) -> Node {
-    let value = match value {
+fn convert(value: serde_yaml::Value) -> Value {
+    match value {
         serde_yaml::Value::Null => Value::Null,
         serde_yaml::Value::Bool(switch) => Value::Switch(switch),
         serde_yaml::Value::Number(number) => Value::Number(number.to_string()),
         serde_yaml::Value::String(text) => Value::Text(text),
-        serde_yaml::Value::Sequence(items) => {
-            Value::List(items.into_iter().map(|item| convert(item, file)).collect())
-        }
+        serde_yaml::Value::Sequence(items) => Value::List(items.into_iter().map(convert).collect()),
         serde_yaml::Value::Mapping(mapping) => {
-            let entry = |(key, value)| (name_of(key), convert(value, file));
+            let name_of = |key| match key {
+                serde_yaml::Value::String(text) => visible(&text),
+                other => convert(other).describe(),
+            };
+            let entry = |(key, value)| (name_of(key), convert(value));
             Value::Section(mapping.into_iter().map(entry).collect())
         }
         serde_yaml::Value::Tagged(_) => Value::Tagged,
-    };
-    Node { value, file }
-}
-
-fn name_of(key: serde_yaml::Value) -> String {
-    match key {
-        serde_yaml::Value::String(text) => visible(&text),
-        other => convert(other, 0).value.describe(),
     }
 }
 
@@ -128,34 +115,26 @@ fn repeated(document: &str, key: &str) -> Option<usize> {
     None
 }
 
-impl Node {
-    /// Puts `later` over this value: sections are joined key by key, anything else is replaced. A
-    /// key without a value leaves what was there.
-    pub(super) fn overlay(&mut self, later: Node) {
-        match (&mut self.value, later.value) {
-            (_, Value::Null) => {}
-            (Value::Section(ours), Value::Section(theirs)) => {
-                for (key, value) in theirs {
-                    match ours.iter_mut().find(|(name, _)| *name == key) {
-                        Some((_, node)) => node.overlay(value),
-                        None => ours.push((key, value)),
-                    }
-                }
-            }
-            (_, value) => *self = Node { value, file: later.file },
-        }
-    }
-
-    /// Takes the top-level `key` away if its text is empty: a place to fill in, in a file that
-    /// comes after one with a value.
-    pub(super) fn drop_empty(&mut self, key: &str) {
-        if let Value::Section(entries) = &mut self.value {
-            entries.retain(|(name, node)| name != key || node.value != Value::Text(String::new()));
-        }
-    }
-}
-
 impl Value {
+    /// What the key with this dotted name holds in `entries`.
+    pub(super) fn at<'a>(entries: &'a Entries, name: &str) -> Option<&'a Value> {
+        let (first, rest) = name.split_once('.').unwrap_or((name, ""));
+        let (_, value) = entries.iter().find(|(name, _)| name == first)?;
+        match value {
+            value if rest.is_empty() => Some(value),
+            Value::Section(entries) => Value::at(entries, rest),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is one.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// The kind of the value and, if it is short, the value.
     pub(super) fn describe(&self) -> String {
         const SHOWN: usize = 60;
@@ -178,7 +157,7 @@ impl Value {
             Value::Text(text) if text.is_empty() => "\"\"".to_owned(),
             Value::Number(text) | Value::Text(text) => visible(text),
             Value::List(items) => {
-                let items: Vec<_> = items.iter().map(|item| item.value.plain()).collect();
+                let items: Vec<_> = items.iter().map(Value::plain).collect();
                 format!("[{}]", items.join(", "))
             }
             other => other.describe(),
@@ -191,37 +170,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_later_file_wins_key_by_key() {
-        let mut first = parse("a: 1\nb: {x: 1, y: [1]}\nc: old\nd: {z: 1}", 0).unwrap();
-        first.overlay(parse("b: {y: [2, 3], z: 4}\nc:\nd: 5\ne: 6", 1).unwrap());
-        let Value::Section(entries) = first.value else { panic!() };
-        let shown: Vec<_> = entries
-            .iter()
-            .map(|(key, node)| (key.as_str(), node.value.plain(), node.file))
-            .collect();
-        let text = |text: &str| text.to_owned();
-        assert_eq!(
-            shown,
-            [
-                ("a", text("1"), 0),
-                ("b", text("a section"), 0),
-                ("c", text("old"), 0),
-                ("d", text("5"), 1),
-                ("e", text("6"), 1)
-            ]
-        );
-        let Value::Section(inner) = &entries[1].1.value else { panic!() };
-        let inner: Vec<_> = inner.iter().map(|(key, node)| (key.as_str(), node.file)).collect();
-        assert_eq!(inner, [("x", 0), ("y", 1), ("z", 1)]);
-    }
-
-    #[test]
     fn merge_keys_are_followed() {
         let text = "x: &d {a: 1, b: 2}\ny: {<<: *d, b: 3}";
-        let Value::Section(entries) = parse(text, 0).unwrap().value else { panic!() };
-        let Value::Section(merged) = &entries[1].1.value else { panic!() };
-        let merged: Vec<_> =
-            merged.iter().map(|(key, node)| (&**key, node.value.plain())).collect();
+        let Value::Section(entries) = parse(text).unwrap() else { panic!() };
+        let Value::Section(merged) = &entries[1].1 else { panic!() };
+        let merged: Vec<_> = merged.iter().map(|(key, node)| (&**key, node.plain())).collect();
         assert_eq!(merged, [("b", "3".to_owned()), ("a", "1".to_owned())]);
     }
 
@@ -248,7 +201,7 @@ mod tests {
             ("a: @secret\n", "at line 1 column 4"),
             ("a: {<<: secret}\n", "has a merge key (<<) with something else than a section"),
         ] {
-            let error = parse(text, 0).unwrap_err();
+            let error = parse(text).unwrap_err();
             assert!(error.contains(told) && !error.contains("secret"), "{text:?}: {error}");
         }
     }
