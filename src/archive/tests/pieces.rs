@@ -28,7 +28,7 @@ proptest! {
             let archive = pack(&scratch, format);
             let root = Arc::new(scratch.dir());
             let packed = Packed { archive: Arc::clone(&archive), root };
-            let readers = spare.then(|| Arc::<Readers>::default());
+            let readers = spare.then(Arc::<Readers>::default);
             let mut reader = ArchiveReader::new(packed, &(0..archive.length()), readers);
             let mut sent = Vec::new();
             let mut turns = pieces.iter().cycle();
