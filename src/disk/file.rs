@@ -1,7 +1,8 @@
 //! Reads a file for a download without filling the page cache, which belongs to the game servers.
 //!
-//! What was read is dropped from the cache once it is sent (posix_fadvise(2)). A file that is in use,
-//! such as a running world, is read like any other and stays.
+//! What lies behind the last byte that the client has acknowledged is dropped from the cache
+//! (posix_fadvise(2)): a page that is on its way cannot be. A file that is in use, such as a running
+//! world, stays.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -13,24 +14,27 @@ use std::sync::Arc;
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
+use super::pipe::Pipe;
 use super::readers::{Place, Readers};
 
 /// Files below this many bytes are read like any other.
 const WORTH_SPARING: u64 = 8 << 20;
-/// Sent bytes are dropped this many at a time.
-const DROP: u64 = 1 << 20;
-/// The kernel drops a folio only as a whole, and with the last byte of one the next has begun.
-const LARGEST_FOLIO: u64 = 4 << 20;
+/// Acknowledged bytes are dropped this many at a time. The same number before them is tried again: a
+/// page that was on its way could not be dropped, nor a folio of which the last byte was to come.
+pub const DROP: u64 = 16 << 20;
 /// What the kernel may have read ahead of a reader, in bytes.
 const READAHEAD: u64 = 16 << 20;
 /// Places of a file that are looked at to tell whether it is in use.
 const SAMPLES: u64 = 16;
 /// …but no more than one for each so many bytes.
 const SAMPLE: u64 = 64 << 10;
+
 /// A file on its way to a client.
 #[derive(Debug)]
 pub struct DiskFile {
     file: File,
+    /// True until its file system refuses to lend its pages.
+    lends: bool,
     sparing: Option<Sparing>,
 }
 
@@ -57,7 +61,7 @@ struct Sparing {
 impl DiskFile {
     /// `file`, read like any other.
     pub fn keep(file: File) -> DiskFile {
-        DiskFile { file, sparing: None }
+        DiskFile { file, lends: true, sparing: None }
     }
 
     /// `span` of `file`, read so that nothing stays in the cache; but files that `worth` leaves out,
@@ -73,34 +77,83 @@ impl DiskFile {
             dropped: span.start,
             cached: span.start,
         });
-        DiskFile { file, sparing }
+        DiskFile { file, lends: true, sparing }
     }
 
-    /// Reads at `position`, everything before which has been sent.
+    /// Reads at `position`, before which nothing is needed any more: it is copied.
     ///
     /// # Errors
     /// Whatever pread(2) returns.
     pub fn read_at(&mut self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        let count = loop {
+        loop {
             match self.file.read_at(buffer, position) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result?,
+                result => {
+                    let count = result?;
+                    self.note_cached(position + count as u64);
+                    self.drop_behind(position, position);
+                    return Ok(count);
+                }
             }
-        };
-        if let Some(sparing) = &mut self.sparing {
-            sparing.place.advance(position);
-            sparing.cached = position + count as u64 + READAHEAD;
-            sparing.drop_sent(&self.file, position, DROP);
         }
-        Ok(count)
     }
 
-    /// Drops what is left, all before `position` having been sent and nothing more to come.
+    /// Where lending has to end in a file that is sent up to `end`: what is copied at last is not on
+    /// its way any more when the cache is to be left.
+    pub fn lends_until(&self, end: u64) -> u64 {
+        match (self.lends, &self.sparing) {
+            (false, _) => 0,
+            (true, None) => end,
+            (true, Some(_)) => end.saturating_sub(DROP),
+        }
+    }
+
+    /// Puts up to `length` bytes from `position` on into `pipe`. Returns how many that were, or `None`
+    /// if the file has to be read.
+    ///
+    /// # Errors
+    /// Whatever splice(2) returns.
+    pub fn lend(
+        &mut self,
+        pipe: &mut Pipe,
+        position: u64,
+        length: usize,
+    ) -> io::Result<Option<usize>> {
+        match pipe.fill(&self.file, position, length) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                self.lends = false;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+            Ok(count) => {
+                self.note_cached(position + count as u64);
+                Ok(Some(count))
+            }
+        }
+    }
+
+    fn note_cached(&mut self, end: u64) {
+        if let Some(sparing) = &mut self.sparing {
+            sparing.cached = sparing.cached.max(end + READAHEAD);
+        }
+    }
+
+    /// Drops what lies behind `acknowledged`, of a client that has come to `position`.
+    pub fn drop_behind(&mut self, acknowledged: u64, position: u64) {
+        if let Some(sparing) = &mut self.sparing
+            && acknowledged >= sparing.dropped.saturating_add(DROP)
+        {
+            sparing.place.advance(position);
+            sparing.drop_until(&self.file, acknowledged);
+        }
+    }
+
+    /// Drops what is left, nothing after `position` being sent any more.
     pub fn finish(&mut self, position: u64) {
         let Some(mut sparing) = self.sparing.take() else { return };
         sparing.place.advance(position);
-        let ahead = sparing.cached.max(position);
-        sparing.drop_sent(&self.file, ahead, 1);
+        let end = sparing.cached;
+        sparing.drop_until(&self.file, end);
         if sparing.place.leave() {
             let _ = fadvise(&self.file, 0, None, Advice::DontNeed);
         }
@@ -108,19 +161,18 @@ impl DiskFile {
 }
 
 impl Sparing {
-    /// Drops what is cached before `position`, if it is `least` bytes or more.
-    fn drop_sent(&mut self, file: &File, position: u64, least: u64) {
-        let end = position.min(self.cached);
-        if end < self.dropped.saturating_add(least) && end < self.cached {
-            return;
-        }
-        let range = self.dropped.saturating_sub(LARGEST_FOLIO)..end;
-        if self.dropped < end && self.place.may_drop(&range) {
-            let length = NonZeroU64::new(range.end - range.start);
+    fn drop_until(&mut self, file: &File, end: u64) {
+        let range = self.dropped.saturating_sub(DROP)..end;
+        if range.start < range.end && self.place.may_drop(&range) {
             // Advice: if it is not taken, the cache is used as ever.
-            let _ = fadvise(file, range.start, length, Advice::DontNeed);
+            let _ = fadvise(
+                file,
+                range.start,
+                NonZeroU64::new(range.end - range.start),
+                Advice::DontNeed,
+            );
         }
-        self.dropped = position;
+        self.dropped = end;
     }
 }
 

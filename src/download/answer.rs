@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::content::Content;
 use super::job::{Connection, Crew, Next, Request};
 use super::step::Step;
-use super::{Answer, Download, after_step};
+use super::{Answer, Download, after_step, way};
 use crate::archive::{ArchiveReader, Format};
 use crate::config::{PageCache, Reuse};
 use crate::disk::file::{DiskFile, Worth};
@@ -337,8 +337,8 @@ impl Serving<'_> {
             // It waits for its share of the bandwidth.
             return Next::Step(download, Step::TurnOver);
         }
-        let (downloads, socket) = (&self.shared.downloads, &mut self.connection.socket);
-        let (step, _) = download.step(socket, u64::MAX, downloads, self.crew);
+        let mut way = way(&mut self.connection.socket, self.shared, self.crew);
+        let (step, _) = download.step(&mut way, u64::MAX);
         after_step(self.shared, self.connection, download, step)
     }
 

@@ -31,6 +31,14 @@ impl Content {
         }
     }
 
+    /// The file, if its pages can be lent.
+    pub fn file(&mut self) -> Option<&mut DiskFile> {
+        match self {
+            Content::File(file) => Some(file),
+            Content::Archive(_) => None,
+        }
+    }
+
     /// A piece has ended. Returns the bytes that were read for it and are not part of it.
     pub fn take_extra(&mut self) -> u64 {
         match self {

@@ -11,6 +11,7 @@ pub mod content;
 pub mod end;
 pub mod finish;
 pub mod job;
+mod lend;
 pub mod pace;
 mod source;
 pub mod step;
@@ -24,7 +25,7 @@ use end::{Broken, How};
 use finish::Finish;
 use job::{Connection, Crew, Done, Job, Next, Task};
 use pace::{Pace, PaceWatch};
-use step::Step;
+use step::{Step, Way};
 
 use crate::net::socket::Socket;
 use crate::replay::Stream;
@@ -155,13 +156,17 @@ pub fn serve(shared: &Shared, crew: &Crew, job: Job) -> Done {
         Task::Step(mut download, bytes) => {
             let before = connection.socket.wire_sent();
             let (step, extra) =
-                download.step(&mut connection.socket, bytes, &shared.downloads, crew);
+                download.step(&mut way(&mut connection.socket, shared, crew), bytes);
             bandwidth = (bytes, connection.socket.wire_sent() - before + extra);
             after_step(shared, &mut connection, download, step)
         }
         Task::Handshake => Next::Handshake(connection.socket.handshake()),
     };
     Done { connection, next, bandwidth }
+}
+
+fn way<'a>(socket: &'a mut Socket, shared: &'a Shared, crew: &'a Crew) -> Way<'a> {
+    Way { socket, downloads: &shared.downloads, crew }
 }
 
 /// Records a download that has ended. A worker may wait for the disk: it does so on the spot.

@@ -1,5 +1,5 @@
-//! Where a piece's bytes come from: what is left of the response head, then the content, for as
-//! long as the download's turn lasts.
+//! What is read for a piece: what is left of the response head, then the content, for as long as the
+//! download's turn lasts.
 
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -55,39 +55,46 @@ impl<'a> Turn<'a> {
         Turn { left: bytes, crew, bytes: 0, since: Instant::now() }
     }
 
-    /// How many of `wanted` bytes may be read now; 0 ends the piece.
-    fn take(&self, wanted: usize) -> usize {
+    /// Returns true if the piece has to end.
+    pub(super) fn is_over(&self) -> bool {
         let time = self.since.elapsed();
         let is_long = self.bytes >= PIECE_BYTES || time >= PIECE_TIME;
-        let is_over = time >= LONGEST_PIECE || (is_long && self.crew.queue.waiting() > 0);
-        if self.bytes > 0 && is_over {
-            return 0;
-        }
-        usize::try_from(self.left).unwrap_or(usize::MAX).min(wanted)
+        let others_wait = is_long && self.crew.queue.waiting() > 0;
+        self.left == 0 || (self.bytes > 0 && (time >= LONGEST_PIECE || others_wait))
     }
 
-    fn note(&mut self, count: usize) {
+    /// How many of `wanted` bytes may be read now; 0 ends the piece.
+    pub(super) fn take(&self, wanted: usize) -> usize {
+        match self.is_over() {
+            true => 0,
+            false => usize::try_from(self.left).unwrap_or(usize::MAX).min(wanted),
+        }
+    }
+
+    pub(super) fn note(&mut self, count: usize) {
         self.bytes += count as u64;
         self.left -= count as u64;
     }
 }
 
 /// Yields the rest of an answer.
-pub(super) struct Source<'a> {
+pub(super) struct Source<'a, 'b> {
     pub(super) head: &'a [u8],
     pub(super) content: &'a mut Content,
     /// What of the content is left.
     pub(super) span: Range<u64>,
-    pub(super) turn: Turn<'a>,
+    pub(super) turn: &'a mut Turn<'b>,
+    /// Bytes that may still be read in this go.
+    pub(super) limit: usize,
     pub(super) traffic: &'a Traffic,
 }
 
-impl Read for Source<'_> {
+impl Read for Source<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let from_head = self.head.len().min(buffer.len());
         buffer[..from_head].copy_from_slice(&self.head[..from_head]);
         self.head = &self.head[from_head..];
-        let space = buffer.len() - from_head;
+        let space = (buffer.len() - from_head).min(self.limit);
         let left = usize::try_from(self.span.end - self.span.start).unwrap_or(usize::MAX);
         let wanted = self.turn.take(self.traffic.room.get().min(space).min(left));
         if wanted == 0 {
@@ -103,6 +110,7 @@ impl Read for Source<'_> {
         };
         self.span.start += count as u64;
         self.turn.note(count);
+        self.limit -= count;
         Ok(from_head + count)
     }
 }

@@ -1,14 +1,17 @@
-//! Sends one piece of a download with `std::io::copy`, without ever waiting for the client for long.
+//! Sends one piece of a download, without ever waiting for the client for long.
 //!
-//! The source yields what is left of the response head and then the file, so that a small answer is
-//! one write; it is buffered outermost, because `std::io::copy` then uses that buffer as its own.
-//! What was read and does not fit into the socket is dropped and read again later, so a read is no
-//! larger than what the socket is likely to take.
+//! To a plain TCP connection a file's pages are lent (`lend`), except for what goes with the response
+//! head, short rests, and what has to be gone from the page cache at the end. All else is read and
+//! written by `std::io::copy`: the source yields what is left of the response head and then the
+//! content, so that a small answer is one write; it is buffered outermost, because `std::io::copy`
+//! then uses that buffer as its own. What was read and does not fit into the socket is dropped and
+//! read again later, so a read is no larger than what the socket is likely to take.
 
 use std::io::{self, BufReader, Write};
 use std::time::{Duration, Instant};
 
 use super::Download;
+use super::content::Content;
 use super::end::Broken;
 use super::job::Crew;
 use super::source::{Source, Traffic, Turn};
@@ -20,8 +23,8 @@ use crate::replay::live::Live;
 /// Longest wait of a worker for a client that has never been slow, if nothing else is ready.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// Size of the copy buffer in bytes. `std::io::copy` uses a reader's own from `MIN_BUFFER` on.
-const BUFFER: u64 = 128 * 1024;
-const MIN_BUFFER: u64 = 8 * 1024;
+const BUFFER: usize = 128 * 1024;
+const MIN_BUFFER: usize = 8 * 1024;
 
 /// How a piece ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,115 +37,163 @@ pub enum Step {
     TurnOver,
 }
 
+/// What a piece is sent with.
+pub(super) struct Way<'a> {
+    pub(super) socket: &'a mut Socket,
+    /// Counts what is sent.
+    pub(super) downloads: &'a Downloads,
+    pub(super) crew: &'a Crew,
+}
+
 impl Download {
     /// Sends the next piece, of at most `bytes` content bytes. Returns how it ended, and how many bytes
     /// were read for it besides what was sent.
-    pub(super) fn step(
-        &mut self,
-        socket: &mut Socket,
-        bytes: u64,
-        downloads: &Downloads,
-        crew: &Crew,
-    ) -> (Result<Step, Broken>, u64) {
-        if let Some(stop) = self.live.stopped() {
-            return (Err(Broken::Stopped(stop)), 0);
-        }
-        let began = socket.sent();
-        if began > self.content_start {
+    pub(super) fn step(&mut self, way: &mut Way<'_>, bytes: u64) -> (Result<Step, Broken>, u64) {
+        if way.socket.sent() > self.content_start {
             let now = Instant::now();
             self.pace.leave_out(self.live.resume(now));
-            self.note_progress(socket, now);
+            self.note_progress(way.socket, now);
+            self.drop_behind(way.socket.sent());
         }
-        let head_left = self.content_start.saturating_sub(began) as usize;
-        let head = &self.head[self.head.len() - head_left.min(self.head.len())..];
-        let span = self.rest(began);
-        let length = span.end - span.start + head.len() as u64;
-        let traffic = Traffic::new(socket.room(length));
-        let turn = Turn::new(bytes, crew);
-        let source = Source { head, content: &mut self.content, span, turn, traffic: &traffic };
-        let buffer = length.clamp(MIN_BUFFER, BUFFER) as usize;
-        let mut source = BufReader::with_capacity(buffer, source);
-        let mut sink = Sink {
-            socket,
-            live: &self.live,
-            stream: self.stream.as_mut(),
-            content_start: self.content_start,
-            end: began + length,
-            patient: !self.slow,
-            downloads,
-            crew,
-            traffic: &traffic,
+        let mut turn = Turn::new(bytes, way.crew);
+        let result = self.send(way, &mut turn);
+        let extra = self.content.take_extra();
+        let paid = extra == 0 || self.stream.as_ref().is_none_or(|stream| stream.pay(extra));
+        let result = match result {
+            Ok(Step::TurnOver) if !paid => Err(Broken::Budget),
+            // Nothing was written that could fail if the client is gone, and the reading may be long.
+            Ok(Step::TurnOver) if extra > 0 && way.socket.has_hung_up() => {
+                Err(Broken::Client("hung up".into()))
+            }
+            result => result,
         };
+        (result, extra)
+    }
+
+    fn send(&mut self, way: &mut Way<'_>, turn: &mut Turn<'_>) -> Result<Step, Broken> {
+        let lends = way.socket.tcp_stream().is_some();
+        if lends && way.socket.sent() < self.content_start && self.lends_now(self.content_start) {
+            // The head goes with the first of the content.
+            let step = self.copy(way, turn, BUFFER)?;
+            if step != Step::TurnOver || turn.is_over() {
+                return Ok(step);
+            }
+        }
+        if lends && self.lends_now(way.socket.sent()) {
+            match self.lend(way, turn)? {
+                Some(step) => return Ok(step),
+                None if turn.is_over() => return Ok(Step::TurnOver),
+                None => {}
+            }
+        }
+        self.copy(way, turn, usize::MAX)
+    }
+
+    /// Reads and writes up to `limit` content bytes. They, or the turn, being over is
+    /// [`Step::TurnOver`].
+    fn copy(
+        &mut self,
+        way: &mut Way<'_>,
+        turn: &mut Turn<'_>,
+        limit: usize,
+    ) -> Result<Step, Broken> {
+        let began = way.socket.sent();
+        let span = self.rest(began);
+        let head = std::mem::take(&mut self.head);
+        let head_left = self.content_start.saturating_sub(began) as usize;
+        let left = &head[head.len() - head_left.min(head.len())..];
+        let length = span.end - span.start + left.len() as u64;
+        let end = began + length;
+        let traffic = Traffic::new(way.socket.room(length));
+        let buffer = usize::try_from(length).unwrap_or(BUFFER).clamp(MIN_BUFFER, BUFFER);
+        let (content, ledger) = self.split();
+        let source = Source { head: left, content, span, turn, limit, traffic: &traffic };
+        let mut source = BufReader::with_capacity(buffer, source);
+        let mut sink = Sink { ledger, way, end, traffic: &traffic };
         let result = io::copy(&mut source, &mut sink);
         let flushed = result.is_ok() && sink.flush_all();
         drop(source);
-        if socket.sent() >= self.content_start {
-            self.head = Vec::new();
+        if way.socket.sent() < self.content_start {
+            self.head = head;
         }
         if traffic.early_input.get() {
             self.finish.note_early_input();
         }
-        let extra = self.content.take_extra();
-        let paid = extra == 0 || self.stream.as_ref().is_none_or(|stream| stream.pay(extra));
-        let ended = match (result, traffic.fault.take()) {
+        match (result, traffic.fault.take()) {
             (_, Some(broken)) => Err(broken),
-            (Ok(_), None) if socket.sent() < began + length => match extra {
-                _ if !paid => Err(Broken::Budget),
-                // Nothing was written that could fail if the client is gone, and the reading may be
-                // long.
-                1.. if socket.has_hung_up() => Err(Broken::Client("hung up".into())),
-                _ => Ok(Step::TurnOver),
-            },
+            (Ok(_), None) if way.socket.sent() < end => Ok(Step::TurnOver),
             (Ok(_), None) => Ok(if flushed { Step::Sent } else { Step::Full }),
             (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Full),
             (Err(error), None) => Err(Broken::Client(error.kind().to_string())),
+        }
+    }
+
+    /// The content, and what has to be asked and told for each part of it that is sent.
+    pub(super) fn split(&mut self) -> (&mut Content, Ledger<'_>) {
+        let ledger = Ledger {
+            live: &self.live,
+            stream: self.stream.as_mut(),
+            content_start: self.content_start,
+            patient: !self.slow,
         };
-        (ended, extra)
+        (&mut self.content, ledger)
     }
 }
 
-/// Writes to the socket what the link may have.
-struct Sink<'a> {
-    socket: &'a mut Socket,
+/// What a download may send, and what it has sent.
+pub(super) struct Ledger<'a> {
     live: &'a Live,
     stream: Option<&'a mut Stream>,
     content_start: u64,
-    /// The end of the answer, in bytes of the connection.
-    end: u64,
-    /// Wait for the client a little before giving up the worker.
+    /// True if a worker may wait for the client a little.
     patient: bool,
-    downloads: &'a Downloads,
-    crew: &'a Crew,
-    traffic: &'a Traffic,
 }
 
-impl Sink<'_> {
-    /// How many of `wanted` bytes the link may have now.
-    fn allowed(&mut self, wanted: usize) -> io::Result<usize> {
+impl Ledger<'_> {
+    /// How many of `wanted` bytes may follow the first `sent` of the connection.
+    pub(super) fn allowed(&mut self, sent: u64, wanted: usize) -> Result<usize, Broken> {
         if let Some(stop) = self.live.stopped() {
-            return self.traffic.fail(Broken::Stopped(stop));
+            return Err(Broken::Stopped(stop));
         }
         let Some(stream) = &mut self.stream else { return Ok(wanted) };
-        let sent = self.socket.sent();
-        let Some(limit) = stream.reserve(sent.saturating_sub(self.content_start)) else {
-            return self.traffic.fail(Broken::Budget);
+        let done = sent.saturating_sub(self.content_start);
+        let Some(limit) = stream.reserve(done) else {
+            return Err(self.live.stopped().map_or(Broken::Budget, Broken::Stopped));
         };
         let room = (self.content_start + limit).saturating_sub(sent);
         Ok(usize::try_from(room).unwrap_or(usize::MAX).min(wanted))
     }
 
-    /// Waits for room, if nobody else needs this worker. Returns true if it is worth trying again.
-    fn wait(&mut self) -> bool {
-        self.patient && self.crew.queue.waiting() == 0 && self.socket.wait_writable(PATIENCE)
+    /// Waits for room in the socket, if nobody else needs this worker. Returns true if it is worth
+    /// trying again.
+    pub(super) fn waits(&self, way: &Way<'_>) -> bool {
+        self.patient && way.crew.queue.waiting() == 0 && way.socket.wait_writable(PATIENCE)
     }
 
+    /// Notes that `count` more bytes went to the kernel.
+    pub(super) fn note_written(&self, way: &Way<'_>, count: u64) {
+        way.downloads.note_sent(count);
+        self.live.note_sent(way.socket.sent().saturating_sub(self.content_start));
+    }
+}
+
+/// Writes to the socket what the link may have.
+struct Sink<'a, 'b> {
+    ledger: Ledger<'a>,
+    way: &'a mut Way<'b>,
+    /// The end of the answer, in bytes of the connection.
+    end: u64,
+    traffic: &'a Traffic,
+}
+
+impl Sink<'_, '_> {
     /// Hands over what TLS still holds. Returns false if the kernel does not take it now.
     fn flush_all(&mut self) -> bool {
         loop {
-            match self.socket.flush() {
+            match self.way.socket.flush() {
                 Ok(()) => return true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.wait() {
+                    if !self.ledger.waits(self.way) {
                         return false;
                     }
                 }
@@ -156,25 +207,28 @@ impl Sink<'_> {
 
     /// Input that is there before the last byte of the answer leaves was sent before it was read.
     fn note_early_input(&self, count: usize) {
-        if self.stream.is_some() && self.socket.sent() + count as u64 >= self.end {
-            self.traffic.early_input.set(self.socket.has_unread_input());
+        let socket = &self.way.socket;
+        if self.ledger.stream.is_some() && socket.sent() + count as u64 >= self.end {
+            self.traffic.early_input.set(socket.has_unread_input());
         }
     }
 }
 
-impl Write for Sink<'_> {
+impl Write for Sink<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let allowed = self.allowed(bytes.len())?;
+        let allowed = self.ledger.allowed(self.way.socket.sent(), bytes.len());
+        let allowed = allowed.or_else(|broken| self.traffic.fail(broken))?;
         self.note_early_input(allowed);
         loop {
-            match self.socket.write(&bytes[..allowed]) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.wait() => {}
+            match self.way.socket.write(&bytes[..allowed]) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && self.ledger.waits(self.way) => {
+                }
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
-                    let sent = self.socket.sent();
-                    self.downloads.note_sent(count as u64);
-                    self.live.note_sent(sent.saturating_sub(self.content_start));
-                    self.traffic.room.set(self.socket.room(self.end - sent));
+                    self.ledger.note_written(self.way, count as u64);
+                    let left = self.end - self.way.socket.sent();
+                    self.traffic.room.set(self.way.socket.room(left));
                     return Ok(count);
                 }
                 result => return result,

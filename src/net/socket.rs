@@ -128,6 +128,19 @@ impl Socket {
         }
     }
 
+    /// The plain TCP connection, if this is one.
+    pub fn tcp_stream(&self) -> Option<&TcpStream> {
+        match &self.wire {
+            Wire::Tcp(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// Notes that `count` bytes were written to [`Socket::tcp_stream`].
+    pub fn note_written(&mut self, count: u64) {
+        self.sent += count;
+    }
+
     /// Pushes out what TLS still holds of earlier writes; nothing to do for plain connections.
     ///
     /// # Errors
