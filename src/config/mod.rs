@@ -1,7 +1,7 @@
 //! The resolved configuration: what the program uses, every value checked.
 //!
 //! `load.rs` turns one or several files into this type and reports everything that is wrong with it at
-//! once. After [`load`] has returned a [`Config`], nothing checks a setting again. Every key stands in
+//! once. After [`load()`] has returned a [`Config`], nothing checks a setting again. Every key stands in
 //! the table of `keys.rs`.
 
 mod addresses;
@@ -100,7 +100,7 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// A validated configuration. An empty one is for [`load`] to fill.
+/// A validated configuration. An empty one is for [`load()`] to fill.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// The files that it came from, absolute.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Output;
 
-use winglet::config::SAMPLE_TOKEN;
+use winglet::config::{KEYS, SAMPLE_TOKEN};
 
 use crate::harness::{KEY, Node, have, must_be_root, skip};
 
@@ -57,6 +57,65 @@ fn serve_refuses_what_check_calls_an_error_in_the_same_words() {
             assert!(!said(&output).contains(KEY), "{told}");
         }
     }
+}
+
+/// A configuration in which `name` holds `value`, and nothing else is wrong.
+fn with(name: &str, value: &str) -> String {
+    let mut settings = vec![
+        ("token", KEY.to_owned()),
+        ("system.data", "volumes".into()),
+        ("system.backup_directory", "backups".into()),
+        ("winglet.listen", "['127.0.0.1:0']".into()),
+    ];
+    settings.retain(|(known, _)| *known != name);
+    settings.push((name, value.to_owned()));
+    let mut sections: Vec<(String, Vec<String>)> = Vec::new();
+    for (name, value) in &settings {
+        let (section, key) = name.split_once('.').unwrap_or(("", name));
+        let nest = |inner: String, part: &str| format!("{{{part}: {inner}}}");
+        let mut parts: Vec<&str> = key.split('.').collect();
+        let first = parts.remove(0);
+        let line = format!("{first}: {}", parts.into_iter().rev().fold(value.clone(), nest));
+        match sections.iter_mut().find(|(known, _)| known == section) {
+            Some((_, lines)) => lines.push(line),
+            None => sections.push((section.to_owned(), vec![line])),
+        }
+    }
+    let whole = sections.iter().map(|(section, lines)| match section.as_str() {
+        "" => lines.join("\n") + "\n",
+        _ => format!("{section}:\n  {}\n", lines.join("\n  ")),
+    });
+    whole.collect()
+}
+
+#[test]
+fn whatever_a_key_holds_check_and_serve_say_the_same() {
+    let node = Node::new();
+    let (mut refused, mut served) = (0, 0);
+    for key in KEYS {
+        for value in ["-1", "'no such thing'", "[1]", "{a: 1}"] {
+            let text = with(key.name, value);
+            fs::write(node.config(), &text).unwrap();
+            let errors = |text: &str| -> Vec<String> {
+                let errors = text.lines().filter(|line| line.starts_with("error: "));
+                errors.map(str::to_owned).collect()
+            };
+            let checked = node.run(&["check", "--quiet"]);
+            let told = errors(&said(&checked));
+            if checked.status.success() {
+                let mut server = node.start_with(&[]);
+                server.may_log_errors();
+                served += 1;
+                continue;
+            }
+            assert!(told[0].starts_with(&format!("error: {}", key.name)), "{told:?}\n{text}");
+            let serve = node.run(&["serve"]);
+            assert_eq!(serve.status.code(), Some(1), "{text}");
+            assert_eq!(errors(&said(&serve)), told, "{text}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 160 && served > 3, "{refused} refused, {served} served");
 }
 
 #[test]
