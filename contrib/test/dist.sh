@@ -165,7 +165,7 @@ only_backups() {
 }
 if ! unshare --net true 2>/dev/null || ! command -v ip >/dev/null || ! command -v openssl >/dev/null; then
     skip 'a machine that only holds backups: no network of its own here, no ip or no openssl'
-elif "$binary" serve --listen tls:127.0.0.1:0 --config "$work/edited" 2>&1 | grep -q 'build does not have'; then
+elif "$binary" serve --listen tls:127.0.0.1:0 --config "$work/edited" 2>&1 | grep -q 'this build lacks'; then
     skip 'a machine that only holds backups: a build without TLS'
 else
     only_backups

@@ -219,7 +219,7 @@ mod tests {
     fn tls_without_the_feature_is_a_mistake() {
         told_for_each(&[(
             "api: {ssl: {enabled: true, cert: a, key: b}}",
-            "winglet.listen: tls:0.0.0.0:8080 asks for TLS, which this build does not have",
+            "winglet.listen: tls:0.0.0.0:8080 asks for TLS, which this build lacks",
         )]);
     }
 

@@ -354,6 +354,7 @@ fn of_several_files_one_may_be_empty() {
 }
 
 #[test]
+#[cfg(feature = "tls")]
 fn a_reload_resolves_no_name_that_it_knows() {
     let node = Node::new();
     let file = node.write("config.yml", &wings().replace("host: 0.0.0.0", "host: name.invalid"));
