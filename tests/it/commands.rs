@@ -386,7 +386,7 @@ fn explain_follows_a_link_through_its_life_and_spends_nothing() {
     assert_eq!(from("::ffff:127.0.0.1").0, Some(0));
     let (code, text) = from("192.0.2.1");
     assert_eq!(code, Some(1));
-    assert!(text.contains("it would be refused with 401: ") && text.contains("another address"));
+    assert!(text.contains("it would be refused with 503: ") && text.contains("another address"));
     assert_eq!(node.run(&["explain", "--from", "somewhere", "x"]).status.code(), Some(2));
     let plain = Token::file("a").without("unique_id");
     assert!(explain(&node, &plain.sign(), true).contains("not one-time"));
