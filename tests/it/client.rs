@@ -195,17 +195,26 @@ impl Client {
 
 /// A connection from `source`, with a small receive buffer if `receive_buffer` is given.
 pub fn connect_from(source: &str, to: SocketAddr, receive_buffer: Option<usize>) -> TcpStream {
+    try_connect_from(source, to, receive_buffer).unwrap()
+}
+
+/// The same, of a server that may be gone.
+pub fn try_connect_from(
+    source: &str,
+    to: SocketAddr,
+    receive_buffer: Option<usize>,
+) -> io::Result<TcpStream> {
     let source: IpAddr = source.parse().unwrap();
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     // Not for servers that other tests start meanwhile.
     let flags = SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None).unwrap();
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     if let Some(bytes) = receive_buffer {
-        rustix::net::sockopt::set_socket_recv_buffer_size(&socket, bytes).unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&socket, bytes)?;
     }
-    rustix::net::bind(&socket, &SocketAddr::new(source, 0)).unwrap();
-    rustix::net::connect(&socket, &to).unwrap();
-    TcpStream::from(socket)
+    rustix::net::bind(&socket, &SocketAddr::new(source, 0))?;
+    rustix::net::connect(&socket, &to)?;
+    Ok(TcpStream::from(socket))
 }
 
 /// One request on a fresh connection.

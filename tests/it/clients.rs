@@ -131,19 +131,17 @@ pub fn assert_spent(server: &Server, download: &Download, content: &[u8], target
 /// its own client cannot either.
 fn assert_settles(server: &Server, download: &Download, content: &[u8], target: &str) {
     assert!(download.content() == content, "the file differs");
+    server.wait_for_log(&format!("link={0}/{0}", content.len()));
     assert_eq!(Connection::connect_from("127.0.0.2", server.address()).get(target).status, 401);
     wait_until_spent(server.address(), target);
 }
 
-/// The download is whole, and nobody else can use its link.
-///
-/// aria2c closes connections in the middle, some by a reset: what it had and not yet acknowledged by
-/// then, nobody knows. The link may stay open for it, within its budget.
+/// The download is whole, and so is what the server has seen acknowledged, on whichever connections:
+/// nobody else can use the link.
 fn assert_whole(server: &Server, download: &Download, content: &[u8], target: &str) {
     assert!(download.content() == content, "the file differs");
+    server.wait_for_log(&format!("link={0}/{0}", content.len()));
     assert_eq!(Connection::connect_from("127.0.0.2", server.address()).get(target).status, 401);
-    let spent = server.log().contains(&format!("link={0}/{0}", content.len()));
-    println!("spent: {spent}");
 }
 
 /// Waits until a link whose parts were all delivered has settled.

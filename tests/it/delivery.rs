@@ -203,8 +203,10 @@ fn segments_that_are_thrown_away_do_not_count() {
         });
         streams += 8;
         ended(&server, streams);
+        // A delivered link is open to its own client, and to nobody else.
         let whole = !(0..8).any(thrown);
-        let again = Client::connect(address).get(&target);
+        let source = if whole { "127.0.0.2" } else { "127.0.0.1" };
+        let again = Client::connect_from(source, address).get(&target);
         assert_eq!(again.status, if whole { 401 } else { 200 }, "round {round}");
         streams += usize::from(!whole);
         ended(&server, streams);
@@ -253,11 +255,10 @@ fn a_changed_file_starts_the_delivery_over() {
     node.file("new", &changed);
     std::fs::rename(node.volume().join("new"), node.volume().join("file")).unwrap();
     // The rest of the new file does not make a whole of the first part of the old one.
-    let resumed = client.get_with(
-        &target,
-        &format!("{}If-Unmodified-Since: Thu, 31 Dec 2099 23:59:59 GMT\r\n", range(600, 1000)),
-    );
-    assert_eq!((resumed.status, resumed.body), (206, changed[600..].to_vec()));
+    let new = client.get_with(&target, &range(0, 100));
+    let new_tag = format!("If-Match: {}\r\n", new.field("ETag").unwrap());
+    let rest = client.get_with(&target, &format!("{}{new_tag}", range(600, 1000)));
+    assert_eq!((rest.status, rest.body), (206, changed[600..].to_vec()));
     let resumed = client.get_with(&target, &format!("{}If-Range: {tag}\r\n", range(600, 1000)));
     assert_eq!((resumed.status, resumed.body), (200, changed));
     drop(client);
@@ -265,9 +266,10 @@ fn a_changed_file_starts_the_delivery_over() {
     assert_eq!(get(server.address(), &target).status, 401);
 }
 
-/// `curl -C -` after the file was replaced must not join two files.
+/// `curl -C -` and wget's own retry after the file was replaced must not join two files: one takes
+/// the tail of a whole file that it did not ask for, the other half a file for all of it.
 #[test]
-fn who_names_no_version_of_a_changed_file_gets_the_whole() {
+fn who_names_no_version_of_a_changed_file_gets_nothing() {
     let (node, content) = node(1000);
     let server = node.start();
     let target = Token::file("file").target();
@@ -276,8 +278,19 @@ fn who_names_no_version_of_a_changed_file_gets_the_whole() {
     let changed: Vec<u8> = content.iter().rev().copied().collect();
     node.file("new", &changed);
     std::fs::rename(node.volume().join("new"), node.volume().join("file")).unwrap();
-    let whole = client.get_with(&target, &range(600, 1000));
+    for fields in [
+        "Range: bytes=600-\r\n",
+        "Range: bytes=1000-\r\n",
+        "Range: bytes=-10\r\n",
+        "Range: bytes=600-\r\nIf-Unmodified-Since: Thu, 31 Dec 2099 23:59:59 GMT\r\n",
+    ] {
+        let refused = client.get_with(&target, fields);
+        assert_eq!(refused.status, 412, "{fields}");
+    }
+    // Whoever begins anew gets the new one, and then is asked for a validator all the same.
+    let whole = client.get(&target);
     assert_eq!((whole.status, whole.body), (200, changed));
+    drop(client);
 }
 
 #[test]

@@ -34,6 +34,7 @@ mod exhaustion;
 #[cfg(feature = "shared-state")]
 mod fleet;
 mod grants;
+mod handover;
 mod hidden;
 mod journal;
 mod keys;

@@ -23,7 +23,7 @@ fn ask(source: &str, address: SocketAddr, target: &str, fields: &str) -> (Client
     loop {
         let mut client = Client::connect_from(source, address);
         let answer = client.get_with(target, fields);
-        if answer.status != 401 || Instant::now() > deadline {
+        if answer.status != 503 || Instant::now() > deadline {
             return (client, answer);
         }
         thread::sleep(Duration::from_millis(10));
@@ -52,7 +52,7 @@ fn cut(source: &str, address: SocketAddr, target: &str) {
     client.request("GET", target, "");
     assert_eq!(client.head().unwrap().status, 200);
     let mut other = Client::connect_from("127.0.0.99", address);
-    assert_eq!(other.get(target).status, 401, "something is on its way");
+    assert_eq!(other.get(target).status, 503, "something is on its way");
     client.read_some(20_000);
     client.reset();
 }
@@ -124,7 +124,7 @@ fn who_has_more_than_a_peek_is_not_robbed() {
     server.wait_until("the last byte", |_| explained().contains("in use from another address"));
     let mut stranger = Client::connect_from("127.0.0.2", server.address());
     let refused = stranger.get(&target);
-    assert_eq!(refused.status, 401);
+    assert_eq!(refused.status, 503);
     assert!(refused.text().contains("in use from another address"), "{}", refused.text());
     let rest = person.get_with(&target, "Range: bytes=262144-\r\n");
     assert!(rest.body == content[PEEK..]);

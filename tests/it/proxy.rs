@@ -11,10 +11,37 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use crate::client::try_connect_from;
 use crate::harness::PATIENCE;
 
 /// The longest that Linux delays an acknowledgement.
 pub const ACKNOWLEDGED_BY: Duration = Duration::from_millis(200);
+
+/// How a connection ends before its answer is whole. Its client is reset.
+#[derive(Clone, Copy)]
+pub enum Cut {
+    /// After so many bytes of answers, the server is reset, too.
+    Reset(usize),
+    /// After so many bytes, the server hears nothing more.
+    Silence(usize),
+}
+
+/// What happens to the connections through a proxy, in the order in which they begin.
+pub struct Plan {
+    /// The loopback addresses that they come from, in turns.
+    pub sources: Vec<String>,
+    /// How those end that carry answers. Later ones are left alone.
+    pub cuts: Vec<Cut>,
+    /// Called with the number of each before it is made.
+    pub before: Box<dyn Fn(usize) + Send + Sync>,
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        let sources = vec!["127.0.0.1".into()];
+        Plan { sources, cuts: Vec::new(), before: Box::new(|_| ()) }
+    }
+}
 
 /// A proxy in front of a server. Its connections end with it.
 pub struct Proxy {
@@ -28,27 +55,44 @@ impl Proxy {
     /// Starts a proxy to `to` that resets connections after `cuts[i]` bytes of answers, on both
     /// sides: those that carry answers, in the order in which they begin. Later ones are left alone.
     pub fn start(to: SocketAddr, cuts: Vec<usize>) -> Proxy {
+        Proxy::with(
+            to,
+            Plan { cuts: cuts.into_iter().map(Cut::Reset).collect(), ..Plan::default() },
+        )
+    }
+
+    /// Starts a proxy to `to` that follows `plan`.
+    pub fn with(to: SocketAddr, plan: Plan) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, cut) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&cut));
-        let cuts = Arc::new(Mutex::new(VecDeque::from(cuts)));
+        // Small, or a kernel that nobody reads from goes on acknowledging for a while.
+        let silent = plan.cuts.iter().any(|cut| matches!(cut, Cut::Silence(_)));
+        let buffer = silent.then_some(64 << 10);
+        let cuts = Arc::new(Mutex::new(VecDeque::from(plan.cuts)));
+        let silent = Arc::new(Mutex::new(Vec::new()));
         let acceptor = thread::spawn(move || {
             let mut relays = Vec::new();
-            for client in listener.incoming() {
+            for (number, client) in listener.incoming().enumerate() {
                 if stopped.load(Ordering::Relaxed) {
                     break;
                 }
+                (plan.before)(number);
+                let source = plan.sources[number % plan.sources.len()].clone();
                 let (stopped, count) = (Arc::clone(&stopped), Arc::clone(&count));
-                let cuts = Arc::clone(&cuts);
+                let (cuts, silent) = (Arc::clone(&cuts), Arc::clone(&silent));
                 relays.push(thread::spawn(move || {
-                    let (Ok(client), Ok(server)) = (client, TcpStream::connect(to)) else { return };
-                    if relay(&client, &server, &cuts, &stopped) {
-                        count.fetch_add(1, Ordering::Relaxed);
-                    }
+                    let server = try_connect_from(&source, to, buffer);
+                    let (Ok(client), Ok(server)) = (client, server) else { return };
+                    let end = relay(&client, &server, &cuts, &stopped);
+                    count.fetch_add(usize::from(end.is_some()), Ordering::Relaxed);
                     let zero = Some(Duration::ZERO);
                     let _ = rustix::net::sockopt::set_socket_linger(&client, zero);
                     let _ = rustix::net::sockopt::set_socket_linger(&server, zero);
+                    if let Some(Cut::Silence(_)) = end {
+                        silent.lock().unwrap().push(server);
+                    }
                 }));
             }
             relays.into_iter().for_each(|relay| relay.join().unwrap());
@@ -75,13 +119,13 @@ impl Drop for Proxy {
     }
 }
 
-/// Relays until both sides have finished, one is gone, or its cut has come: then `true`.
+/// Relays until both sides have finished, one is gone, or its cut has come, which is returned.
 fn relay(
     mut client: &TcpStream,
     mut server: &TcpStream,
-    cuts: &Mutex<VecDeque<usize>>,
+    cuts: &Mutex<VecDeque<Cut>>,
     stop: &AtomicBool,
-) -> bool {
+) -> Option<Cut> {
     let mut buffer = [0; 16 * 1024];
     let (mut client_open, mut server_open) = (true, true);
     let mut limit = None;
@@ -94,7 +138,7 @@ fn relay(
                     let _ = server.shutdown(Shutdown::Write);
                 }
                 Ok(count) if server.write_all(&buffer[..count]).is_ok() => {}
-                _ => return false,
+                _ => return None,
             }
         }
         if ready(server, server_open) {
@@ -104,24 +148,29 @@ fn relay(
                     let _ = client.shutdown(Shutdown::Write);
                 }
                 Ok(count) => {
-                    let next = || cuts.lock().unwrap().pop_front().unwrap_or(usize::MAX);
-                    let left: &mut usize = limit.get_or_insert_with(next);
+                    let (cut, left) = limit.get_or_insert_with(|| {
+                        let cut = cuts.lock().unwrap().pop_front();
+                        match cut {
+                            Some(Cut::Reset(bytes) | Cut::Silence(bytes)) => (cut, bytes),
+                            None => (cut, usize::MAX),
+                        }
+                    });
                     let passed = count.min(*left);
                     *left -= passed;
                     if client.write_all(&buffer[..passed]).is_err() {
-                        return false;
+                        return None;
                     }
                     if *left == 0 {
                         // What was passed on is acknowledged by then: no client loses that.
                         thread::sleep(ACKNOWLEDGED_BY);
-                        return true;
+                        return *cut;
                     }
                 }
-                Err(_) => return false,
+                Err(_) => return None,
             }
         }
     }
-    false
+    None
 }
 
 /// Whether `socket` can be read, after a short wait.

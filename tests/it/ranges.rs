@@ -56,7 +56,7 @@ const TABLE: &[(&str, u64, Expected)] = &[
     ("bytes=0-99999999999999999999999999", 10, Part(0, 10)),
     ("bytes=-18446744073709551616", 10, Part(0, 10)),
     ("bytes=18446744073709551615-18446744073709551615", 10, Not),
-    ("bytes=0-0", 0, Not), ("bytes=0-", 0, Not), ("bytes=-0", 0, Not),
+    ("bytes=0-0", 0, Not), ("bytes=0-", 0, Whole), ("bytes=-0", 0, Not),
     ("bytes=-1", 0, Whole), ("bytes=1-", 0, Not), ("bytes", 0, Whole),
     ("bytes=0-0", 1, Part(0, 1)), ("bytes=0-", 1, Part(0, 1)), ("bytes=1-1", 1, Not),
     ("bytes=-1", 1, Part(0, 1)), ("bytes=-5", 1, Part(0, 1)), ("bytes=-0", 1, Not),

@@ -269,13 +269,14 @@ impl Run<'_> {
                 self.end(&connection, connection.acknowledged, EndedBy::Reset);
                 continue;
             }
+            // The server hears of it a second later: what breaks meanwhile takes it along.
+            let acknowledged = (connection.acknowledged - connection.start) * UNIT;
+            connection.live.note_sent(acknowledged);
+            connection.live.note_acknowledged(acknowledged, self.at());
             let sent = connection.acknowledged + self.random.within(1..60);
             let held = connection.read + self.buffer;
             connection.acknowledged =
                 sent.min(held).min(connection.asked).max(connection.acknowledged);
-            let acknowledged = (connection.acknowledged - connection.start) * UNIT;
-            connection.live.note_sent(acknowledged);
-            connection.live.note_acknowledged(acknowledged, self.at());
             let read = (connection.read + self.random.within(0..60)).min(connection.acknowledged);
             self.have[connection.read as usize..read as usize].fill(true);
             connection.read = read;
