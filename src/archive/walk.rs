@@ -260,16 +260,22 @@ impl Walk {
     /// be `examined`, nobody knows what it is.
     fn is_hidden(&mut self, next: &Waiting, examined: Option<&(Stat, Content)>) -> bool {
         let Some(veil) = &mut self.veil else { return false };
+        let (kinds, target): (&[bool], _) = match examined.map(|(_, content)| content) {
+            Some(Content::File) => (&[false], None),
+            Some(Content::Link(target)) => (&[false], Some(target)),
+            Some(_) => (&[true], None),
+            None => (&[false, true], None),
+        };
+        // As what it was when its directory was read, it was not hidden.
+        let is_new =
+            |kind: bool| next.kind == Known::Chosen || kind != (next.kind == Known::Directory);
+        if target.is_none() && !kinds.iter().any(|kind| is_new(*kind)) {
+            return false;
+        }
         let above = path_of(&self.entries, &self.found.arena, next.parent);
         let name = self.found.name(next);
-        match examined.map(|(_, content)| content) {
-            Some(Content::File) => veil.hides(&above, name, false),
-            Some(Content::Link(target)) => {
-                veil.hides(&above, name, false) || veil.hides_target(&above, target)
-            }
-            Some(_) => veil.hides(&above, name, true),
-            None => veil.hides(&above, name, false) || veil.hides(&above, name, true),
-        }
+        kinds.iter().any(|kind| is_new(*kind) && veil.hides(&above, name, *kind))
+            || target.is_some_and(|target| veil.hides_target(&above, target))
     }
 
     fn examine(&mut self, next: &Waiting) -> Result<(Stat, Content), Left> {
