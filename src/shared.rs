@@ -54,8 +54,12 @@ impl Settings {
 
     /// What a link with `claims` must not open.
     pub fn hidden(&self, claims: &Claims) -> Option<Arc<Hidden>> {
-        let own = Patterns::new(claims.ignored_files.iter().map(String::as_str));
-        Hidden::new([Arc::clone(&self.hidden), Arc::new(own)]).map(Arc::new)
+        let all = Arc::clone(&self.hidden);
+        let own = match claims.ignored_files.as_slice() {
+            [] => None,
+            lines => Some(Arc::new(Patterns::new(lines.iter().map(String::as_str)))),
+        };
+        Hidden::new([all].into_iter().chain(own)).map(Arc::new)
     }
 }
 

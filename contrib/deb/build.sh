@@ -48,7 +48,7 @@ put 0644 "$contrib/completions/winglet.fish" /usr/share/fish/vendor_completions.
 "$contrib/notices.sh" >"$tree/notices"
 cat "$contrib/deb/copyright" "$tree/notices" >"$doc/copyright"
 chmod 0644 "$doc/copyright"
-for example in nginx.conf Caddyfile haproxy.cfg haproxy-front-ends.cfg; do
+for example in nginx.conf Caddyfile haproxy.cfg haproxy.lua haproxy-front-ends.cfg; do
     put 0644 "$contrib/proxy/$example" "/usr/share/doc/winglet/examples/proxy/$example"
 done
 put 0755 "$contrib/openrc/winglet" /usr/share/doc/winglet/examples/openrc/winglet

@@ -125,7 +125,8 @@ start_caddy() {
 start_haproxy() {
     sed -e "s/bind :443/bind $address:$front/" -e "s#/etc/haproxy/certs/$name.pem#$work/both.pem#" \
         -e "s/127.0.0.1:8081/127.0.0.1:$winglet_port/" -e "s/127.0.0.1:8080/127.0.0.1:$wings_port/" \
-        "$1" >"$work/haproxy.cfg"
+        -e "s#/etc/haproxy/winglet.lua#$work/winglet.lua#" "$1" >"$work/haproxy.cfg"
+    sed -e "s/127.0.0.1:8082/127.0.0.1:$winglet_control/" "$contrib/proxy/haproxy.lua" >"$work/winglet.lua"
     haproxy -c -f "$work/haproxy.cfg" >"$work/haproxy.log" 2>&1 || fail 'HAProxy takes the example'
     haproxy -db -f "$work/haproxy.cfg" >"$work/haproxy.log" 2>&1 &
 }
@@ -194,17 +195,21 @@ for proxy in nginx caddy haproxy; do
     ! grep -q "$forged" "$work/winglet.log" || fail "$proxy: a forged X-Forwarded-For is believed"
     ok "$proxy: a forged X-Forwarded-For is ignored"
 
-    if [ "$proxy" = nginx ]; then
-        # As the Panel calls it, with Wings away; from outside, the copy's own path is nothing.
-        call="https://$name:$front/api/deauthorize-user"
+    # Caddy cannot send a request to two servers.
+    if [ "$proxy" != caddy ]; then
+        # As the Panels call it, with Wings away; from outside, the copy's own path is nothing.
+        base="https://$name:$front"
         body="{\"user\":\"u\",\"servers\":[\"$server\"]}"
-        through -o /dev/null -H 'Authorization: Bearer wrong' -d "$body" "$call"
-        through -o /dev/null -H "Authorization: Bearer $token" -d "$body" "https://$name:$front/winglet/deauthorize-user"
-        through -o /dev/null -H "Authorization: Bearer $token" -d "$body" "$call"
-        until_true 10 grep -q "revoked: links of user u of server $server" "$work/winglet.log" ||
-            fail 'nginx: the call of the Panel reaches the control listener'
-        [ "$(grep -c 'revoked: ' "$work/winglet.log")" -eq 1 ] || fail 'nginx: only the call with the token counts'
-        ok "nginx: Winglet gets a copy of the Panel's deauthorize-user"
+        through -o /dev/null -H 'Authorization: Bearer wrong' -d "$body" "$base/api/deauthorize-user"
+        through -o /dev/null -H "Authorization: Bearer $token" -d "$body" "$base/winglet/order"
+        through -o /dev/null -H "Authorization: Bearer $token" -d "$body" "$base/api/deauthorize-user"
+        through -o /dev/null -H "Authorization: Bearer $token" -d '{"jtis":["j"]}' "$base/api/servers/$server/ws/deny"
+        for user in u j; do
+            until_true 10 grep -q "revoked: links of user $user of server $server" "$work/winglet.log" ||
+                fail "$proxy: both calls of the Panel reach the control listener"
+        done
+        [ "$(grep -c 'revoked: ' "$work/winglet.log")" -eq 2 ] || fail "$proxy: only calls with the token count"
+        ok "$proxy: Winglet gets a copy of the Panel's calls that take access away"
     fi
 
     # An error makes a proxy talkative.

@@ -10,6 +10,7 @@ mod shelf;
 mod sums;
 mod tools;
 pub(super) mod tree;
+mod veils;
 mod walks;
 
 use std::io::Read;

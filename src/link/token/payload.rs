@@ -56,8 +56,8 @@ impl Payload<'_> {
     }
 
     pub(super) fn user(&self) -> Option<String> {
-        let uuid = self.jti().filter(|jti| jti.parse::<Uuid>().is_ok());
-        text(&self.user_uuid).or(uuid).or_else(|| text(&self.user_id))
+        let uuid = || self.jti().filter(|jti| jti.parse::<Uuid>().is_ok());
+        text(&self.user_uuid).or_else(uuid).or_else(|| text(&self.user_id))
     }
 
     pub(super) fn jti(&self) -> Option<String> {
