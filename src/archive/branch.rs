@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Stat, fstat};
+use rustix::fs::fstat;
 
 use super::listing::{Entry, NO_PARENT, write_path};
 use super::open;
@@ -33,19 +33,12 @@ impl Branch {
         Branch { root, open: VecDeque::new(), lost: None }
     }
 
-    /// Opens `name` in the directory `parent` as the directory `index`, from where the walk goes on.
-    /// `listed` says what was found under this name.
-    ///
-    /// # Errors
-    /// What the system says, and [`open::changed`] if it is another directory by now.
-    pub(super) fn descend(&mut self, index: u32, name: &[u8], listed: &Stat) -> io::Result<()> {
-        let child = open::child(self.last().1, name)?;
-        check(&child, open::identity(listed))?;
+    /// Goes down to the directory `index`, which lies in the one that the walk was in.
+    pub(super) fn descend(&mut self, index: u32, dir: OwnedFd) {
         if self.open.len() == MAX_OPEN {
             self.open.pop_front();
         }
-        self.open.push_back((index, child));
-        Ok(())
+        self.open.push_back((index, dir));
     }
 
     /// The directory that the walk is in.

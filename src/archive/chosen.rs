@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::WalkError;
+use super::listing::WalkError;
 
 /// The chosen paths as a tree of names. One without children is taken whole.
 #[derive(Debug)]

@@ -4,8 +4,11 @@
 //! A listing may have 200,000 entries and several may be kept, so an entry is 40 bytes and its name,
 //! without the directories above it, lies in one arena.
 
+use std::{error, fmt, io};
+
 use hmac_sha256::Hash;
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use super::format::Format;
 use super::names::one_line;
@@ -17,6 +20,14 @@ pub const MAX_ENTRIES: usize = 200_000;
 /// directory that it is unpacked into. At a longer one Java's, Python's and PHP's readers give up and
 /// lose what follows.
 pub const MAX_PATH: usize = 4096 - 256;
+
+/// A directory that lies in no more than this many others is listed in any case.
+pub const FREE_DEPTH: u16 = 16;
+
+/// Those that lie deeper may lie in this many more, all added up: enough for one that is as deep as
+/// paths go. For each directory that is opened, the sandbox looks at all that it lies in (Landlock has
+/// no memory), and without this bound a hostile tree would take it half a minute.
+pub const MAX_DEPTHS: u32 = 2_200_000;
 
 /// Most bytes of names and link targets in a listing.
 pub const MAX_NAMES: usize = 32 << 20;
@@ -225,6 +236,43 @@ pub(super) fn name_length(entries: &[Entry], entry: &Entry) -> usize {
         parent => usize::from(entries[parent as usize].path_length) + 1,
     };
     usize::from(entry.path_length) - above
+}
+
+/// Why there is no listing.
+#[derive(Debug)]
+pub enum WalkError {
+    /// More than [`MAX_ENTRIES`] entries, [`MAX_NAMES`] bytes of names or [`MAX_BYTES`] of content.
+    TooMany,
+    /// A chosen path holds `..` or a NUL.
+    BadPath,
+    /// Nothing of what was chosen is there.
+    Missing,
+    /// The directory itself cannot be read, or the system has no descriptor or memory left.
+    Io(io::Error),
+}
+
+impl fmt::Display for WalkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WalkError::TooMany => {
+                write!(
+                    f,
+                    "more than {MAX_ENTRIES} files and folders, or more than an archive holds"
+                )
+            }
+            WalkError::BadPath => f.write_str("a chosen path leads out of its directory"),
+            WalkError::Missing => f.write_str("nothing of what was chosen is there"),
+            WalkError::Io(error) => write!(f, "directory: {error}"),
+        }
+    }
+}
+
+impl error::Error for WalkError {}
+
+impl From<Errno> for WalkError {
+    fn from(errno: Errno) -> WalkError {
+        WalkError::Io(errno.into())
+    }
 }
 
 /// The first lines of the notes.

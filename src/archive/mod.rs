@@ -6,7 +6,9 @@
 
 mod branch;
 mod chosen;
+mod examine;
 mod format;
+mod found;
 pub mod hidden;
 pub mod layout;
 pub mod listing;
@@ -29,8 +31,8 @@ mod tests;
 pub use format::Format;
 pub use hidden::{Hidden, Veil};
 pub use layout::{Archive, Layout};
-pub use listing::{Kind, Listing};
+pub use listing::{Kind, Listing, WalkError};
 pub use patterns::Patterns;
 pub use reader::{ArchiveReader, is_pause};
 pub use shelf::{Packed, Shelf};
-pub use walk::{Walk, WalkError};
+pub use walk::Walk;

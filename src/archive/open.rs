@@ -20,6 +20,10 @@ const FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY);
 
+/// For directories on the way to another one, which are not read.
+const THROUGH: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
 /// Opens the directory `path` beneath `root`.
 ///
 /// # Errors
@@ -44,12 +48,13 @@ pub(super) fn again(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(openat(dir, ".", FLAGS | OFlags::DIRECTORY, Mode::empty())?)
 }
 
-/// Opens the directory that `dir` lies in now, which may be anywhere: see that it is the right one.
+/// Opens the directory that `dir` lies in now, to open others from there. It may be anywhere: see that
+/// it is the right one.
 ///
 /// # Errors
 /// What the system says.
 pub(super) fn parent(dir: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    Ok(openat(dir, "..", FLAGS | OFlags::DIRECTORY, Mode::empty())?)
+    Ok(openat(dir, "..", THROUGH, Mode::empty())?)
 }
 
 /// Device and inode number as one: different for all files of a file system, and for those of two as
@@ -91,7 +96,6 @@ fn beneath(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<Owned
 /// The same with openat(2) only: no name is `..` and none is followed, so no step leads
 /// upwards.
 fn step_by_step(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let through = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut above: Option<OwnedFd> = None;
     let mut names = path.split(|&byte| byte == b'/').peekable();
     while let Some(name) = names.next() {
@@ -100,7 +104,7 @@ fn step_by_step(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> rustix::io:
             return Err(Errno::NOENT);
         }
         let at = above.as_ref().map_or(root, OwnedFd::as_fd);
-        let flags = if names.peek().is_some() { through } else { flags };
+        let flags = if names.peek().is_some() { THROUGH } else { flags };
         above = Some(openat(at, name, flags, Mode::empty())?);
     }
     above.ok_or(Errno::NOENT)

@@ -8,18 +8,21 @@
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use cap_std::fs::Dir;
 use hmac_sha256::Hash;
-use rustix::fs::{Access, AtFlags, FileType, RawDir, Stat, accessat, fstat, readlinkat, statat};
+use rustix::fs::{FileType, RawDir, Stat, fstat};
 use rustix::io::Errno;
 
 use super::branch::Branch;
 use super::chosen::{Chosen, Take};
+use super::examine::{Content, Left, examine, kind_of, mtime};
+use super::found::{Folder, Found, Known, Waiting};
 use super::listing::{
-    Entry, Listing, MAX_BYTES, MAX_ENTRIES, MAX_NAMES, MAX_PATH, NO_PARENT, Notes, write_path,
+    Entry, FREE_DEPTH, Listing, MAX_BYTES, MAX_DEPTHS, MAX_ENTRIES, MAX_NAMES, MAX_PATH, NO_PARENT,
+    Notes, WalkError, write_path,
 };
 use super::{Kind, Veil, open};
 
@@ -28,99 +31,10 @@ pub use super::branch::MAX_OPEN;
 /// Bytes of names that are read at a time.
 const NAMES: usize = 8 << 10;
 
-/// Why there is no listing.
-#[derive(Debug)]
-pub enum WalkError {
-    /// More than [`MAX_ENTRIES`] entries, [`MAX_NAMES`] bytes of names or [`MAX_BYTES`] of content.
-    TooMany,
-    /// A chosen path holds `..` or a NUL.
-    BadPath,
-    /// Nothing of what was chosen is there.
-    Missing,
-    /// The directory itself cannot be read, or the system has no descriptor or memory left.
-    Io(io::Error),
-}
-
-impl fmt::Display for WalkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            WalkError::TooMany => {
-                write!(
-                    f,
-                    "more than {MAX_ENTRIES} files and folders, or more than an archive holds"
-                )
-            }
-            WalkError::BadPath => f.write_str("a chosen path leads out of its directory"),
-            WalkError::Missing => f.write_str("nothing of what was chosen is there"),
-            WalkError::Io(error) => write!(f, "directory: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for WalkError {}
-
-impl From<Errno> for WalkError {
-    fn from(errno: Errno) -> WalkError {
-        WalkError::Io(errno.into())
-    }
-}
-
-/// A name that is to be listed.
-#[derive(Debug)]
-struct Waiting {
-    parent: u32,
-    /// Where it begins in the arena.
-    name: u32,
-    length: u16,
-    /// A path that was asked for leads here.
-    is_chosen: bool,
-    take: Take,
-}
-
-/// The names that were found so far.
-#[derive(Debug)]
-struct Found {
-    /// Those that are still to be listed; last is next.
-    waiting: Vec<Waiting>,
-    /// All of them, and the targets of links.
-    arena: Vec<u8>,
-    /// How many more there may be.
-    room: usize,
-}
-
-impl Found {
-    fn add(
-        &mut self,
-        parent: u32,
-        name: &[u8],
-        take: Take,
-        is_chosen: bool,
-    ) -> Result<(), WalkError> {
-        let start = self.arena.len();
-        let room = self.room.checked_sub(1).filter(|_| start + name.len() <= MAX_NAMES);
-        self.room = room.ok_or(WalkError::TooMany)?;
-        self.arena.extend_from_slice(name);
-        let (name, length) = (start as u32, name.len() as u16);
-        self.waiting.push(Waiting { parent, name, length, is_chosen, take });
-        Ok(())
-    }
-
-    fn name(&self, waiting: &Waiting) -> &[u8] {
-        &self.arena[waiting.name as usize..][..waiting.length.into()]
-    }
-
-    /// Puts the names that wait from `first` on into their order.
-    fn sort(&mut self, first: usize) {
-        let arena = &self.arena;
-        let name = |waiting: &Waiting| &arena[waiting.name as usize..][..waiting.length.into()];
-        self.waiting[first..].sort_unstable_by(|a, b| name(b).cmp(name(a)));
-    }
-}
-
 /// A directory whose names are being read.
 #[derive(Debug)]
 struct Reading {
-    index: u32,
+    folder: Folder,
     /// Names that wait for something else.
     before: usize,
 }
@@ -137,6 +51,8 @@ pub struct Walk {
     notes: Notes,
     bytes: u64,
     left_out: usize,
+    /// What is left of [`MAX_DEPTHS`].
+    depths: u32,
     /// Chosen names that are not there.
     missing: usize,
     digest: Hash,
@@ -182,16 +98,17 @@ impl Walk {
             veil: None,
             branch: Branch::new(root),
             reading: None,
-            found: Found { waiting: Vec::new(), arena: Vec::new(), room: MAX_ENTRIES },
+            found: Found::new(MAX_ENTRIES),
             entries: Vec::new(),
             notes: Notes::default(),
             bytes: 0,
             left_out: 0,
+            depths: MAX_DEPTHS,
             missing: 0,
             digest: Hash::new(),
             modified,
         };
-        walk.enter(NO_PARENT, take)?;
+        walk.enter(Folder { index: NO_PARENT, depth: 0 }, take)?;
         Ok(walk)
     }
 
@@ -255,15 +172,15 @@ impl Walk {
         })
     }
 
-    /// Finds the names in the directory `index`, which the walk has just come to.
-    fn enter(&mut self, index: u32, take: Take) -> Result<(), WalkError> {
+    /// Finds the names in `folder`, which the walk has just come to.
+    fn enter(&mut self, folder: Folder, take: Take) -> Result<(), WalkError> {
         let before = self.found.waiting.len();
         let Take::Part(node) = take else {
-            self.reading = Some(Reading { index, before });
+            self.reading = Some(Reading { folder, before });
             return Ok(());
         };
         for (name, take) in self.chosen.names(node) {
-            self.found.add(index, name, take, true)?;
+            self.found.add(folder, name, Known::Chosen, take)?;
         }
         self.found.sort(before);
         Ok(())
@@ -273,7 +190,7 @@ impl Walk {
     fn read(&mut self, reading: Reading) -> Result<(), WalkError> {
         let mut buffer = [MaybeUninit::uninit(); NAMES];
         let mut names = RawDir::new(self.branch.last().1, &mut buffer);
-        let path = || path_of(&self.entries, &self.found.arena, reading.index);
+        let path = || path_of(&self.entries, &self.found.arena, reading.folder.index);
         let above = self.veil.as_ref().map(|_| path()).unwrap_or_default();
         let failed = loop {
             match names.next() {
@@ -282,10 +199,14 @@ impl Walk {
                 Some(Err(error)) => break Some(error),
                 Some(Ok(entry)) => {
                     let name = entry.file_name().to_bytes();
-                    let is_directory = entry.file_type() == FileType::Directory;
+                    let kind = match entry.file_type() {
+                        FileType::Directory => Known::Directory,
+                        _ => Known::Unknown,
+                    };
+                    let is_directory = kind == Known::Directory;
                     let hides = |veil: &mut Veil| veil.hides(&above, name, is_directory);
                     if name != b"." && name != b".." && !self.veil.as_mut().is_some_and(hides) {
-                        self.found.add(reading.index, name, Take::All, false)?;
+                        self.found.add(reading.folder, name, kind, Take::All)?;
                     }
                 }
             }
@@ -295,7 +216,7 @@ impl Walk {
             }
         };
         if let Some(error) = failed {
-            self.note_unlisted(reading.index, error.into())?;
+            self.note_unlisted(reading.folder.index, error.into())?;
         }
         self.found.sort(reading.before);
         Ok(())
@@ -313,10 +234,10 @@ impl Walk {
                 self.missing += 1;
                 "not a folder".to_owned()
             }
-            Ok((stat, target)) => return self.push(next, &stat, &target),
+            Ok((stat, content)) => return self.push(next, &stat, content),
             Err(Left::Error(error)) if error.kind() == io::ErrorKind::NotFound => {
                 // Removed since the directory was read, which is as if it had been before.
-                if !next.is_chosen {
+                if next.kind != Known::Chosen {
                     self.found.room += 1;
                     return Ok(());
                 }
@@ -331,37 +252,33 @@ impl Walk {
             Err(Left::LongPath) => format!("its path is longer than {MAX_PATH} bytes"),
         };
         self.left_out += 1;
-        let mut path = path_of(&self.entries, &self.found.arena, next.parent);
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(self.found.name(next));
-        self.notes.add(&path, &reason);
+        self.note(next.parent, Some(next), &reason);
         Ok(())
     }
 
     /// Returns true if `next` is to be passed over, or a link that leads to what is. Of what could not
     /// be `examined`, nobody knows what it is.
-    fn is_hidden(&mut self, next: &Waiting, examined: Option<&(Stat, Vec<u8>)>) -> bool {
+    fn is_hidden(&mut self, next: &Waiting, examined: Option<&(Stat, Content)>) -> bool {
         let Some(veil) = &mut self.veil else { return false };
         let above = path_of(&self.entries, &self.found.arena, next.parent);
         let name = self.found.name(next);
-        match examined.map(|(stat, target)| (kind_of(stat), target)) {
-            Some((FileType::Directory, _)) => veil.hides(&above, name, true),
-            Some((FileType::Symlink, target)) => {
+        match examined.map(|(_, content)| content) {
+            Some(Content::File) => veil.hides(&above, name, false),
+            Some(Content::Link(target)) => {
                 veil.hides(&above, name, false) || veil.hides_target(&above, target)
             }
-            Some(_) => veil.hides(&above, name, false),
+            Some(_) => veil.hides(&above, name, true),
             None => veil.hides(&above, name, false) || veil.hides(&above, name, true),
         }
     }
 
-    fn examine(&mut self, next: &Waiting) -> Result<(Stat, Vec<u8>), Left> {
+    fn examine(&mut self, next: &Waiting) -> Result<(Stat, Content), Left> {
         if self.path_length(next) > MAX_PATH {
             return Err(Left::LongPath);
         }
         let dir = self.branch.ascend(next.parent, &self.entries, &self.found.arena);
-        examine(dir.map_err(Left::Error)?, self.found.name(next))
+        let may_open = next.depth.saturating_sub(FREE_DEPTH) as u32 <= self.depths;
+        examine(dir.map_err(Left::Error)?, self.found.name(next), next.kind, may_open)
     }
 
     fn path_length(&self, waiting: &Waiting) -> usize {
@@ -370,13 +287,13 @@ impl Walk {
         above + usize::from(waiting.length)
     }
 
-    fn push(&mut self, next: &Waiting, stat: &Stat, target: &[u8]) -> Result<(), WalkError> {
+    fn push(&mut self, next: &Waiting, stat: &Stat, content: Content) -> Result<(), WalkError> {
         let target_start = self.found.arena.len();
         let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let (size, inode) = match kind_of(stat) {
-            FileType::Symlink => (target.len() as u64, target_start as u64),
-            FileType::Directory => (0, open::identity(stat)),
-            _ => (size, open::identity(stat)),
+        let (size, inode, target) = match &content {
+            Content::Link(target) => (target.len() as u64, target_start as u64, &target[..]),
+            Content::File => (size, open::identity(stat), &[][..]),
+            _ => (0, open::identity(stat), &[][..]),
         };
         let entry = Entry {
             parent: next.parent,
@@ -398,12 +315,18 @@ impl Walk {
         self.sum(&entry, stat.st_ino, next, target);
         let index = self.entries.len() as u32;
         self.entries.push(entry);
-        if entry.kind() != Kind::Directory {
-            return Ok(());
-        }
-        match self.branch.descend(index, self.found.name(next), stat) {
-            Ok(()) => self.enter(index, next.take),
-            Err(error) => self.note_unlisted(index, error),
+        match content {
+            Content::File | Content::Link(_) => Ok(()),
+            Content::Closed(error) => self.note_unlisted(index, error),
+            Content::Deep => {
+                self.note(index, None, "nothing in it is listed, since too much lies as deep");
+                Ok(())
+            }
+            Content::Directory(dir) => {
+                self.depths -= u32::from(next.depth.saturating_sub(FREE_DEPTH));
+                self.branch.descend(index, dir);
+                self.enter(Folder { index, depth: next.depth + 1 }, next.take)
+            }
         }
     }
 
@@ -426,10 +349,22 @@ impl Walk {
         if index == NO_PARENT || open::is_exhaustion(&error) {
             return Err(WalkError::Io(error));
         }
-        let mut path = Vec::new();
-        write_path(&self.entries, &self.found.arena, index as usize, &mut path);
-        self.notes.add(&path, &format!("not all of it could be listed ({})", error.kind()));
+        self.note(index, None, &format!("not all of it could be listed ({})", error.kind()));
         Ok(())
+    }
+
+    /// Notes `reason` for `name` in the directory `index`, or for that itself.
+    fn note(&mut self, index: u32, name: Option<&Waiting>, reason: &str) {
+        // A hostile tree may have 200,000 of them, thousands of bytes each.
+        if self.notes.is_full() {
+            return self.notes.count();
+        }
+        let mut path = path_of(&self.entries, &self.found.arena, index);
+        if let Some(name) = name {
+            path.extend_from_slice(if path.is_empty() { b"" } else { b"/" });
+            path.extend_from_slice(self.found.name(name));
+        }
+        self.notes.add(&path, reason);
     }
 }
 
@@ -440,40 +375,4 @@ fn path_of(entries: &[Entry], names: &[u8], index: u32) -> Vec<u8> {
         write_path(entries, names, index as usize, &mut path);
     }
     path
-}
-
-/// Why something is left out.
-enum Left {
-    Special,
-    LongPath,
-    Error(io::Error),
-}
-
-/// What `name` in `dir` is, and where it leads if it is a link.
-fn examine(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(Stat, Vec<u8>), Left> {
-    let failed = |errno: Errno| Left::Error(errno.into());
-    let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-    match kind_of(&stat) {
-        FileType::Symlink => {
-            let target = readlinkat(dir, name, Vec::new()).map_err(failed)?;
-            Ok((stat, target.into_bytes()))
-        }
-        FileType::RegularFile => {
-            // access(2) is cheaper than open(2), and does not count capabilities: its "no" is checked.
-            if accessat(dir, name, Access::READ_OK, AtFlags::empty()).is_err() {
-                open::file(dir, name, 0).map_err(Left::Error)?;
-            }
-            Ok((stat, Vec::new()))
-        }
-        FileType::Directory => Ok((stat, Vec::new())),
-        _ => Err(Left::Special),
-    }
-}
-
-fn kind_of(stat: &Stat) -> FileType {
-    FileType::from_raw_mode(stat.st_mode)
-}
-
-fn mtime(stat: &Stat) -> i64 {
-    stat.st_mtime
 }

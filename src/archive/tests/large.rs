@@ -207,15 +207,22 @@ fn figures_of_hostile_walks() {
     for index in 0..200_000 {
         File::create(flat.tree().join(format!("{index:06}"))).unwrap();
     }
-    let deep = Scratch::new();
-    for number in 0..48 {
-        let path = deep.directory(number.to_string());
-        chain(&Dir::open_ambient_dir(path, ambient_authority()).unwrap(), 2_000);
-    }
-    for scratch in [&flat, &deep, &flat, &deep] {
+    let deep = |chains: usize, levels| {
+        let scratch = Scratch::new();
+        for number in 0..chains {
+            let path = scratch.directory(number.to_string());
+            chain(&Dir::open_ambient_dir(path, ambient_authority()).unwrap(), levels);
+        }
+        scratch
+    };
+    let (deepest, worst) = (deep(48, 2_000), deep(194, 512));
+    for scratch in [&flat, &deepest, &worst, &flat, &deepest, &worst] {
         let mut walk = Walk::new(&scratch.dir()).unwrap();
         let listing = in_steps("walk", || walk.step(Instant::now() + STEP).unwrap());
         eprintln!("{} entries", listing.len());
+        if std::env::var_os("WALKS_ONLY").is_some() {
+            continue;
+        }
         let mut layout = None;
         let mut listing = Some(listing);
         in_steps("layout", || match &mut layout {

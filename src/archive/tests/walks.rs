@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 
-use super::super::listing::HEADING;
+use super::super::listing::{FREE_DEPTH, HEADING};
 use super::super::{Archive, Format, Kind, Listing, Walk, WalkError};
 use super::tree::Scratch;
 use super::{FORMATS, finish, pack, read_whole, walk};
@@ -243,6 +244,30 @@ fn a_directory_that_another_took_the_place_of_is_not_listed() {
     let lost = format!("{}/b: could not be opened", vec!["a"; 49].join("/"));
     assert!(text.contains(&lost), "{text}");
     assert!(found.contains(&"z/file".to_owned()));
+}
+
+/// Opening a directory costs the sandbox a look at each one above it.
+#[test]
+fn few_trees_may_be_as_deep_as_paths_go() {
+    let scratch = Scratch::new();
+    for chain_of in ["first", "second"] {
+        chain(
+            &Dir::open_ambient_dir(scratch.directory(chain_of), ambient_authority()).unwrap(),
+            1_600,
+        );
+    }
+    let listing = walk(&scratch.dir()).unwrap();
+    let found = paths(&listing);
+    let deepest = |name: &str| {
+        let depths = found.iter().filter(|path| path.starts_with(name));
+        depths.map(|path| path.matches('/').count()).max().unwrap()
+    };
+    assert_eq!(deepest("first"), 1_601);
+    // A directory is listed, and what is in it not.
+    assert_eq!(deepest("second"), usize::from(FREE_DEPTH) + 2);
+    let text = skipped(&scratch, Format::Tar);
+    let second = format!("second/{}: nothing in it", ["a"; 17].join("/"));
+    assert!(text.contains(&second), "{text}");
 }
 
 /// 5,000 directories, one in the other: longer than any path that can be opened.
