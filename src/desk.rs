@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::archive::shelf::Usage;
 use crate::control::gauges::Waits;
 use crate::control::listener::{Asked, Desk};
 use crate::control::status::{
@@ -132,7 +133,7 @@ impl Operator {
         let (started, since) = shared.started;
         let [sending, limited, parked, finishing] = shared.downloads.phases();
         let downloads = if rows { shared.downloads.all() } else { Vec::new() };
-        let (kept, bytes) = shared.shelf.usage();
+        let Usage { kept, used, walks, bytes } = shared.shelf.usage();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started,
@@ -155,7 +156,7 @@ impl Operator {
                 .replay
                 .journal()
                 .map(|state| Journal { bytes: state.bytes, behind: state.behind }),
-            archives: Archives { kept, bytes },
+            archives: Archives { kept, used, walks, bytes },
             shared_state: shared.replay.agreement().map(|agreement| {
                 let Counts { round_trips, failures, take_overs, up } = agreement.counts();
                 let front_end = agreement.name().to_owned();

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::acceptor::{Acceptor, Parts};
+use crate::archive::Shelf;
 use crate::clock::Clock;
 use crate::config::{self, Config, Listen, Loaded};
 use crate::control::listener::Control;
@@ -24,9 +25,9 @@ use crate::pool::private::PrivateSocket;
 use crate::pool::queue::Queue;
 use crate::pool::returns::Returns;
 use crate::pool::{Exchange, Pool};
-use crate::process::descriptors;
 use crate::process::notify::Notifier;
 use crate::process::signals::Signals;
+use crate::process::{descriptors, memory};
 use crate::replay::Replay;
 #[cfg(feature = "shared-state")]
 use crate::replay::shared::{Membership, Redis};
@@ -41,6 +42,8 @@ const CHORES: usize = 1024;
 const GATHER: Duration = Duration::from_millis(2);
 /// Free memory goes back to the kernel this often.
 const TRIMMING: Duration = Duration::from_secs(10);
+/// Listings of folders may take one part in this many of the memory.
+const LISTINGS_SHARE: u64 = 8;
 /// Downloads that the log lists after SIGUSR1.
 const MOST_LINES: usize = 100;
 /// Longest wait for the journal's disk at the end.
@@ -54,6 +57,8 @@ const MAX_BASE: usize = 107 - "/winglet-0123456789abcdef/s".len();
 #[derive(Debug)]
 pub struct Opened {
     listeners: Vec<Listener>,
+    /// Bytes of memory that the process may have.
+    memory: u64,
     #[cfg(feature = "tls")]
     tls: Option<Arc<Certificates>>,
     #[cfg(feature = "shared-state")]
@@ -71,6 +76,7 @@ impl Opened {
     ) -> Result<Opened, StartError> {
         Ok(Opened {
             listeners: listener::open(config, environment)?,
+            memory: memory::available(),
             #[cfg(feature = "tls")]
             tls: config.tls.as_ref().map(Certificates::load).transpose()?.map(Arc::new),
             #[cfg(feature = "shared-state")]
@@ -135,7 +141,10 @@ impl Server {
         let (tiny, private) = open_private(config)?;
         let threads = config.threads;
         let (sender, chores) = sync_channel(CHORES);
-        let shared = Arc::new(Shared::new(settings, replay, clock, sender)?);
+        let mut shared = Shared::new(settings, replay, clock, sender)?;
+        let share = opened.memory / LISTINGS_SHARE;
+        shared.shelf = Arc::new(Shelf::new(usize::try_from(share).unwrap_or(usize::MAX)));
+        let shared = Arc::new(shared);
         #[cfg(feature = "shared-state")]
         let membership = opened.redis.map(|redis| {
             Membership::begin(redis, Arc::clone(&shared.replay), shared.clock.clone())

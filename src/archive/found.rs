@@ -74,6 +74,11 @@ impl Found {
         Ok(())
     }
 
+    /// Bytes of memory that it takes.
+    pub(super) fn memory(&self) -> usize {
+        self.waiting.capacity() * size_of::<Waiting>() + self.arena.len()
+    }
+
     /// The name that waits.
     pub(super) fn name(&self, waiting: &Waiting) -> &[u8] {
         &self.arena[waiting.name as usize..][..waiting.length.into()]

@@ -76,6 +76,10 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Bytes of memory that laying out takes for each entry, besides those of the listing: positions,
+    /// CRCs, and hashes of names.
+    pub const MEMORY: usize = 48;
+
     /// Begins to lay `listing` out. If there is something to tell about it, a last member does.
     pub fn new(mut listing: Listing, format: Format) -> Layout {
         let tag = listing.tag(format);

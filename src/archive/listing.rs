@@ -165,7 +165,7 @@ impl Listing {
         size_of::<Listing>()
             + self.entries.capacity() * size_of::<Entry>()
             + self.names.capacity()
-            + self.notes.text.capacity()
+            + self.notes.memory()
             + self.base.capacity()
     }
 
@@ -295,6 +295,11 @@ impl Notes {
         } else {
             self.unnamed += 1;
         }
+    }
+
+    /// Bytes of memory that it takes besides its own.
+    pub(super) fn memory(&self) -> usize {
+        self.text.capacity()
     }
 
     /// Returns true if no further line fits.

@@ -11,10 +11,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::{error, fmt, mem};
 
-use cap_std::fs::Dir;
-
 use super::format::Format;
-use super::layout::{Archive, Part};
+use super::layout::Part;
 use super::names::one_line;
 use super::open;
 use super::shelf::Packed;
@@ -69,8 +67,7 @@ pub fn is_pause(error: &io::Error) -> bool {
 /// it shrank. Messages name the member, for the log and not for the client.
 #[derive(Debug)]
 pub struct ArchiveReader {
-    archive: Arc<Archive>,
-    root: Arc<Dir>,
+    packed: Packed,
     end: u64,
     part: Part,
     /// Bytes of `part` that are read.
@@ -107,12 +104,10 @@ impl ArchiveReader {
     /// Reads `range` of an archive. Nothing is opened yet. With `readers`, what is read of its members
     /// does not stay in the page cache.
     pub fn new(packed: Packed, range: &Range<u64>, readers: Option<Arc<Readers>>) -> ArchiveReader {
-        let Packed { archive, root } = packed;
-        let place = archive.locate(range.start);
+        let place = packed.archive.locate(range.start);
         ArchiveReader {
-            end: range.end.min(archive.length()),
-            archive,
-            root,
+            end: range.end.min(packed.archive.length()),
+            packed,
             part: place.part,
             offset: place.offset,
             rendered: None,
@@ -172,7 +167,7 @@ impl ArchiveReader {
     }
 
     fn go_to(&mut self, position: u64) {
-        let place = self.archive.locate(position);
+        let place = self.packed.archive.locate(position);
         (self.part, self.offset) = (place.part, place.offset);
         self.position = position;
     }
@@ -189,8 +184,8 @@ impl ArchiveReader {
 
     /// Copies what is next; nothing if that was the end of a part.
     fn fill(&mut self, buffer: &mut [u8], share: &mut Share) -> io::Result<usize> {
-        if self.offset == self.archive.part_length(self.part) {
-            self.part = self.archive.next(self.part);
+        if self.offset == self.packed.archive.part_length(self.part) {
+            self.part = self.packed.archive.next(self.part);
             self.offset = 0;
             return Ok(0);
         }
@@ -209,24 +204,24 @@ impl ArchiveReader {
         if self.rendered == Some(part) {
             return Ok(());
         }
-        let crc = match self.archive.needs_sum(part) {
+        let crc = match self.packed.archive.needs_sum(part) {
             Some(index) => self.sum_of(index, share)?,
             None => 0,
         };
-        self.archive.render(part, crc, &mut self.path, &mut self.bytes);
+        self.packed.archive.render(part, crc, &mut self.path, &mut self.bytes);
         self.rendered = Some(part);
         Ok(())
     }
 
     fn content(&mut self, index: usize, buffer: &mut [u8], share: &mut Share) -> io::Result<usize> {
-        let (offset, length) = match self.archive.step(index, self.offset) {
+        let (offset, length) = match self.packed.archive.step(index, self.offset) {
             Step::Frame(bytes, from) => return Ok(copy(&bytes[from..], buffer)),
             Step::Data { offset, length } => (offset, length),
         };
         let wanted =
             usize::try_from(length).map_or(buffer.len(), |length| length.min(buffer.len()));
         let buffer = &mut buffer[..wanted];
-        let archive = Arc::clone(&self.archive);
+        let archive = Arc::clone(&self.packed.archive);
         let count = match archive.text(index) {
             Some(text) => copy(&text[offset as usize..], buffer),
             None => self.read_member(index, offset, buffer, share)?,
@@ -241,24 +236,24 @@ impl ArchiveReader {
         let sent = self.sent.take().filter(|sent| sent.index == index && sent.at == offset);
         let mut sent = sent.unwrap_or_else(|| Running::new(index, offset));
         sent.add(bytes);
-        let is_whole = sent.from == 0 && Some(sent.at) == self.archive.file_size(index);
+        let is_whole = sent.from == 0 && Some(sent.at) == self.packed.archive.file_size(index);
         if !is_whole {
             self.sent = Some(sent);
             return;
         }
         let crc = sent.joined(None);
-        if self.archive.sums.set(index, crc) != crc {
+        if self.packed.archive.sums.set(index, crc) != crc {
             self.own.insert(index, crc);
         }
     }
 
     /// The CRC of a file.
     fn sum_of(&mut self, index: usize, share: &mut Share) -> io::Result<u32> {
-        let size = self.archive.file_size(index).unwrap_or(0);
+        let size = self.packed.archive.file_size(index).unwrap_or(0);
         if size == 0 {
             return Ok(0);
         }
-        let known = self.own.get(&index).copied().or_else(|| self.archive.sums.get(index));
+        let known = self.own.get(&index).copied().or_else(|| self.packed.archive.sums.get(index));
         if let Some(crc) = known {
             return Ok(crc);
         }
@@ -271,7 +266,7 @@ impl ArchiveReader {
             (self.sent, self.unsent) = (sent, Some(unsent));
             return Err(error);
         }
-        Ok(self.archive.sums.set(index, unsent.joined(sent.as_ref())))
+        Ok(self.packed.archive.sums.set(index, unsent.joined(sent.as_ref())))
     }
 
     fn sum_until(&mut self, sum: &mut Running, until: u64, share: &mut Share) -> io::Result<()> {
@@ -310,16 +305,16 @@ impl ArchiveReader {
             Ok(count) if count > 0 => Ok(count),
             result => {
                 let error = result.err().unwrap_or_else(open::changed);
-                Err(named(self.archive.member(index, &mut self.path).path, &error))
+                Err(named(self.packed.archive.member(index, &mut self.path).path, &error))
             }
         }
     }
 
     fn open(&mut self, index: usize) -> io::Result<Open> {
-        let member = self.archive.member(index, &mut self.path);
-        let file = open::file(self.root.as_fd(), member.path, member.size)
+        let member = self.packed.archive.member(index, &mut self.path);
+        let file = open::file(self.packed.root.as_fd(), member.path, member.size)
             .map_err(|error| named(member.path, &error))?;
-        let worth = if self.archive.length() > LARGE { Worth::Any } else { Worth::Large };
+        let worth = if self.packed.archive.length() > LARGE { Worth::Any } else { Worth::Large };
         let file = match &self.readers {
             Some(readers) => DiskFile::spare(file, &(0..member.size), worth, readers),
             None => DiskFile::keep(file),

@@ -134,11 +134,17 @@ impl Walk {
         self.entries.len()
     }
 
-    /// Goes on until `until`, or to the end. Returns `None` if there is more to be listed.
+    /// Bytes of memory that it takes so far. What was never written to is not counted.
+    pub fn memory(&self) -> usize {
+        self.entries.len() * size_of::<Entry>() + self.found.memory() + self.notes.memory()
+    }
+
+    /// Goes on until `until`, or to the end, or until it takes some more than `memory` bytes. Returns
+    /// `None` if there is more to be listed.
     ///
     /// # Errors
     /// Any [`WalkError`] but [`WalkError::BadPath`]. The walk is then of no more use.
-    pub fn step(&mut self, until: Instant) -> Result<Option<Listing>, WalkError> {
+    pub fn step(&mut self, until: Instant, memory: usize) -> Result<Option<Listing>, WalkError> {
         loop {
             if let Some(reading) = self.reading.take() {
                 self.read(reading)?;
@@ -147,7 +153,7 @@ impl Walk {
             } else {
                 return self.finish().map(Some);
             }
-            if Instant::now() >= until {
+            if Instant::now() >= until || self.memory() > memory {
                 return Ok(None);
             }
         }

@@ -10,7 +10,7 @@ use super::{client, load, printed};
 use crate::cli::args::Status as Options;
 use crate::clock;
 use crate::config::Config;
-use crate::control::status::{Row, Status};
+use crate::control::status::{Archives, Row, Status};
 use crate::error::CommandError;
 use crate::http::page::size_text;
 
@@ -256,9 +256,12 @@ fn parts(status: &Status) -> Vec<String> {
         Some(journal) => size_text(journal.bytes),
     };
     let mut lines = vec![format!("journal      {journal}")];
-    if status.archives.kept > 0 {
-        let memory = size_text(status.archives.bytes as u64);
-        lines.push(format!("archives     {} listed, {memory} of memory", status.archives.kept));
+    let Archives { kept, used, walks, bytes } = status.archives;
+    if kept + walks > 0 {
+        let memory = size_text(bytes as u64);
+        lines.push(format!(
+            "archives     {kept} listed, {used} in use, {walks} being listed; {memory} of memory"
+        ));
     }
     if let Some(shared) = &status.shared_state {
         lines.push(format!(

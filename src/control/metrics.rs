@@ -76,7 +76,12 @@ fn server(text: &mut Text, status: &Status) {
         "Listings that are kept of folders sent as archives.",
         status.archives.kept,
     );
-    text.gauge("winglet_archive_listings_bytes", "Their memory.", status.archives.bytes);
+    text.gauge(
+        "winglet_archive_listings_bytes",
+        "Memory held by archive listings, in bytes.",
+        status.archives.bytes,
+    );
+    text.gauge("winglet_archive_walks", "Folders that are being listed.", status.archives.walks);
     text.gauge("winglet_workers", "Threads that read files.", status.workers.total);
     text.gauge("winglet_workers_busy", "Threads that are at something.", status.workers.busy);
     text.gauge(

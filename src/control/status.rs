@@ -101,12 +101,16 @@ pub struct Journal {
     pub behind: bool,
 }
 
-/// What is kept of the folders that are sent as archives.
+/// What is in memory of the folders that are sent as archives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Archives {
     /// Listings.
     pub kept: usize,
-    /// Their memory.
+    /// Listings that running downloads use.
+    pub used: usize,
+    /// Folders that are being listed.
+    pub walks: usize,
+    /// Memory held by listings, finished or not, in bytes.
     pub bytes: usize,
 }
 

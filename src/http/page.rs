@@ -221,6 +221,14 @@ fn explain_open(error: &OpenError) -> (&'static str, &'static str, Remedy) {
                 without_panel: "Tell whoever sent you the link, with the number below.",
             },
         ),
+        OpenError::TooManyFolders => (
+            "The server is busy with large folders",
+            "So many large folders are being downloaded at the moment that this one has to wait.",
+            Remedy {
+                with_panel: "Try again in some minutes.",
+                without_panel: "Try again in some minutes.",
+            },
+        ),
         OpenError::WalkTooLong => (
             "Listing this folder takes too long",
             "It is very deep, very large, or the server's disk is slow.",

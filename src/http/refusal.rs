@@ -186,6 +186,9 @@ impl Refusal {
             | Refusal::Open(OpenError::NoDescriptors) => {
                 (503, "the server is busy; try again in a moment")
             }
+            Refusal::Open(OpenError::TooManyFolders) => {
+                (503, "too many large folders are being downloaded; try again later")
+            }
             Refusal::Open(OpenError::WalkTooLong) => {
                 (503, "listing the folder takes too long; try a part of it, or try again later")
             }
@@ -196,7 +199,8 @@ impl Refusal {
     /// Seconds after which the client may try again: the `Retry-After` of a 503.
     pub fn retry_after(&self) -> Option<u32> {
         match self {
-            Refusal::Busy(Busy::Tracked) | Refusal::Open(OpenError::WalkTooLong) => Some(60),
+            Refusal::Busy(Busy::Tracked)
+            | Refusal::Open(OpenError::WalkTooLong | OpenError::TooManyFolders) => Some(60),
             Refusal::Busy(Busy::LinkInUse(seconds)) => Some(*seconds),
             _ => (self.status() == 503).then_some(RETRY_AFTER),
         }

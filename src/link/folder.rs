@@ -10,13 +10,15 @@ use cap_std::fs::Dir;
 use super::Uuid;
 use super::storage::{Found, Missing, OpenError, Source, Storage, classify};
 use super::token::Resource;
-use crate::archive::shelf::{Asked, Link, Recent, Seen, TooMuch};
+use crate::archive::shelf::{Asked, Link, Recent, Room, Seen, TooMuch};
 use crate::archive::{Archive, Format, Hidden, Layout, Packed, Shelf, Veil, Walk, WalkError};
 
 /// The longest that one walk may take in all its steps.
 const MAX_WALKING: Duration = Duration::from_secs(30);
 /// The longest that one step should take.
 const STEP: Duration = Duration::from_millis(250);
+/// A walk asks for memory at least this many bytes at a time.
+const MEMORY: usize = 64 << 10;
 
 /// How an archive is made, and for which link.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +44,7 @@ pub struct Walking {
     asked: Asked,
     server: Uuid,
     resource: Resource,
-    shelf: Arc<Shelf>,
+    room: Room,
     root: Arc<Dir>,
     /// What is hidden beneath it, until the walk begins.
     veil: Option<Veil>,
@@ -105,7 +107,7 @@ pub(super) fn open(
         asked,
         server,
         resource: resource.clone(),
-        shelf,
+        room: shelf.room(asked.server),
         root,
         veil,
         seen,
@@ -147,23 +149,33 @@ impl Walking {
     fn go_on(&mut self, until: Instant) -> Result<Option<Found<Source>>, OpenError> {
         if let Job::New = self.job {
             // Others may have asked for the same tree while this waited for its turn.
-            if let Some(recent) = self.shelf.since(&self.asked, &self.seen) {
+            if let Some(recent) = self.room.shelf().since(&self.asked, &self.seen) {
                 return self.reuse(recent).map(Some);
             }
             self.seen = see(&self.root)?;
             self.job = Job::Walk(Box::new(self.walk().map_err(walk_error)?));
         }
         if let Job::Walk(walk) = &mut self.job {
-            let Some(listing) = walk.step(until).map_err(walk_error)? else { return Ok(None) };
-            let listing = listing.at(path(&self.resource));
-            if let Some(packed) = self.shelf.known(&self.asked, &self.seen, &listing) {
+            let listing = loop {
+                let taken = walk.memory();
+                let memory = taken + (taken / 4).max(MEMORY);
+                claim(&self.room, memory)?;
+                match walk.step(until, memory).map_err(walk_error)? {
+                    Some(listing) => break listing.at(path(&self.resource)),
+                    None if Instant::now() >= until => return Ok(None),
+                    None => {}
+                }
+            };
+            if let Some(packed) = self.room.shelf().known(&self.asked, &self.seen, &listing) {
                 return Ok(Some(self.found(packed)));
             }
+            claim(&self.room, listing.memory() + listing.len() * Layout::MEMORY)?;
             self.job = Job::Layout(Box::new(Layout::new(listing, self.asked.format)));
         }
         let Job::Layout(layout) = &mut self.job else { return Ok(None) };
         let Some(archive) = layout.step(until) else { return Ok(None) };
-        let packed = self.shelf.put(&self.asked, self.seen, &self.root, archive);
+        let shelf = self.room.shelf();
+        let packed = shelf.put(&self.room, &self.asked, self.seen, &self.root, archive);
         Ok(Some(self.found(packed)))
     }
 
@@ -177,7 +189,7 @@ impl Walking {
     }
 
     fn refuse<T>(&self, what: TooMuch) -> Result<T, OpenError> {
-        self.shelf.put_refused(&self.asked, self.seen, what);
+        self.room.shelf().put_refused(&self.asked, self.seen, what);
         Err(too_much(what))
     }
 
@@ -199,6 +211,10 @@ impl Walking {
             source: Source::Archive(packed),
         }
     }
+}
+
+fn claim(room: &Room, bytes: usize) -> Result<(), OpenError> {
+    if room.grow(bytes) { Ok(()) } else { Err(OpenError::TooManyFolders) }
 }
 
 fn see(root: &Dir) -> Result<Seen, OpenError> {

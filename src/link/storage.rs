@@ -64,6 +64,8 @@ pub enum OpenError {
     NoDescriptors,
     /// It takes too long to list the directory.
     WalkTooLong,
+    /// The listings of other directories leave no memory for this one's.
+    TooManyFolders,
     /// The directory holds more than an archive may.
     TooMany,
     /// The file exists, and the system refused to open it or to say what it is.
@@ -111,6 +113,7 @@ impl OpenError {
             }
             .into(),
             OpenError::NoDescriptors => "no descriptor is left to open the file with".into(),
+            OpenError::TooManyFolders => "no memory left for the directory's listing".into(),
             OpenError::WalkTooLong => "listing the directory takes too long".into(),
             OpenError::TooMany => "the directory holds more than an archive may".into(),
             OpenError::Failed(cause) => cause.clone(),

@@ -2,6 +2,7 @@
 //! manager.
 
 pub mod descriptors;
+pub mod memory;
 pub mod notify;
 pub mod priority;
 pub mod sandbox;

@@ -375,7 +375,8 @@ fn status_lists_an_archive_and_what_its_listing_takes() {
     assert!(status["archives"]["bytes"].as_u64().unwrap() > 0, "{status:#}");
     assert_eq!(status["downloads"][0]["length"].as_u64().unwrap() >> 20, 64, "{status:#}");
     server.wait_until("the listing is told", |_| {
-        String::from_utf8_lossy(&node.run(&["status"]).stdout).contains("archives     1 listed")
+        String::from_utf8_lossy(&node.run(&["status"]).stdout)
+            .contains("archives     1 listed, 1 in use")
     });
 }
 

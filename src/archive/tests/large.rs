@@ -216,9 +216,19 @@ fn figures_of_hostile_walks() {
         scratch
     };
     let (deepest, worst) = (deep(48, 2_000), deep(194, 512));
-    for scratch in [&flat, &deepest, &worst, &flat, &deepest, &worst] {
+    // All names at the end of one long path, and all of them to be told about.
+    let far = Scratch::new();
+    let mut dir = far.dir();
+    for _ in 0..1_800 {
+        dir.create_dir("d").unwrap();
+        dir = dir.open_dir("d").unwrap();
+    }
+    for index in 0..190_000 {
+        dir.create(format!("CON.{index:06}\n")).unwrap();
+    }
+    for scratch in [&flat, &deepest, &worst, &far, &flat, &deepest, &worst, &far] {
         let mut walk = Walk::new(&scratch.dir()).unwrap();
-        let listing = in_steps("walk", || walk.step(Instant::now() + STEP).unwrap());
+        let listing = in_steps("walk", || walk.step(Instant::now() + STEP, usize::MAX).unwrap());
         eprintln!("{} entries", listing.len());
         if std::env::var_os("WALKS_ONLY").is_some() {
             continue;

@@ -28,7 +28,7 @@ const FORMATS: [Format; 2] = [Format::Zip, Format::Tar];
 /// Walks to the end in one step.
 fn finish(mut walk: Walk) -> Result<Listing, WalkError> {
     let far = Instant::now() + Duration::from_secs(3600);
-    walk.step(far).map(|listing| listing.expect("an hour is enough"))
+    walk.step(far, usize::MAX).map(|listing| listing.expect("an hour is enough"))
 }
 
 fn walk(root: &Dir) -> Result<Listing, WalkError> {
@@ -41,7 +41,7 @@ fn pack(scratch: &Scratch, format: Format) -> Arc<Archive> {
 }
 
 fn reader(scratch: &Scratch, archive: &Arc<Archive>, range: Range<u64>) -> ArchiveReader {
-    let packed = Packed { archive: Arc::clone(archive), root: Arc::new(scratch.dir()) };
+    let packed = Packed::new(Arc::clone(archive), Arc::new(scratch.dir()));
     ArchiveReader::new(packed, &range, None)
 }
 

@@ -164,7 +164,7 @@ fn plant(random: &mut Random, root: &Path) {
 
 fn write(archive: &Arc<Archive>, root: &Arc<Dir>, path: &Path) {
     let range = 0..archive.length();
-    let packed = Packed { archive: Arc::clone(archive), root: Arc::clone(root) };
+    let packed = Packed::new(Arc::clone(archive), Arc::clone(root));
     let mut reader = ArchiveReader::new(packed, &range, None);
     let (mut file, mut buffer) = (File::create(path).unwrap(), vec![0; 1 << 18]);
     loop {

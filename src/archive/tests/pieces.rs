@@ -27,7 +27,7 @@ proptest! {
             let whole = read_whole(&scratch, &archive);
             let archive = pack(&scratch, format);
             let root = Arc::new(scratch.dir());
-            let packed = Packed { archive: Arc::clone(&archive), root };
+            let packed = Packed::new(Arc::clone(&archive), root);
             let readers = spare.then(Arc::<Readers>::default);
             let mut reader = ArchiveReader::new(packed, &(0..archive.length()), readers);
             let mut sent = Vec::new();

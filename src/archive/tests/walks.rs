@@ -181,7 +181,7 @@ fn a_walk_in_small_steps_finds_the_same() {
     let mut walk = Walk::new(&scratch.dir()).unwrap();
     let mut steps = 1;
     let listing = loop {
-        match walk.step(Instant::now()).unwrap() {
+        match walk.step(Instant::now(), usize::MAX).unwrap() {
             Some(listing) => break listing,
             None => steps += 1,
         }
@@ -195,7 +195,7 @@ fn a_walk_in_small_steps_finds_the_same() {
 /// Steps until `count` entries are listed.
 fn walk_until(walk: &mut Walk, count: usize) {
     while walk.len() < count {
-        assert!(walk.step(Instant::now()).unwrap().is_none());
+        assert!(walk.step(Instant::now(), usize::MAX).unwrap().is_none());
     }
 }
 
