@@ -162,9 +162,8 @@ fn plant(random: &mut Random, root: &Path) {
     }
 }
 
-fn write(archive: &Arc<Archive>, root: &Arc<Dir>, path: &Path) {
-    let range = 0..archive.length();
-    let packed = Packed { archive: Arc::clone(archive), root: Arc::clone(root) };
+fn write(packed: Packed, path: &Path) {
+    let range = 0..packed.archive.length();
     let mut reader = ArchiveReader::new(packed, &range, None);
     let (mut file, mut buffer) = (File::create(path).unwrap(), vec![0; 1 << 18]);
     loop {
@@ -206,6 +205,7 @@ fn plant_and_pack(random: &mut Random, place: &Path) {
     for format in FORMATS {
         let listing = walk(&root).unwrap().at("world");
         let archive = Arc::new(Archive::new(listing, format));
-        write(&archive, &root, &place.join(format.extension()));
+        let packed = Packed { archive, root: Arc::clone(&root) };
+        write(packed, &place.join(format.extension()));
     }
 }
