@@ -6,12 +6,14 @@
 
 mod branch;
 mod chosen;
+mod follow;
 mod format;
 pub mod hidden;
 pub mod layout;
 pub mod listing;
 mod names;
 mod open;
+mod paths;
 mod patterns;
 pub mod reader;
 pub mod shelf;
@@ -26,10 +28,12 @@ mod zip;
 #[cfg(test)]
 mod tests;
 
+pub use follow::Follow;
 pub use format::Format;
-pub use hidden::{Hidden, Veil};
+pub use hidden::{Hidden, Place, Veil};
 pub use layout::{Archive, Layout};
 pub use listing::{Kind, Listing};
+pub use paths::real_path;
 pub use patterns::Patterns;
 pub use reader::{ArchiveReader, is_pause};
 pub use shelf::{Packed, Shelf};

@@ -11,7 +11,9 @@ use super::Uuid;
 use super::storage::{Found, Missing, OpenError, Source, Storage, classify};
 use super::token::Resource;
 use crate::archive::shelf::{Asked, Link, Recent, Seen, TooMuch};
-use crate::archive::{Archive, Format, Hidden, Layout, Packed, Shelf, Veil, Walk, WalkError};
+use crate::archive::{
+    Archive, Follow, Format, Hidden, Layout, Packed, Place, Shelf, Walk, WalkError,
+};
 
 /// The longest that one walk may take in all its steps.
 const MAX_WALKING: Duration = Duration::from_secs(30);
@@ -44,8 +46,7 @@ pub struct Walking {
     resource: Resource,
     shelf: Arc<Shelf>,
     root: Arc<Dir>,
-    /// What is hidden beneath it, until the walk begins.
-    veil: Option<Veil>,
+    place: Place,
     /// When it was asked for, and then the directory as it was before its walk.
     seen: Seen,
     job: Job,
@@ -57,6 +58,7 @@ enum Job {
     /// Nothing is done yet.
     New,
     Walk(Box<Walk>),
+    Follow(Box<Follow>),
     Layout(Box<Layout>),
 }
 
@@ -97,7 +99,7 @@ pub(super) fn open(
     // Seen with other patterns, a directory is another one.
     let hash = hidden.as_ref().map_or(hash, |hidden| hidden.bind(hash));
     let asked = Asked { link, resource: hash, server: server.as_uuid().as_u128(), format };
-    let (root, veil) = storage.open_directory(&server, path(resource), hidden.as_ref())?;
+    let (root, place) = storage.open_directory(&server, path(resource), hidden.as_ref())?;
     let root = Arc::new(root);
     let seen = see(&root)?;
     let recent = if may_reuse { shelf.recent(&asked, &seen) } else { None };
@@ -107,7 +109,7 @@ pub(super) fn open(
         resource: resource.clone(),
         shelf,
         root,
-        veil,
+        place,
         seen,
         job: Job::New,
         walked: Duration::ZERO,
@@ -155,7 +157,10 @@ impl Walking {
         }
         if let Job::Walk(walk) = &mut self.job {
             let Some(listing) = walk.step(until).map_err(walk_error)? else { return Ok(None) };
-            let listing = listing.at(path(&self.resource));
+            self.job = Job::Follow(Box::new(Follow::new(listing, &self.place, self.asked.format)));
+        }
+        if let Job::Follow(follow) = &mut self.job {
+            let Some(listing) = follow.step(until).map_err(walk_error)? else { return Ok(None) };
             if let Some(packed) = self.shelf.known(&self.asked, &self.seen, &listing) {
                 return Ok(Some(self.found(packed)));
             }
@@ -167,13 +172,12 @@ impl Walking {
         Ok(Some(self.found(packed)))
     }
 
-    fn walk(&mut self) -> Result<Walk, WalkError> {
-        let veil = self.veil.take();
+    fn walk(&self) -> Result<Walk, WalkError> {
         match &self.resource {
             Resource::Files { files, .. } => Walk::of_paths(&self.root, files),
             _ => Walk::new(&self.root),
         }
-        .map(|walk| walk.behind(veil))
+        .map(|walk| walk.behind(self.place.veil()))
     }
 
     fn refuse<T>(&self, what: TooMuch) -> Result<T, OpenError> {
