@@ -28,6 +28,7 @@ import zipfile
 SERVER = "1f1d6f0a-3a5c-4bfb-9a9c-2a5c9d1f0001"
 NOTES = b".winglet-skipped.txt"
 STRANGER = 988
+OUTSIDE = b"a file of the same server"
 
 PYTHON = """
 import sys, tarfile, zipfile
@@ -92,8 +93,9 @@ KNOWN = (
 class Tree:
     def __init__(self, root):
         self.root = os.fsencode(root)
-        # What a zip cannot hold.
+        # What a zip cannot hold, and what else it does.
         self.too_long = set()
+        self.linked = set()
         os.mkdir(root)
 
     def at(self, path):
@@ -176,11 +178,13 @@ def links(tree):
     ):
         tree.link(path, target)
     tree.file("zz after", b"what comes after all links")
+    tree.linked.add(OUTSIDE)
 
 
 def only_link(tree):
     """A folder with nothing but a link to a file of the same server."""
     tree.link("unix_args.txt", "../outside/file")
+    tree.linked.add(OUTSIDE)
 
 
 def empty(tree):
@@ -410,6 +414,7 @@ def missing(archive, expected, tree):
     lost = [path for path, (kind, _, what) in below(tree.root) if kind == "file" and what not in contents]
     if archive.endswith(".zip"):
         lost = [path for path in lost if path not in tree.too_long]
+        lost += [content for content in tree.linked if hashlib.sha256(content).hexdigest() not in contents]
     return [f"not in the archive: {path}" for path in lost]
 
 
@@ -468,7 +473,7 @@ def main():
     try:
         with Node(os.path.abspath(options.binary), work) as node:
             outside = Tree(os.path.join(node.volume, "outside"))
-            outside.file("file", b"a file of the same server")
+            outside.file("file", OUTSIDE)
             for make in TREES:
                 name = make.__name__.strip("_")
                 tree = Tree(os.path.join(node.volume, name))

@@ -9,8 +9,10 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use cap_std::fs::Dir;
+
 use super::format::Format;
-use super::listing::{Entry, Kind, Listing, Member, NO_PARENT};
+use super::listing::{Entry, Listing, Member, NO_PARENT};
 use super::stored::{Spelling, Stored};
 use super::sums::Sums;
 use super::zip::Step;
@@ -196,8 +198,24 @@ impl Archive {
 
     /// Bytes of a member if it is a file and in the archive.
     pub(super) fn file_size(&self, index: usize) -> Option<u64> {
-        let entry = &self.listing.entries[index];
-        (entry.kind() == Kind::File && !self.stored.omits(index)).then_some(entry.size)
+        self.stored.file_size(&self.listing, index)
+    }
+
+    /// Where the content of a file in the archive is: its path in `root`, the listed directory, or in
+    /// the volume if a link leads there.
+    pub(super) fn content<'a>(
+        &'a self,
+        index: usize,
+        root: &'a Dir,
+        path: &'a mut Vec<u8>,
+    ) -> (&'a Dir, &'a [u8]) {
+        match (self.listing.led(index), &self.listing.volume) {
+            (Some(file), Some(volume)) => {
+                let range = file.name as usize..file.name as usize + file.path_length as usize;
+                (volume, &self.listing.names[range])
+            }
+            _ => (root, self.listing.member(index, path).path),
+        }
     }
 
     /// A member as it is in the archive, if it is.

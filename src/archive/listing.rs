@@ -4,8 +4,10 @@
 //! A listing may have 200,000 entries and several may be kept, so an entry is 40 bytes and its name,
 //! without the directories above it, lies in one arena.
 
+use std::sync::Arc;
 use std::{error, fmt, io};
 
+use cap_std::fs::Dir;
 use hmac_sha256::Hash;
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -84,6 +86,29 @@ impl Entry {
             _ => Kind::File,
         }
     }
+
+    /// What it says of itself, without path and target.
+    pub(super) fn member(&self) -> Member<'static> {
+        let kind = self.kind();
+        Member {
+            path: &[],
+            kind,
+            mode: self.mode,
+            size: if kind == Kind::File { self.size } else { 0 },
+            seconds: self.seconds,
+            nanoseconds: self.nanoseconds,
+            target: &[],
+        }
+    }
+}
+
+/// The file that a symbolic link leads to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Led {
+    /// Of the link.
+    pub(super) index: u32,
+    /// The file. Its path counts from the root of the volume.
+    pub(super) entry: Entry,
 }
 
 /// An entry with its path and target.
@@ -122,6 +147,12 @@ pub struct Listing {
     pub(super) notes: Notes,
     /// The listed directory, from the root of its server's volume.
     pub(super) base: Vec<u8>,
+    /// Where links lead, in the order of the entries, if they were followed.
+    pub(super) led: Vec<Led>,
+    /// Links that lead in circles, out of the volume, or to files which are too much for the archive.
+    pub(super) unfit: Vec<u32>,
+    /// The root of the volume, if a link leads anywhere.
+    pub(super) volume: Option<Arc<Dir>>,
     /// A hash of all of it, inodes included.
     pub(super) digest: [u8; 32],
     /// The newest modification in it, seconds since the epoch.
@@ -139,11 +170,10 @@ impl Listing {
         self.entries.is_empty()
     }
 
-    /// Says that the listed directory is at `base` in its server's volume, which is where absolute
-    /// links count from.
+    /// Says that the listed directory is at `base` in its server's volume.
     #[must_use]
-    pub fn at(mut self, base: &str) -> Listing {
-        self.base = base.as_bytes().to_vec();
+    pub(super) fn at(mut self, base: &[u8]) -> Listing {
+        self.base = base.to_vec();
         self
     }
 
@@ -167,6 +197,14 @@ impl Listing {
             + self.names.capacity()
             + self.notes.memory()
             + self.base.capacity()
+            + self.led.capacity() * size_of::<Led>()
+            + self.unfit.capacity() * size_of::<u32>()
+    }
+
+    /// The file that the link `index` leads to.
+    pub(super) fn led(&self, index: usize) -> Option<&Entry> {
+        let found = self.led.binary_search_by_key(&index, |led| led.index as usize).ok()?;
+        Some(&self.led[found].entry)
     }
 
     /// The name of the entry `index`.
@@ -202,15 +240,7 @@ impl Listing {
             }
             _ => &[],
         };
-        Member {
-            path,
-            kind,
-            mode: entry.mode,
-            size: if kind == Kind::File { entry.size } else { 0 },
-            seconds: entry.seconds,
-            nanoseconds: entry.nanoseconds,
-            target,
-        }
+        Member { path, target, ..entry.member() }
     }
 }
 

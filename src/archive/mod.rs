@@ -7,6 +7,7 @@
 mod branch;
 mod chosen;
 mod examine;
+mod follow;
 mod format;
 mod found;
 pub mod hidden;
@@ -14,6 +15,7 @@ pub mod layout;
 pub mod listing;
 mod names;
 mod open;
+mod paths;
 mod patterns;
 pub mod reader;
 pub mod shelf;
@@ -28,10 +30,12 @@ mod zip;
 #[cfg(test)]
 mod tests;
 
+pub use follow::Follow;
 pub use format::Format;
-pub use hidden::{Hidden, Veil};
+pub use hidden::{Hidden, Place, Veil};
 pub use layout::{Archive, Layout};
 pub use listing::{Kind, Listing, WalkError};
+pub use paths::real_path;
 pub use patterns::Patterns;
 pub use reader::{ArchiveReader, is_pause};
 pub use shelf::{Packed, Shelf};

@@ -311,12 +311,12 @@ impl ArchiveReader {
     }
 
     fn open(&mut self, index: usize) -> io::Result<Open> {
-        let member = self.packed.archive.member(index, &mut self.path);
-        let file = open::file(self.packed.root.as_fd(), member.path, member.size)
-            .map_err(|error| named(member.path, &error))?;
+        let size = self.packed.archive.file_size(index).unwrap_or(0);
+        let (dir, path) = self.packed.archive.content(index, &self.packed.root, &mut self.path);
+        let file = open::file(dir.as_fd(), path, size).map_err(|error| named(path, &error))?;
         let worth = if self.packed.archive.length() > LARGE { Worth::Any } else { Worth::Large };
         let file = match &self.readers {
-            Some(readers) => DiskFile::spare(file, &(0..member.size), worth, readers),
+            Some(readers) => DiskFile::spare(file, &(0..size), worth, readers),
             None => DiskFile::keep(file),
         };
         Ok(Open { index, file, at: 0 })

@@ -29,15 +29,20 @@ pub(super) struct Stored {
     numbers: Vec<(u32, u32)>,
 }
 
-/// Room for what a member is called in an archive. It remembers where the directories end that lead
-/// to the member, so that the next one's path is not spelt from its beginning again: there may be
-/// thousands.
+/// Room for what a member is called in an archive.
 #[derive(Debug, Default)]
 pub(super) struct Spelling {
+    path: ZipPath,
+    target: Vec<u8>,
+}
+
+/// The path of an entry in a zip. It remembers where the directories end that lead there, so that the
+/// next entry's path is not spelt from its beginning again: there may be thousands.
+#[derive(Debug, Default)]
+struct ZipPath {
     path: Vec<u8>,
     /// Entries, and where each ends in `path`.
     above: Vec<(u32, usize)>,
-    target: Vec<u8>,
 }
 
 impl Stored {
@@ -62,6 +67,17 @@ impl Stored {
         self.has(index, OMITTED)
     }
 
+    /// Bytes of the entry `index` if the archive holds it as a file.
+    pub(super) fn file_size(&self, listing: &Listing, index: usize) -> Option<u64> {
+        let entry = &listing.entries[index];
+        match entry.kind() {
+            _ if self.omits(index) => None,
+            Kind::File => Some(entry.size),
+            Kind::Link => listing.led(index).map(|entry| entry.size),
+            Kind::Directory => None,
+        }
+    }
+
     /// Bytes of memory that it takes besides its own.
     pub(super) fn memory(&self) -> usize {
         self.marks.capacity() + self.numbers.capacity() * size_of::<(u32, u32)>()
@@ -78,16 +94,23 @@ impl Stored {
         if self.omits(index) {
             return None;
         }
+        let Spelling { path, target } = spelling;
+        let mut stored = member;
         if self.has(index, MOVED) {
-            return Some(Member { path: spelling.spell(self, listing, index as u32), ..member });
+            stored.path = path.spell(self, listing, index as u32);
         }
-        if member.kind == Kind::Link
-            && let Some(Cow::Owned(target)) = Link::of(listing, &member).target(|_| false)
-        {
-            spelling.target = target;
-            return Some(Member { target: &spelling.target, ..member });
+        if member.kind != Kind::Link {
+            return Some(stored);
         }
-        Some(member)
+        if let Some(file) = listing.led(index) {
+            let path = stored.path;
+            return Some(Member { path, ..file.member() });
+        }
+        if let Some(Cow::Owned(relative)) = Link::of(listing, &member).target(|_| false) {
+            *target = relative;
+            stored.target = target;
+        }
+        Some(stored)
     }
 
     fn has(&self, index: usize, mark: u8) -> bool {
@@ -131,11 +154,12 @@ impl Stored {
         clashes
     }
 
-    /// Marks links, and what has so long a path that it cannot be unpacked.
+    /// Marks links that lead to no file, and what has so long a path that it cannot be unpacked.
     fn omit_from_zip(&mut self, listing: &Listing) {
-        let mut path = Spelling::default();
+        let mut path = ZipPath::default();
         for index in 0..listing.len() {
-            let is_omitted = listing.entries[index].kind() == Kind::Link
+            let is_link = listing.entries[index].kind() == Kind::Link;
+            let is_omitted = is_link && listing.led(index).is_none()
                 || self.has(index, MOVED)
                     && path.spell(self, listing, index as u32).len() > MAX_PATH;
             if is_omitted {
@@ -144,7 +168,7 @@ impl Stored {
         }
     }
 
-    /// Marks links that lead out of the archive's folder.
+    /// Marks links that lead out of the archive's folder, or in circles.
     fn omit_from_tar(&mut self, listing: &Listing) {
         let links = OnceCell::new();
         let is_link =
@@ -153,7 +177,8 @@ impl Stored {
         for index in 0..listing.len() {
             if listing.entries[index].kind() == Kind::Link {
                 let link = Link::of(listing, &listing.member(index, &mut path));
-                if link.target(is_link).is_none() {
+                let is_unfit = listing.unfit.binary_search(&(index as u32)).is_ok();
+                if is_unfit || link.target(is_link).is_none() {
                     self.marks[index] |= OMITTED;
                 }
             }
@@ -193,11 +218,17 @@ impl Stored {
     ) -> String {
         if self.omits(index) {
             return match (member.kind, format) {
-                (Kind::Link, Format::Zip) => {
-                    format!("a symbolic link to {}", one_line(member.target))
+                (Kind::Link, Format::Zip) if listing.led(index).is_none() => {
+                    let target = one_line(member.target);
+                    let is_large = listing.unfit.binary_search(&(index as u32)).is_ok();
+                    let size = if is_large { ", which is too much to be here twice" } else { "" };
+                    format!("a symbolic link to {target}{size}")
                 }
                 (Kind::Link, Format::Tar) => {
-                    format!("a symbolic link out of this folder, to {}", one_line(member.target))
+                    format!(
+                        "a symbolic link out of this folder or in circles, to {}",
+                        one_line(member.target)
+                    )
                 }
                 _ => format!("its path in a zip is longer than {MAX_PATH} bytes"),
             };
@@ -217,7 +248,7 @@ impl Stored {
     }
 }
 
-impl Spelling {
+impl ZipPath {
     /// Spells the path of the entry `index`.
     fn spell(&mut self, stored: &Stored, listing: &Listing, index: u32) -> &[u8] {
         // Directories come before what is in them, so those that lead there have smaller numbers.

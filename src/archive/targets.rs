@@ -2,10 +2,8 @@
 //! it, or something else than on the server, and makes careful readers stop: Python's, for one.
 
 use super::listing::{Listing, MAX_PATH, Member};
+use super::paths::{inside, names};
 use std::borrow::Cow;
-
-/// Where a server sees its own volume.
-const MOUNT: [&[u8]; 2] = [b"home", b"container"];
 
 /// Most `..` after a name that are looked into.
 const MAX_TURNS: usize = 16;
@@ -38,7 +36,7 @@ impl<'a> Link<'a> {
 
     /// The directories that lead to it.
     fn above(&self) -> Vec<&'a [u8]> {
-        let mut above: Vec<_> = parts(self.path).collect();
+        let mut above: Vec<_> = names(self.path).collect();
         above.pop();
         above
     }
@@ -48,7 +46,7 @@ impl<'a> Link<'a> {
         // Directories of the archive, none of which is a link.
         let mut known = at.len();
         let mut turns = 0;
-        for part in parts(self.target) {
+        for part in names(self.target) {
             if part != b".." {
                 at.push(part);
                 continue;
@@ -69,9 +67,8 @@ impl<'a> Link<'a> {
 
     /// An absolute target as the relative one that it means.
     fn relative(&self) -> Option<Vec<u8>> {
-        let inside: Vec<_> = parts(self.target).collect();
-        let inside = inside.strip_prefix(&MOUNT[..])?;
-        let base: Vec<_> = parts(self.base).collect();
+        let inside: Vec<_> = names(inside(self.target)?).collect();
+        let base: Vec<_> = names(self.base).collect();
         let inside = inside.strip_prefix(&base[..])?;
         if inside.contains(&&b".."[..]) {
             return None;
@@ -84,10 +81,6 @@ impl<'a> Link<'a> {
         let target = if steps.is_empty() { b".".to_vec() } else { steps.join(&b'/') };
         (target.len() <= MAX_PATH).then_some(target)
     }
-}
-
-fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/').filter(|part| !part.is_empty() && *part != b".")
 }
 
 #[cfg(test)]
@@ -139,7 +132,7 @@ mod tests {
             ("", "d/e/l", "/home/container/a/", Some("../../a")),
             ("", "d/e/l", "/home/container/d/x", Some("../x")),
             ("", "d/l", "/home/container", Some("..")),
-            ("", "d/l", "//home/./container/d", Some(".")),
+            ("", "d/l", "/home/container//./d", Some(".")),
             ("/world/", "d/l", "/home/container/world/x", Some("../x")),
             ("world", "l", "/home/container/worlds/x", None),
             ("world", "l", "/home/container", None),

@@ -172,9 +172,9 @@ impl Walk {
             entries: std::mem::take(&mut self.entries),
             names: std::mem::take(&mut self.found.arena),
             notes,
-            base: Vec::new(),
             digest: self.digest.finalize(),
             modified: self.modified,
+            ..Listing::default()
         })
     }
 

@@ -11,7 +11,9 @@ use super::Uuid;
 use super::storage::{Found, Missing, OpenError, Source, Storage, classify};
 use super::token::Resource;
 use crate::archive::shelf::{Asked, Link, Recent, Room, Seen, TooMuch};
-use crate::archive::{Archive, Format, Hidden, Layout, Packed, Shelf, Veil, Walk, WalkError};
+use crate::archive::{
+    Archive, Follow, Format, Hidden, Layout, Packed, Place, Shelf, Walk, WalkError,
+};
 
 /// The longest that one walk may take in all its steps.
 const MAX_WALKING: Duration = Duration::from_secs(30);
@@ -46,8 +48,7 @@ pub struct Walking {
     resource: Resource,
     room: Room,
     root: Arc<Dir>,
-    /// What is hidden beneath it, until the walk begins.
-    veil: Option<Veil>,
+    place: Place,
     /// When it was asked for, and then the directory as it was before its walk.
     seen: Seen,
     job: Job,
@@ -59,6 +60,7 @@ enum Job {
     /// Nothing is done yet.
     New,
     Walk(Box<Walk>),
+    Follow(Box<Follow>),
     Layout(Box<Layout>),
 }
 
@@ -99,7 +101,7 @@ pub(super) fn open(
     // Seen with other patterns, a directory is another one.
     let hash = hidden.as_ref().map_or(hash, |hidden| hidden.bind(hash));
     let asked = Asked { link, resource: hash, server: server.as_uuid().as_u128(), format };
-    let (root, veil) = storage.open_directory(&server, path(resource), hidden.as_ref())?;
+    let (root, place) = storage.open_directory(&server, path(resource), hidden.as_ref())?;
     let root = Arc::new(root);
     let seen = see(&root)?;
     let recent = if may_reuse { shelf.recent(&asked, &seen) } else { None };
@@ -109,7 +111,7 @@ pub(super) fn open(
         resource: resource.clone(),
         room: shelf.room(asked.server),
         root,
-        veil,
+        place,
         seen,
         job: Job::New,
         walked: Duration::ZERO,
@@ -161,11 +163,15 @@ impl Walking {
                 let memory = taken + (taken / 4).max(MEMORY);
                 claim(&self.room, memory)?;
                 match walk.step(until, memory).map_err(walk_error)? {
-                    Some(listing) => break listing.at(path(&self.resource)),
+                    Some(listing) => break listing,
                     None if Instant::now() >= until => return Ok(None),
                     None => {}
                 }
             };
+            self.job = Job::Follow(Box::new(Follow::new(listing, &self.place, self.asked.format)));
+        }
+        if let Job::Follow(follow) = &mut self.job {
+            let Some(listing) = follow.step(until).map_err(walk_error)? else { return Ok(None) };
             if let Some(packed) = self.room.shelf().known(&self.asked, &self.seen, &listing) {
                 return Ok(Some(self.found(packed)));
             }
@@ -179,13 +185,12 @@ impl Walking {
         Ok(Some(self.found(packed)))
     }
 
-    fn walk(&mut self) -> Result<Walk, WalkError> {
-        let veil = self.veil.take();
+    fn walk(&self) -> Result<Walk, WalkError> {
         match &self.resource {
             Resource::Files { files, .. } => Walk::of_paths(&self.root, files),
             _ => Walk::new(&self.root),
         }
-        .map(|walk| walk.behind(veil))
+        .map(|walk| walk.behind(self.place.veil()))
     }
 
     fn refuse<T>(&self, what: TooMuch) -> Result<T, OpenError> {

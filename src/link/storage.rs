@@ -16,7 +16,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use rustix::io::Errno;
 
-use crate::archive::{Hidden, Packed, Veil};
+use crate::archive::{Hidden, Packed, Place, real_path};
 use crate::config::Config;
 use crate::link::Uuid;
 
@@ -139,8 +139,7 @@ impl Storage {
             .map_err(|error| classify(&error, Missing::Server))
     }
 
-    /// Opens the directory `path` of `server`; empty or `/` is its volume. Returns it and what is
-    /// hidden beneath it.
+    /// Opens the directory `path` of `server`; empty or `/` is its volume. Returns it and where it is.
     ///
     /// # Errors
     /// [`OpenError::NotFound`] if it is not there or hidden, another one if the system refuses it.
@@ -149,19 +148,24 @@ impl Storage {
         server: &Uuid,
         path: &str,
         hidden: Option<&Arc<Hidden>>,
-    ) -> Result<(Dir, Option<Veil>), OpenError> {
+    ) -> Result<(Dir, Place), OpenError> {
         let volume = self.open_volume(server)?;
         let opened = match path.trim_matches('/') {
             "" => volume.try_clone(),
             path => volume.open_dir(path),
         };
         let opened = opened.map_err(|error| classify(&error, Missing::Directory));
-        let Some(hidden) = hidden else { return Ok((opened?, None)) };
+        let Some(hidden) = hidden else {
+            let directory = opened?;
+            let base = real_path(&volume, path.as_bytes(), directory.as_fd());
+            let base = base.ok_or(OpenError::NotFound(Missing::Directory))?;
+            return Ok((directory, Place { volume: Arc::new(volume), base, hidden: None }));
+        };
         let unseen = OpenError::NotFound(Missing::HiddenDirectory);
         let directory = opened.map_err(|error| hide(hidden, &volume, path, error, &unseen))?;
         let base = hidden.see(&volume, path, directory.as_fd(), true).ok_or(unseen)?;
-        let veil = Veil::new(Arc::clone(hidden), Arc::new(volume), base);
-        Ok((directory, Some(veil)))
+        let hidden = Some(Arc::clone(hidden));
+        Ok((directory, Place { volume: Arc::new(volume), base, hidden }))
     }
 
     /// Opens the file `path` of `server`, unless it is hidden.

@@ -72,6 +72,11 @@ fn a_folder_arrives_as_the_archive_that_every_program_reads() {
         if have("bsdtar") {
             let mut command = Command::new("bsdtar");
             download.run(command.arg("-xf").arg(&archive).arg("-C").arg(&unpacked));
+            // Both say what Windows cannot hold, and a zip has no control characters in names.
+            fs::remove_file(unpacked.join(".winglet-skipped.txt")).unwrap();
+            if format == "zip" {
+                fs::rename(unpacked.join("line%0Abreak"), unpacked.join("line\nbreak")).unwrap();
+            }
             let mut diff = Command::new("diff");
             download.run(diff.arg("-r").arg(node.volume().join("world")).arg(&unpacked));
         }

@@ -17,7 +17,7 @@ use super::super::stored::Spelling;
 use super::super::{Archive, Format, Kind, Listing};
 use super::tools::{check, has, run};
 use super::tree::{self, Scratch, noise, set};
-use super::{FORMATS, pack, walk};
+use super::{FORMATS, list, pack, walk};
 
 /// A tree with what is hard about names, modes, times and sizes.
 fn hard_tree() -> Scratch {
@@ -74,7 +74,8 @@ type Facts = (Kind, u16, u64, (i64, u32), Vec<u8>);
 
 /// Each member's path on the server, by its path in the archive, and what is to be found there.
 fn expected(original: &Path, format: Format) -> BTreeMap<Vec<u8>, (Vec<u8>, Facts)> {
-    let archive = Archive::new(listing(original), format);
+    let dir = Dir::open_ambient_dir(original, ambient_authority()).unwrap();
+    let archive = Archive::new(list(dir, "", format), format);
     let (mut path, mut other, mut spelling) = (Vec::new(), Vec::new(), Spelling::default());
     let facts = (0..archive.members()).filter_map(|index| {
         let member = archive.stored(index, &mut path, &mut spelling)?;

@@ -3,6 +3,7 @@
 mod cuts;
 mod formats;
 mod large;
+mod links;
 mod names;
 mod oracle;
 mod pieces;
@@ -20,7 +21,9 @@ use std::time::{Duration, Instant};
 
 use cap_std::fs::Dir;
 
-use super::{Archive, ArchiveReader, Format, Listing, Packed, Walk, WalkError, is_pause};
+use super::{
+    Archive, ArchiveReader, Follow, Format, Listing, Packed, Place, Walk, WalkError, is_pause,
+};
 use tree::Scratch;
 
 const FORMATS: [Format; 2] = [Format::Zip, Format::Tar];
@@ -35,9 +38,20 @@ fn walk(root: &Dir) -> Result<Listing, WalkError> {
     finish(Walk::new(root)?)
 }
 
+/// Lists `base`, which is a directory of `volume`, and follows links as `format` wants it.
+fn list(volume: Dir, base: &str, format: Format) -> Listing {
+    let listing = match base {
+        "" => walk(&volume),
+        base => walk(&volume.open_dir(base).unwrap()),
+    };
+    let place = Place { volume: Arc::new(volume), base: base.into(), hidden: None };
+    let far = Instant::now() + Duration::from_secs(3600);
+    Follow::new(listing.unwrap(), &place, format).step(far).unwrap().expect("an hour is enough")
+}
+
 /// What `scratch` holds, laid out; no CRC is known yet.
 fn pack(scratch: &Scratch, format: Format) -> Arc<Archive> {
-    Arc::new(Archive::new(walk(&scratch.dir()).unwrap(), format))
+    Arc::new(Archive::new(list(scratch.dir(), "", format), format))
 }
 
 fn reader(scratch: &Scratch, archive: &Arc<Archive>, range: Range<u64>) -> ArchiveReader {

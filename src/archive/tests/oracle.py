@@ -1,7 +1,8 @@
 """Packs trees with Python's zipfile and tarfile, by the rules of Winglet's archives (DESIGN section 9) but
 without its code, and compares what comes out with what unzip and tar make of Winglet's.
 
-usage: oracle.py DIRECTORY SEED; the directory has DIRECTORY/N/tree, and Winglet's N/zip and N/tar of it."""
+usage: oracle.py DIRECTORY SEED; each directory in it is a volume: the tree `world`, Winglet's zip and tar of
+it, and what links out of the tree lead to."""
 
 import calendar
 import hashlib
@@ -17,7 +18,8 @@ import time
 import unicodedata
 import zipfile
 
-BASE = [b"home", b"container", b"world"]
+HOME = [b"home", b"container"]
+BASE = [*HOME, b"world"]
 NOTES = b".winglet-skipped.txt"
 LONGEST = 255
 # From here on unzip is a day late: it takes 2100 for a leap year.
@@ -102,14 +104,44 @@ def zip_paths(members):
     return paths
 
 
+def led(root, path):
+    """Where in the volume the link `path` leads, unless that is in circles or out."""
+    volume, at, left, links = os.path.dirname(root), [], [b"world", *path.split(b"/")], 0
+    while left:
+        name = left.pop(0)
+        if name == b"..":
+            if not at:
+                return None
+            at.pop()
+        elif name not in (b"", b"."):
+            at.append(name)
+        if not os.path.islink(os.path.join(volume, *at)):
+            continue
+        target = os.readlink(os.path.join(volume, *at)).split(b"/")
+        at.pop()
+        if target[0] == b"":
+            if target[1:3] != HOME:
+                return None
+            at, target = [], target[3:]
+        left = target + left
+        links += 1
+        if links > 40:
+            return None
+    return os.path.join(volume, *at)
+
+
 def pack_zip(root, members, out):
     """Writes the zip. Returns true if there is something to be noted about it."""
     paths, is_noted = zip_paths(members), not members
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for path, status in members:
+            file = os.path.join(root, path)
             if stat.S_ISLNK(status.st_mode):
-                is_noted = True
-                continue
+                file = led(root, path)
+                if file is None or not os.path.isfile(file):
+                    is_noted = True
+                    continue
+                status = os.lstat(file)
             is_noted |= paths[path].encode() != path
             is_directory = stat.S_ISDIR(status.st_mode)
             seconds = int(status.st_mtime_ns // 10**9)
@@ -120,7 +152,7 @@ def pack_zip(root, members, out):
             info.external_attr = mode << 16 | 16 * is_directory
             if seconds < 1 << 31:
                 info.extra = struct.pack("<HHBi", 0x5455, 5, 1, max(seconds, 0))
-            content = b"" if is_directory else read(root, path)
+            content = b"" if is_directory else read(root, file)
             archive.writestr(info, content)
     return is_noted
 
@@ -170,7 +202,7 @@ def pack_tar(root, members, out):
             content = b""
             if path in links:
                 text = target(path, os.readlink(os.path.join(root, path)), links)
-                if text is None:
+                if text is None or led(root, path) is None:
                     is_noted = True
                     continue
                 info.type, info.linkname = tarfile.SYMTYPE, os.fsdecode(text)
@@ -229,7 +261,7 @@ def careful(archive, out):
 
 
 def check(place):
-    root = os.path.join(place, b"tree")
+    root = os.path.join(place, b"world")
     members = list(walk(root))
     # bsdtar would compose letters and accents, and so make one file of two.
     formats = (

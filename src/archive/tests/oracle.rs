@@ -17,7 +17,7 @@ use cap_std::fs::Dir;
 use super::super::{Archive, ArchiveReader, Packed};
 use super::tools::{has, run};
 use super::tree::{Scratch, noise, set};
-use super::{FORMATS, walk};
+use super::{FORMATS, list};
 
 const TREES: u64 = 1_000;
 /// So many of them are on disk at a time.
@@ -110,7 +110,8 @@ impl Random {
         let one = self.pick(made);
         let two = self.pick(made);
         let up = b"../".repeat(depth);
-        match self.below(9) {
+        match self.below(10) {
+            9 => [&up, &b"../server.jar"[..]].concat(),
             0 => [b"/home/container/world/", &one[..]].concat(),
             1 => [b"/home/container/plugins/", &one[..]].concat(),
             2 => b"/etc/passwd".to_vec(),
@@ -162,9 +163,8 @@ fn plant(random: &mut Random, root: &Path) {
     }
 }
 
-fn write(archive: &Arc<Archive>, root: &Arc<Dir>, path: &Path) {
-    let range = 0..archive.length();
-    let packed = Packed::new(Arc::clone(archive), Arc::clone(root));
+fn write(packed: Packed, path: &Path) {
+    let range = 0..packed.archive.length();
     let mut reader = ArchiveReader::new(packed, &range, None);
     let (mut file, mut buffer) = (File::create(path).unwrap(), vec![0; 1 << 18]);
     loop {
@@ -198,14 +198,16 @@ fn a_thousand_random_trees_unpack_as_those_that_python_packs() {
     }
 }
 
-/// Makes `tree` in `place`, and its archives beside it.
+/// Makes the tree `world` in `place`, which is the volume, and its archives beside it.
 fn plant_and_pack(random: &mut Random, place: &Path) {
-    let tree = place.join("tree");
+    let open = |path: &Path| Dir::open_ambient_dir(path, ambient_authority()).unwrap();
+    fs::write(place.join("server.jar"), b"beside the tree").unwrap();
+    let tree = place.join("world");
     plant(random, &tree);
-    let root = Arc::new(Dir::open_ambient_dir(&tree, ambient_authority()).unwrap());
+    let root = Arc::new(open(&tree));
     for format in FORMATS {
-        let listing = walk(&root).unwrap().at("world");
-        let archive = Arc::new(Archive::new(listing, format));
-        write(&archive, &root, &place.join(format.extension()));
+        let archive = Arc::new(Archive::new(list(open(place), "world", format), format));
+        let packed = Packed::new(archive, Arc::clone(&root));
+        write(packed, &place.join(format.extension()));
     }
 }

@@ -15,7 +15,7 @@ fn veil(scratch: &Scratch, patterns: &[&str]) -> Option<Veil> {
 fn listed(scratch: &Scratch, patterns: &[&str], limit: usize) -> Result<(usize, u64), WalkError> {
     let walk = Walk::new(&scratch.dir())?.behind(veil(scratch, patterns));
     let far = Instant::now() + Duration::from_secs(3600);
-    let listing = walk.limited(limit).step(far)?.expect("an hour is enough");
+    let listing = walk.limited(limit).step(far, usize::MAX)?.expect("an hour is enough");
     Ok((listing.len(), listing.tag(Format::Zip)))
 }
 
