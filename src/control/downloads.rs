@@ -45,7 +45,7 @@ impl Downloads {
         self.list().running.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// How many are in each of [`Phase::ALL`].
+    /// How many are in each [`Phase`](crate::replay::live::Phase), in the order of their numbers.
     pub fn phases(&self) -> [usize; 4] {
         let mut counts = [0; 4];
         for live in self.all() {

@@ -1,6 +1,6 @@
 //! One download from its claim to its end.
 //!
-//! A [`Download`] is sent in pieces ([`Download::step`]) by whichever worker is free. Between two
+//! A [`Download`] is sent in pieces (`Download::step`) by whichever worker is free. Between two
 //! of them it is parked in the acceptor, where it costs its descriptors and about a kilobyte: bytes
 //! that were read and not sent are not kept. Once its last byte is in the kernel's hands the
 //! acceptor looks until the client has everything ([`Download::look`]), and however it ends, it
