@@ -315,6 +315,7 @@ impl Connections {
     }
 
     /// The address whose share `id` takes.
+    #[cfg(feature = "tls")]
     pub(super) fn share(&self, id: u64) -> Option<ClientKey> {
         self.slot(id).and_then(|slot| slot.share)
     }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
-use super::connections::{MAKING_ROOM, Rank, State};
+#[cfg(feature = "tls")]
+use super::connections::State;
+use super::connections::{MAKING_ROOM, Rank};
 use super::{Acceptor, TAG_LISTENERS};
 use crate::download::job::Connection;
 use crate::logging::throttle::Kind;
