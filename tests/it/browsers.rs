@@ -71,10 +71,11 @@ fn chromium_downloads_a_folder() {
     let (download, profile) = (Download::new(), Scratch::new());
     let mut browser =
         download.start(&mut chromium(&download, &profile, &(server.base() + &target)));
-    server.wait_for_log("delivered");
     let archive = download.directory().join("world.zip");
     server.wait_until("the browser has the archive", |_| archive.exists());
+    // It would keep the connection, and say nothing.
     browser.kill();
+    server.wait_for_log("delivered");
     download.run(Command::new("unzip").arg("-tq").arg(&archive));
     assert_eq!(get(server.address(), &target).status, 401);
 }

@@ -12,6 +12,8 @@ use crate::mint::Token;
 
 /// More than fits into the kernel's buffers for a client that does not read.
 const LENGTH: usize = 6 << 20;
+/// Clients that wait for others to be served first are as slow as the machine.
+const PATIENT: &str = "min_rate: 0\ntimeouts: { stall: 10m, drain: 10m }";
 
 fn node(winglet: &str) -> (Node, Vec<u8>) {
     let node = Node::new().winglet(&format!("threads: 2\n{winglet}"));
@@ -48,7 +50,7 @@ fn finish(clients: Vec<Client>, content: &[u8]) {
 
 #[test]
 fn a_term_waits_for_parked_downloads() {
-    let (node, content) = node("");
+    let (node, content) = node(PATIENT);
     let mut server = node.start();
     let clients = parked(server.address(), 200);
     server.signal("TERM");
@@ -60,7 +62,7 @@ fn a_term_waits_for_parked_downloads() {
 
 #[test]
 fn a_reload_leaves_parked_downloads_alone() {
-    let (node, content) = node("");
+    let (node, content) = node(PATIENT);
     let server = node.start();
     let clients = parked(server.address(), 10);
     server.signal("HUP");

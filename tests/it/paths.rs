@@ -336,7 +336,8 @@ fn every_name_is_served_and_offered_exactly() {
             let answer = kept.get(&Token::file(&path).target());
             assert_eq!(answer.status, 200, "{name:?}: {}", answer.text());
             assert!(answer.body == content && answer.field("X-Evil").is_none());
-            assert_eq!(offered_name(&answer), name);
+            // No name turns the text around it.
+            assert_eq!(offered_name(&answer), name.replace('\u{202e}', "_"));
         }
     }
     drop(kept);
