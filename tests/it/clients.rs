@@ -82,11 +82,13 @@ impl Client {
     }
 
     /// Its process number.
+    #[cfg(feature = "tls")]
     pub fn id(&self) -> i32 {
         self.0.id().cast_signed()
     }
 
-    /// Whether it has not ended yet.
+    /// Returns true if it has not ended yet.
+    #[cfg(feature = "tls")]
     pub fn is_running(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()
     }
