@@ -72,7 +72,9 @@ pub enum How {
 impl Download {
     /// Ends the download in memory at once. The record still has to be written.
     pub fn end(mut self: Box<Self>, socket: &mut Socket, how: How, shared: &Shared) -> Box<End> {
-        self.note_progress(socket, Instant::now());
+        if let How::Broken(_) = how {
+            self.note_progress(socket, Instant::now());
+        }
         self.close_content(socket);
         let by = match &how {
             How::Delivered(by) => *by,
