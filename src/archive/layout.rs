@@ -194,6 +194,15 @@ impl Archive {
         self.listing.member(index, path)
     }
 
+    pub(super) fn entry(&self, index: usize) -> &Entry {
+        &self.listing.entries[index]
+    }
+
+    /// Where the content of a member begins.
+    pub(super) fn content_start(&self, index: usize) -> u64 {
+        self.starts[index] + self.part_length(Part::Head(index))
+    }
+
     /// Bytes of a member if it is a file and in the archive.
     pub(super) fn file_size(&self, index: usize) -> Option<u64> {
         let entry = &self.listing.entries[index];

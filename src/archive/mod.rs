@@ -6,6 +6,7 @@
 
 mod branch;
 mod chosen;
+mod due;
 mod examine;
 mod format;
 mod found;
@@ -15,6 +16,7 @@ pub mod listing;
 mod names;
 mod open;
 mod patterns;
+mod pause;
 pub mod reader;
 pub mod shelf;
 mod siblings;
@@ -33,6 +35,7 @@ pub use hidden::{Hidden, Veil};
 pub use layout::{Archive, Layout};
 pub use listing::{Kind, Listing, WalkError};
 pub use patterns::Patterns;
-pub use reader::{ArchiveReader, is_pause};
+pub use pause::Pause;
+pub use reader::ArchiveReader;
 pub use shelf::{Packed, Shelf};
 pub use walk::Walk;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use cap_std::fs::Dir;
 
-use super::{Archive, ArchiveReader, Format, Listing, Packed, Walk, WalkError, is_pause};
+use super::{Archive, ArchiveReader, Format, Listing, Packed, Pause, Walk, WalkError};
 use tree::Scratch;
 
 const FORMATS: [Format; 2] = [Format::Zip, Format::Tar];
@@ -58,7 +58,7 @@ fn read_range(
         match reader.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => bytes.extend_from_slice(&buffer[..count]),
-            Err(error) if is_pause(&error) => pauses += 1,
+            Err(error) if Pause::of(&error).is_some() => pauses += 1,
             Err(error) => panic!("{error}"),
         }
         assert_eq!(reader.position(), range.start + bytes.len() as u64);
