@@ -52,7 +52,7 @@ pub(super) fn examine(
         FileType::RegularFile => {
             // access(2) is cheaper than open(2), and does not count capabilities: its "no" is checked.
             if accessat(dir, name, Access::READ_OK, AtFlags::empty()).is_err() {
-                open::file(dir, name, 0).map_err(Left::Error)?;
+                open::file(dir, name).map_err(Left::Error)?;
             }
             Ok((stat, Content::File))
         }

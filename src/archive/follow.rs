@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use cap_std::fs::Dir;
 use hmac_sha256::Hash;
-use rustix::fs::fstat;
 
 use super::format::Format;
 use super::hidden::{Hidden, Place};
@@ -106,12 +105,11 @@ impl Follow {
         if self.hidden.as_ref().is_some_and(|hidden| hidden.hides(real, false)) {
             return Ok(());
         }
-        let file = match open::file(self.volume.as_fd(), real, 0) {
-            Ok(file) => file,
+        let stat = match open::file(self.volume.as_fd(), real) {
+            Ok((_, stat)) => stat,
             Err(error) if open::is_exhaustion(&error) => return Err(WalkError::Io(error)),
             Err(_) => return Ok(()),
         };
-        let stat = fstat(&file)?;
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let room = self.room.checked_sub(size);
         let has_room = self.listing.names.len() + real.len() <= MAX_NAMES;

@@ -196,6 +196,16 @@ impl Archive {
         self.listing.member(index, path)
     }
 
+    /// What a member's content was listed as: of a link that leads to a file, that file.
+    pub(super) fn entry(&self, index: usize) -> &Entry {
+        self.listing.led(index).unwrap_or(&self.listing.entries[index])
+    }
+
+    /// Where the content of a member begins.
+    pub(super) fn content_start(&self, index: usize) -> u64 {
+        self.starts[index] + self.part_length(Part::Head(index))
+    }
+
     /// Bytes of a member if it is a file and in the archive.
     pub(super) fn file_size(&self, index: usize) -> Option<u64> {
         self.stored.file_size(&self.listing, index)

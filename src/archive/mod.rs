@@ -6,6 +6,7 @@
 
 mod branch;
 mod chosen;
+mod due;
 mod examine;
 mod follow;
 mod format;
@@ -17,6 +18,7 @@ mod names;
 mod open;
 mod paths;
 mod patterns;
+mod pause;
 pub mod reader;
 pub mod shelf;
 mod siblings;
@@ -37,6 +39,7 @@ pub use layout::{Archive, Layout};
 pub use listing::{Kind, Listing, WalkError};
 pub use paths::real_path;
 pub use patterns::Patterns;
-pub use reader::{ArchiveReader, is_pause};
+pub use pause::Pause;
+pub use reader::ArchiveReader;
 pub use shelf::{Packed, Shelf};
 pub use walk::Walk;

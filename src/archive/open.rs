@@ -10,8 +10,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, Stat, openat, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2};
 use rustix::io::Errno;
+
+use super::listing::Entry;
 
 /// NONBLOCK, NOCTTY: a planted FIFO must not hang the worker, nor a terminal become ours.
 const FLAGS: OFlags = OFlags::RDONLY
@@ -69,19 +71,50 @@ pub(super) fn is_exhaustion(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
-/// Opens the file `path` beneath `root`, which was listed with `size` bytes.
+/// What may have happened to a file since it was listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Since {
+    /// It may have grown, as a log does all the time.
+    Grown,
+    /// Nothing.
+    Nothing,
+}
+
+/// Opens the file `path` beneath `root`, which was listed as `entry`.
 ///
 /// # Errors
-/// What the system says, and [`changed`] if it is now another kind of file or a shorter one.
-pub(super) fn file(root: BorrowedFd<'_>, path: &[u8], size: u64) -> io::Result<File> {
+/// What the system says, and [`changed`] if more has happened to it than may have.
+pub(super) fn member(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    entry: &Entry,
+    since: Since,
+) -> io::Result<File> {
+    let (file, stat) = file(root, path)?;
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let modified = (stat.st_mtime, stat.st_mtime_nsec as u32);
+    let listed = (entry.seconds, entry.nanoseconds);
+    let is_as_listed = match since {
+        Since::Grown if size > entry.size => modified >= listed,
+        _ => size == entry.size && modified == listed,
+    };
+    if identity(&stat) == entry.inode && is_as_listed { Ok(file) } else { Err(changed()) }
+}
+
+/// Opens the file `path` beneath `root`.
+///
+/// # Errors
+/// What the system says, and [`changed`] if it is no regular file.
+pub(super) fn file(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<(File, Stat)> {
     let file = File::from(beneath(root, path, FLAGS)?);
-    let metadata = file.metadata()?;
-    if metadata.is_file() && metadata.len() >= size { Ok(file) } else { Err(changed()) }
+    let stat = fstat(&file)?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    if is_file { Ok((file, stat)) } else { Err(changed()) }
 }
 
 /// The error of a file that is not what was listed.
 pub(super) fn changed() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "shorter than listed, or no regular file any more")
+    io::Error::new(io::ErrorKind::UnexpectedEof, "not what was listed any more")
 }
 
 fn beneath(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
@@ -126,15 +159,15 @@ mod tests {
         let dir = scratch.dir();
         let root = dir.as_fd();
         for path in ["a/link/plain", "a/up/a/b/plain", "a/b/file", "a/../../out", "/etc/passwd"] {
-            assert!(file(root, path.as_bytes(), 0).is_err(), "{path}");
+            assert!(file(root, path.as_bytes()).is_err(), "{path}");
             assert!(step_by_step(root, path.as_bytes(), FLAGS).is_err(), "{path} by steps");
         }
         assert!(directory(root, b"a/link").is_err());
         assert!(directory(root, b"a/b").is_ok());
         assert!(step_by_step(root, b"a/b/plain", FLAGS).is_ok());
-        assert!(file(root, b"a/b/plain", 5).is_ok());
-        for (path, size) in [("a/b/plain", 6), ("a/fifo", 0), ("a/b", 0)] {
-            let error = file(root, path.as_bytes(), size).unwrap_err();
+        assert!(file(root, b"a/b/plain").is_ok());
+        for path in ["a/fifo", "a/b"] {
+            let error = file(root, path.as_bytes()).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{path}");
         }
     }

@@ -6,15 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::mem;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::{error, fmt, mem};
 
 use super::format::Format;
 use super::layout::Part;
 use super::names::one_line;
-use super::open;
+use super::open::{self, Since};
+use super::pause::Pause;
 use super::shelf::Packed;
 use super::sums::Running;
 use super::zip::Step;
@@ -25,10 +26,10 @@ use crate::disk::readers::Readers;
 const CALL: u64 = 4 << 20;
 
 /// What opening a member counts for in [`CALL`]: 64 files, and on a cold disk half a second.
-const OPENING: u64 = CALL / 64;
+pub(super) const OPENING: u64 = CALL / 64;
 
-/// Bytes of one read for a CRC.
-const CHUNK: u64 = 256 << 10;
+/// Most members of which this reader sent something else than others did.
+const MAX_OWN: usize = 4096;
 
 /// Of an archive longer than this, small members do not stay in the page cache either.
 const LARGE: u64 = 64 << 20;
@@ -36,38 +37,18 @@ const LARGE: u64 = 64 << 20;
 /// What was read and not sent is at most this much, and is read again.
 const AGAIN: u64 = 2 << 20;
 
-/// Why a call returned nothing although there is more: it has done its share of work.
-#[derive(Debug)]
-struct Pause;
-
-impl fmt::Display for Pause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("more has to be read before the next byte is known")
-    }
-}
-
-impl error::Error for Pause {}
-
-/// The error that asks to be called again, once others had their turn.
-fn pause() -> io::Error {
-    io::Error::new(io::ErrorKind::WouldBlock, Pause)
-}
-
-/// Whether `error` only asks to be called again, once others had their turn.
-pub fn is_pause(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<Pause>())
-}
-
 /// Reads a range of an archive.
 ///
 /// # Errors
-/// [`Read::read`] fails with an error for which [`is_pause`] holds when it has read 4 MiB for CRCs
-/// or opened 64 members without a byte to return: call again. Any other error means that a member
+/// [`Read::read`] fails with an error that is a [`Pause`](super::Pause) when it has read 4 MiB for CRCs or
+/// opened 64 members without a byte to return, or while somebody else reads for a CRC: call again. Any other error means that a member
 /// is not what was listed or cannot be read, and the stream must be broken off; `UnexpectedEof` if
 /// it shrank. Messages name the member, for the log and not for the client.
 #[derive(Debug)]
 pub struct ArchiveReader {
-    packed: Packed,
+    pub(super) packed: Packed,
+    /// Where it began.
+    start: u64,
     end: u64,
     part: Part,
     /// Bytes of `part` that are read.
@@ -81,21 +62,21 @@ pub struct ArchiveReader {
     position: u64,
     open: Option<Open>,
     /// Of the member that was sent last.
-    sent: Option<Running>,
+    pub(super) sent: Option<Running>,
     /// Position and `sent` before the last read, all of which may have to be read again.
     before: (u64, Option<Running>),
     /// Of a member, or of its beginning, that was not sent.
-    unsent: Option<Running>,
+    pub(super) unsent: Option<Running>,
     /// CRCs of what this reader sent, if another reader's came first and differs.
-    own: BTreeMap<usize, u32>,
-    extra: u64,
+    pub(super) own: BTreeMap<usize, u32>,
+    pub(super) extra: u64,
 }
 
 /// The member that is open.
 #[derive(Debug)]
-struct Open {
+pub(super) struct Open {
     index: usize,
-    file: DiskFile,
+    pub(super) file: DiskFile,
     /// Where it was last read to.
     at: u64,
 }
@@ -106,6 +87,7 @@ impl ArchiveReader {
     pub fn new(packed: Packed, range: &Range<u64>, readers: Option<Arc<Readers>>) -> ArchiveReader {
         let place = packed.archive.locate(range.start);
         ArchiveReader {
+            start: range.start,
             end: range.end.min(packed.archive.length()),
             packed,
             part: place.part,
@@ -224,83 +206,50 @@ impl ArchiveReader {
         let archive = Arc::clone(&self.packed.archive);
         let count = match archive.text(index) {
             Some(text) => copy(&text[offset as usize..], buffer),
-            None => self.read_member(index, offset, buffer, share)?,
+            None => {
+                // What this stream joins in its middle must be what was sent before.
+                let is_joined = archive.content_start(index) < self.start;
+                let since = if is_joined { Since::Nothing } else { Since::Grown };
+                self.read_member(index, offset, buffer, since, share)?
+            }
         };
         if archive.format() == Format::Zip {
-            self.add_sent(index, offset, &buffer[..count]);
+            self.add_sent(index, offset, &buffer[..count])?;
         }
         Ok(count)
     }
 
-    fn add_sent(&mut self, index: usize, offset: u64, bytes: &[u8]) {
+    fn add_sent(&mut self, index: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let sent = self.sent.take().filter(|sent| sent.index == index && sent.at == offset);
         let mut sent = sent.unwrap_or_else(|| Running::new(index, offset));
         sent.add(bytes);
         let is_whole = sent.from == 0 && Some(sent.at) == self.packed.archive.file_size(index);
         if !is_whole {
             self.sent = Some(sent);
-            return;
+            return Ok(());
         }
         let crc = sent.joined(None);
         if self.packed.archive.sums.set(index, crc) != crc {
             self.own.insert(index, crc);
-        }
-    }
-
-    /// The CRC of a file.
-    fn sum_of(&mut self, index: usize, share: &mut Share) -> io::Result<u32> {
-        let size = self.packed.archive.file_size(index).unwrap_or(0);
-        if size == 0 {
-            return Ok(0);
-        }
-        let known = self.own.get(&index).copied().or_else(|| self.packed.archive.sums.get(index));
-        if let Some(crc) = known {
-            return Ok(crc);
-        }
-        let sent = self.sent.take_if(|sent| sent.index == index && sent.at == size);
-        let until = sent.as_ref().map_or(size, |sent| sent.from);
-        let unsent = self.unsent.take().filter(|unsent| unsent.index == index);
-        let mut unsent = unsent.unwrap_or_else(|| Running::new(index, 0));
-        let outcome = self.sum_until(&mut unsent, until, share);
-        if let Err(error) = outcome {
-            (self.sent, self.unsent) = (sent, Some(unsent));
-            return Err(error);
-        }
-        Ok(self.packed.archive.sums.set(index, unsent.joined(sent.as_ref())))
-    }
-
-    fn sum_until(&mut self, sum: &mut Running, until: u64, share: &mut Share) -> io::Result<()> {
-        let mut chunk = vec![0; CHUNK.min(until - sum.at) as usize];
-        while sum.at < until {
-            let wanted = share.take((until - sum.at).min(CHUNK))?;
-            let chunk = &mut chunk[..wanted as usize];
-            let count = self.read_member(sum.index, sum.at, chunk, share)?;
-            self.extra += count as u64;
-            sum.add(&chunk[..count]);
+            if self.own.len() > MAX_OWN {
+                return Err(io::Error::other("too much is not what others were sent"));
+            }
         }
         Ok(())
     }
 
     /// Reads at least a byte of a member's file.
-    fn read_member(
+    pub(super) fn read_member(
         &mut self,
         index: usize,
         offset: u64,
         buffer: &mut [u8],
+        since: Since,
         share: &mut Share,
     ) -> io::Result<usize> {
-        let mut open = match self.open.take() {
-            Some(open) if open.index == index => open,
-            other => {
-                self.open = other;
-                share.take(OPENING)?;
-                self.finish();
-                self.open(index)?
-            }
-        };
+        let open = self.member(index, since, share)?;
         let result = open.file.read_at(buffer, offset);
         open.at = offset + *result.as_ref().unwrap_or(&0) as u64;
-        self.open = Some(open);
         match result {
             Ok(count) if count > 0 => Ok(count),
             result => {
@@ -310,11 +259,31 @@ impl ArchiveReader {
         }
     }
 
-    fn open(&mut self, index: usize) -> io::Result<Open> {
-        let size = self.packed.archive.file_size(index).unwrap_or(0);
-        let (dir, path) = self.packed.archive.content(index, &self.packed.root, &mut self.path);
-        let file = open::file(dir.as_fd(), path, size).map_err(|error| named(path, &error))?;
-        let worth = if self.packed.archive.length() > LARGE { Worth::Any } else { Worth::Large };
+    /// The file of a member, opened if another one is.
+    pub(super) fn member(
+        &mut self,
+        index: usize,
+        since: Since,
+        share: &mut Share,
+    ) -> io::Result<&mut Open> {
+        let open = match self.open.take_if(|open| open.index == index) {
+            Some(open) => open,
+            None => {
+                share.take(OPENING)?;
+                self.finish();
+                self.open(index, since)?
+            }
+        };
+        Ok(self.open.insert(open))
+    }
+
+    fn open(&mut self, index: usize, since: Since) -> io::Result<Open> {
+        let archive = &self.packed.archive;
+        let size = archive.file_size(index).unwrap_or(0);
+        let (dir, path) = archive.content(index, &self.packed.root, &mut self.path);
+        let file = open::member(dir.as_fd(), path, archive.entry(index), since)
+            .map_err(|error| named(path, &error))?;
+        let worth = if archive.length() > LARGE { Worth::Any } else { Worth::Large };
         let file = match &self.readers {
             Some(readers) => DiskFile::spare(file, &(0..size), worth, readers),
             None => DiskFile::keep(file),
@@ -346,16 +315,16 @@ impl Read for ArchiveReader {
 }
 
 /// What one call may still read beyond what it returns.
-struct Share {
+pub(super) struct Share {
     left: u64,
 }
 
 impl Share {
     /// Takes up to `wanted` bytes.
-    fn take(&mut self, wanted: u64) -> io::Result<u64> {
+    pub(super) fn take(&mut self, wanted: u64) -> io::Result<u64> {
         let granted = wanted.min(self.left);
         if granted == 0 {
-            return Err(pause());
+            return Err(Pause::Worked.into());
         }
         self.left -= granted;
         Ok(granted)

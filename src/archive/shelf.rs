@@ -45,12 +45,46 @@ pub struct Packed {
     pub root: Arc<Dir>,
     /// Bytes that were read for CRCs on account of one link.
     pub(super) paid: Arc<AtomicU64>,
+    server: u128,
+    readings: Readings,
 }
 
 impl Packed {
-    /// `archive`, whose members lie beneath `root`, for one link.
+    /// `archive`, whose members lie beneath `root`, for a link of nobody else's.
+    #[cfg(test)]
     pub(super) fn new(archive: Arc<Archive>, root: Arc<Dir>) -> Packed {
-        Packed { archive, root, paid: Arc::default() }
+        let (paid, readings) = (Arc::default(), Readings::default());
+        Packed { archive, root, paid, server: 0, readings }
+    }
+
+    /// Begins to read for a CRC, unless somebody else does so for the same server.
+    pub(super) fn begin_reading(&self) -> Option<Reading> {
+        let readings = self.readings.clone();
+        let is_first = readings.lock().insert(self.server);
+        is_first.then(|| Reading { readings, server: self.server })
+    }
+}
+
+/// The servers that somebody reads for.
+#[derive(Clone, Debug, Default)]
+struct Readings(Arc<Mutex<HashSet<u128>>>);
+
+impl Readings {
+    fn lock(&self) -> MutexGuard<'_, HashSet<u128>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to read for a CRC on a server's account, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Reading {
+    readings: Readings,
+    server: u128,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.readings.lock().remove(&self.server);
     }
 }
 
@@ -98,6 +132,7 @@ struct Gathered {
 struct Stock {
     kept: Vec<Kept>,
     walks: Vec<Gathered>,
+    readings: Readings,
     /// The number of the next walk.
     next: u64,
 }
@@ -271,7 +306,10 @@ impl Stock {
         let place = self.kept.iter().position(|kept| kept.is(&link, &walked.seen, tag));
         let packed = match place {
             Some(place) => self.kept.remove(place).packed,
-            None => Packed::new(archive, root),
+            None => {
+                let (server, readings) = (walked.asked.server, self.readings.clone());
+                Packed { archive, root, paid: Arc::default(), server, readings }
+            }
         };
         self.kept.push(Kept { walked, packed: packed.clone(), used: Instant::now() });
         while self.unused(|kept| kept.walked.asked.link == link).count() > MAX_PER_LINK {

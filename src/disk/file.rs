@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::pipe::Pipe;
@@ -95,6 +95,20 @@ impl DiskFile {
                     return Ok(count);
                 }
             }
+        }
+    }
+
+    /// Bytes of a hole at `position`, up to `end`; 0 if there is data, or if the file system does not
+    /// say.
+    pub fn hole_at(&self, position: u64, end: u64) -> u64 {
+        match seek(&self.file, SeekFrom::Data(position)) {
+            Ok(data) => data.min(end).saturating_sub(position),
+            // All that is left is a hole, if the file is still that long.
+            Err(Errno::NXIO) => match self.file.metadata() {
+                Ok(metadata) if metadata.len() >= end => end - position,
+                _ => 0,
+            },
+            Err(_) => 0,
         }
     }
 

@@ -19,8 +19,8 @@ impl Content {
     /// Reads at `position`, everything before which has been sent.
     ///
     /// # Errors
-    /// One for which [`is_pause`](crate::archive::is_pause) holds if others should have their turn
-    /// before this is called again; any other ends the transfer.
+    /// A [`Pause`](crate::archive::Pause) if others should have their turn before this is called
+    /// again; any other ends the download.
     pub fn read_at(&mut self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         match self {
             Content::File(file) => file.read_at(buffer, position),

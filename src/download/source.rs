@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::content::Content;
 use super::end::Broken;
 use super::job::Crew;
-use crate::archive::is_pause;
+use crate::archive::Pause;
 
 /// A piece is this long at most while others wait for a worker.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -105,7 +105,7 @@ impl Read for Source<'_, '_> {
             Ok(0) => return self.traffic.fail(Broken::FileShrank),
             Ok(count) => count,
             // Others have their turn before it is tried again.
-            Err(error) if is_pause(&error) => return Ok(from_head),
+            Err(error) if Pause::of(&error).is_some() => return Ok(from_head),
             Err(error) => return self.traffic.fail(Broken::File(error.to_string())),
         };
         self.span.start += count as u64;

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use cap_std::fs::Dir;
 
 use super::{
-    Archive, ArchiveReader, Follow, Format, Listing, Packed, Place, Walk, WalkError, is_pause,
+    Archive, ArchiveReader, Follow, Format, Listing, Packed, Pause, Place, Walk, WalkError,
 };
 use tree::Scratch;
 
@@ -73,7 +73,7 @@ fn read_range(
         match reader.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => bytes.extend_from_slice(&buffer[..count]),
-            Err(error) if is_pause(&error) => pauses += 1,
+            Err(error) if Pause::of(&error).is_some() => pauses += 1,
             Err(error) => panic!("{error}"),
         }
         assert_eq!(reader.position(), range.start + bytes.len() as u64);

@@ -1,15 +1,21 @@
 //! CRCs of what a reader did not send: read when due, in steps, counted, and no sooner. And members
 //! that are not what was listed.
 
-use std::fs::{self, OpenOptions};
-use std::io::{BufReader, ErrorKind, Read, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use super::super::{Archive, Format, is_pause};
+use super::super::{Archive, ArchiveReader, Format, Packed, Pause};
 use super::tree::{Scratch, noise};
 use super::{FORMATS, pack, read_range, read_whole, reader, walk};
 
 const MIB: u64 = 1 << 20;
+
+fn pause(result: io::Result<usize>) -> Option<Pause> {
+    result.err().and_then(|error| Pause::of(&error))
+}
 
 fn one_file(size: u64) -> Scratch {
     let scratch = Scratch::new();
@@ -26,7 +32,7 @@ fn the_end_of_an_unread_zip_reads_in_steps_and_counts() {
     let mut reader = reader(&scratch, &archive, start..archive.length());
     let mut buffer = [0; 100];
     for call in 1..=4 {
-        assert!(is_pause(&reader.read(&mut buffer).unwrap_err()));
+        assert_eq!(pause(reader.read(&mut buffer)), Some(Pause::Worked));
         assert!(reader.extra_read() <= call * 4 * MIB);
         assert_eq!(reader.position(), start);
     }
@@ -56,7 +62,7 @@ fn a_resumed_stream_reads_only_what_it_did_not_send() {
     let mut reader = reader(&scratch, &archive, start as u64..archive.length());
     let (mut bytes, mut pauses) = (Vec::new(), 0);
     while let Err(error) = reader.read_to_end(&mut bytes) {
-        assert!(is_pause(&error));
+        assert_eq!(Pause::of(&error), Some(Pause::Worked));
         pauses += 1;
     }
     assert!(bytes == whole[start..]);
@@ -76,7 +82,7 @@ fn a_pause_costs_io_copy_no_byte() {
     let mut source = BufReader::with_capacity(256 << 10, reader);
     let (mut bytes, mut pauses) = (Vec::new(), 0);
     while let Err(error) = std::io::copy(&mut source, &mut bytes) {
-        assert!(is_pause(&error));
+        assert_eq!(Pause::of(&error), Some(Pause::Worked));
         pauses += 1;
     }
     assert!(bytes == whole[start as usize..] && pauses > 0);
@@ -113,8 +119,12 @@ fn what_a_reader_sent_counts_for_its_own_directory() {
     let scratch = one_file(100);
     let archive = pack(&scratch, Format::Zip);
     let before = read_whole(&scratch, &archive);
-    // Changed in place: a reader that sends the new content must say so to its end.
+    // Changed in place, and nothing shows it: a reader that sends the new content must say so to its
+    // end.
+    let path = scratch.tree().join("file");
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
     scratch.file("file", &[9; 100]);
+    File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
     let after = read_whole(&scratch, &archive);
     let crc = crc32fast::hash(&[9; 100]).to_le_bytes();
     assert_eq!(after.windows(4).filter(|window| *window == crc).count(), 2);
@@ -139,7 +149,7 @@ fn a_file_that_grows_is_cut_and_one_that_shrinks_or_goes_ends_the_stream() {
         let mut rest = Vec::new();
         let error = reader.read_to_end(&mut rest).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
-        assert!(!is_pause(&error) && error.to_string().starts_with("file: "), "{error}");
+        assert!(Pause::of(&error).is_none() && error.to_string().starts_with("file: "), "{error}");
         assert!((some.len() + rest.len()) as u64 <= MIB / 2 + 2048);
 
         let mut fresh = super::reader(&scratch, &archive, 0..archive.length());
@@ -149,6 +159,151 @@ fn a_file_that_grows_is_cut_and_one_that_shrinks_or_goes_ends_the_stream() {
         let mut fresh = super::reader(&scratch, &archive, 0..archive.length());
         assert_eq!(fresh.read_to_end(&mut Vec::new()).unwrap_err().kind(), ErrorKind::NotFound);
     }
+}
+
+/// Reads all of `archive` from `start` on. Returns what was wrong with it.
+fn read_from(scratch: &Scratch, archive: &Arc<Archive>, start: u64) -> Option<ErrorKind> {
+    let mut reader = reader(scratch, archive, start..archive.length());
+    reader.read_to_end(&mut Vec::new()).err().map(|error| error.kind())
+}
+
+#[test]
+fn what_is_joined_in_its_middle_must_be_as_listed() {
+    type Harm = fn(&Scratch);
+    let rename = |scratch: &Scratch| {
+        // As many editors write: the same bytes and times, another file.
+        let (path, other) = (scratch.tree().join("file"), scratch.out("other"));
+        fs::copy(&path, &other).unwrap();
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
+        fs::rename(&other, &path).unwrap();
+    };
+    let append = |scratch: &Scratch| {
+        let path = scratch.tree().join("file");
+        OpenOptions::new().append(true).open(path).unwrap().write_all(b"more").unwrap();
+    };
+    let touch = |scratch: &Scratch| {
+        let file = File::options().write(true).open(scratch.tree().join("file")).unwrap();
+        file.set_modified(std::time::SystemTime::now()).unwrap();
+    };
+    let age = |scratch: &Scratch| {
+        let path = scratch.tree().join("file");
+        fs::write(&path, vec![1; 2 << 20]).unwrap();
+        super::tree::set(&path, 0o644, 1_000, 0);
+    };
+    let harms: [(&str, Harm, bool); 4] = [
+        ("renamed", rename, false),
+        ("grown", append, true),
+        ("touched", touch, false),
+        ("longer and older", age, false),
+    ];
+    for (what, harm, may_begin) in harms {
+        for format in FORMATS {
+            let scratch = one_file(MIB);
+            super::tree::set(&scratch.tree().join("file"), 0o644, 1_700_000_000, 5);
+            let archive = pack(&scratch, format);
+            assert_eq!(read_from(&scratch, &archive, 0), None);
+            harm(&scratch);
+            let begun = read_from(&scratch, &archive, 0);
+            assert_eq!(begun.is_none(), may_begin, "{format:?} {what}: {begun:?}");
+            // The head of the member, and one byte beyond it.
+            let content = archive.content_start(0);
+            assert_eq!(read_from(&scratch, &archive, content).is_none(), may_begin, "{what}");
+            let joined = read_from(&scratch, &archive, content + 10);
+            assert_eq!(joined, Some(ErrorKind::UnexpectedEof), "{format:?} {what}");
+        }
+    }
+}
+
+#[test]
+fn a_crc_of_what_changed_is_not_read() {
+    let scratch = one_file(MIB);
+    let archive = pack(&scratch, Format::Zip);
+    OpenOptions::new()
+        .append(true)
+        .open(scratch.tree().join("file"))
+        .unwrap()
+        .write_all(b"x")
+        .unwrap();
+    let error = read_from(&scratch, &archive, archive.length() - 60);
+    assert_eq!(error, Some(ErrorKind::UnexpectedEof));
+}
+
+#[test]
+fn holes_are_not_read() {
+    let scratch = Scratch::new();
+    // As much as the file system lets a file have: 16 TiB on ext4.
+    let path = scratch.sparse("file", 0);
+    let file = File::options().write(true).open(&path).unwrap();
+    let size =
+        (30..44).rev().map(|bits| 1 << bits).find(|&size| file.set_len(size).is_ok()).unwrap();
+    for position in [0, 1 << 20, (1 << 29) + 1, size - 4096] {
+        file.write_all_at(b"data", position).unwrap();
+    }
+    let archive = pack(&scratch, Format::Zip);
+    // The central directory: more than one record and its end are.
+    let mut reader = reader(&scratch, &archive, archive.length() - 150..archive.length());
+    assert_eq!(reader.read(&mut [0; 200]).unwrap(), 150);
+    // A block of some size at each place, as the file system has them, and small holes.
+    assert!((16..16 * MIB).contains(&reader.extra_read()), "{}", reader.extra_read());
+}
+
+#[test]
+fn the_crc_of_a_file_with_holes_is_that_of_its_bytes() {
+    let scratch = Scratch::new();
+    let path = scratch.sparse("file", 40 * MIB + 1000);
+    let file = File::options().write(true).open(&path).unwrap();
+    for (position, length) in [(3 * MIB, 100), (20 * MIB - 5, 300_000), (40 * MIB, 1000)] {
+        file.write_all_at(&noise(length), position).unwrap();
+    }
+    let whole = read_whole(&scratch, &pack(&scratch, Format::Zip));
+    let archive = pack(&scratch, Format::Zip);
+    for start in [archive.length() - 60, archive.length() - 30 * MIB] {
+        let archive = pack(&scratch, Format::Zip);
+        let (bytes, _) = read_range(&scratch, &archive, start..archive.length(), 1 << 20);
+        assert!(bytes == whole[start as usize..], "{start}");
+    }
+    // One that shrinks does not end in a hole.
+    let mut reader = reader(&scratch, &archive, archive.length() - 60..archive.length());
+    file.set_len(MIB).unwrap();
+    assert_eq!(reader.read(&mut [0; 100]).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+}
+
+#[test]
+fn what_was_read_for_a_crc_is_not_read_again() {
+    let scratch = one_file(19 * MIB);
+    let archive = pack(&scratch, Format::Zip);
+    let range = archive.length() - 60..archive.length();
+    let mut read = 0;
+    // Each client gives up after one call.
+    let calls = (1..).find(|_| {
+        let mut reader = reader(&scratch, &archive, range.clone());
+        let result = reader.read(&mut [0; 100]);
+        read += reader.take_extra();
+        result.is_ok()
+    });
+    assert_eq!((calls, read), (Some(5), 19 * MIB));
+}
+
+#[test]
+fn one_reader_at_a_time_reads_for_a_server_and_no_more_than_the_archive() {
+    let scratch = one_file(9 * MIB);
+    let archive = pack(&scratch, Format::Zip);
+    let packed = Packed::new(Arc::clone(&archive), Arc::new(scratch.dir()));
+    let range = archive.length() - 60..archive.length();
+    let mut reader = ArchiveReader::new(packed.clone(), &range, None);
+    let turn = packed.begin_reading().unwrap();
+    assert!(packed.begin_reading().is_none());
+    for _ in 0..3 {
+        assert_eq!(pause(reader.read(&mut [0; 100])), Some(Pause::Busy));
+    }
+    drop(turn);
+    assert_eq!(pause(reader.read(&mut [0; 100])), Some(Pause::Worked));
+    // As if the listing had been forgotten meanwhile, again and again.
+    packed.paid.store(archive.length() - 5 * MIB, Ordering::Relaxed);
+    assert_eq!(pause(reader.read(&mut [0; 100])), Some(Pause::Worked));
+    let error = reader.read(&mut [0; 100]).unwrap_err();
+    assert!(Pause::of(&error).is_none(), "{error}");
 }
 
 #[test]
