@@ -326,3 +326,6 @@ const MAX_LINE: u64 = 16 * 1024;
 fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
     reader.take(MAX_LINE).read_until(b'\n', line)
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,27 @@ with open("file", "ab", 0) as file:
         time.sleep(len(piece) / rate if rate else 0)
 "#;
 
+const NODE: &str = r#"
+const fs = require("fs");
+const [url, ca, rate] = [process.argv[1], process.argv[2], Number(process.argv[3])];
+const have = fs.existsSync("file") ? fs.statSync("file").size : 0;
+const headers = have ? { Range: `bytes=${have}-` } : {};
+const scheme = require(url.startsWith("https") ? "https" : "http");
+const tls = url.startsWith("https") ? { ca: fs.readFileSync(ca) } : {};
+const fail = (what) => { console.error(String(what)); process.exit(1); };
+scheme.get(url, { headers, ...tls }, (answer) => {
+  if (answer.statusCode !== (have ? 206 : 200)) fail(answer.statusCode);
+  answer.on("error", fail).on("data", (piece) => {
+    fs.appendFileSync("file", piece);
+    if (rate) {
+      answer.pause();
+      setTimeout(() => answer.resume(), (piece.length / rate) * 1000);
+    }
+  });
+  answer.on("end", () => answer.complete || fail("cut"));
+}).on("error", fail);
+"#;
+
 /// A client and what is known of it.
 pub struct Kin {
     /// As the table has it.
@@ -91,6 +112,7 @@ pub fn clients() -> Vec<Kin> {
     let kin = |name, command: fn(&mut Command, &Run)| {
         let program = match name {
             "urllib" | "requests" => "python3",
+            "Node's http" => "node",
             name => name.split(' ').next().unwrap_or(name),
         };
         Kin { name, program, command, parallel: false, slow: false, signal: Signal::KILL }
@@ -127,6 +149,9 @@ pub fn clients() -> Vec<Kin> {
         }),
         kin("urllib", |command, run| python(command, URLLIB, run)),
         kin("requests", |command, run| python(command, REQUESTS, run)),
+        kin("Node's http", |command, run| {
+            command.args(["-e", NODE, run.url, run.ca, &run.rate.to_string()]);
+        }),
         Kin { slow: true, ..parallel("aria2c -x8", |command, run| aria2c(command, run, 8)) },
         Kin { slow: true, ..parallel("aria2c -x16", |command, run| aria2c(command, run, 16)) },
         parallel("axel", |command, run| {

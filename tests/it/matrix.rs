@@ -1,4 +1,5 @@
-//! Every client that is installed, on every path: whole, and killed in the middle and continued.
+//! Every client that is installed, on every path: whole, and killed in the middle and continued, from
+//! the same address or another one.
 //!
 //! Bytes are right, nobody who lacks some is refused, and the link is spent: at once after a whole
 //! download over one direct connection, and else once it has settled. Prints a table of it.
@@ -19,7 +20,7 @@ use crate::fronts::Front;
 use crate::harness::{Node, Server, have, pattern};
 use crate::kin::{Kin, Run, clients};
 use crate::mint::Token;
-use crate::proxy::ACKNOWLEDGED_BY;
+use crate::proxy::{ACKNOWLEDGED_BY, Plan, Proxy};
 
 const LENGTH: usize = 4 << 20;
 /// Bytes per second of a download that is to be killed.
@@ -35,11 +36,24 @@ struct Way<'a> {
     server: &'a Server,
 }
 
+/// How a download goes.
+#[derive(Clone, Copy, PartialEq)]
+enum Course {
+    Whole,
+    /// Killed in the middle, and continued.
+    Killed,
+    /// The same, from another address.
+    Moved,
+}
+
+/// The other address.
+const ELSEWHERE: &str = "127.0.0.7";
+
 /// One download that is to be made.
 struct Job<'a> {
     client: &'a Kin,
     way: &'a Way<'a>,
-    killed: bool,
+    course: Course,
     /// The file's name, by which the log tells the downloads apart.
     file: String,
 }
@@ -58,7 +72,8 @@ impl Job<'_> {
         let download = Download::new();
         let url = format!("{}{link}", self.way.base);
         let mut note = "whole".to_owned();
-        if self.killed {
+        let killed = self.course != Course::Whole;
+        if killed {
             let rate = if self.client.slow { 0 } else { SLOW };
             let run = Run { url: &url, ca, rate, again: false };
             let mut client = download.start(&mut self.command(&run));
@@ -69,7 +84,11 @@ impl Job<'_> {
                 return Ok("whole before it was killed".into());
             }
         }
-        let run = Run { url: &url, ca, rate: 0, again: self.killed };
+        let relay = (self.course == Course::Moved).then(|| self.relay(link)).transpose()?;
+        let moved = relay.as_ref().map(|(_, base)| format!("{base}{link}"));
+        let url = moved.unwrap_or(url);
+        note += if relay.is_some() { ", moved" } else { "" };
+        let run = Run { url: &url, ca, rate: 0, again: killed };
         let mut command = self.command(&run);
         command.current_dir(download.directory());
         let output = command.output().map_err(|error| error.to_string())?;
@@ -80,21 +99,39 @@ impl Job<'_> {
         if download.content() != content {
             return Err("the bytes differ".into());
         }
-        let once = self.way.name.starts_with("direct") && !self.killed && !self.client.parallel;
+        let once = self.way.name.starts_with("direct") && !killed && !self.client.parallel;
         if !once {
             return Ok(note);
         }
         self.way.server.wait_for_log(&format!("file=\"{}\" bytes={LENGTH}/{LENGTH}", self.file));
-        match self.status(link) {
+        match self.status(link, "127.0.0.1") {
             401 => Ok(format!("{note}, spent at once")),
             status => Err(format!("not spent at once: {status}")),
         }
     }
 
-    /// How the link's client is answered now; a HEAD changes nothing.
-    fn status(&self, link: &str) -> u16 {
-        let mut client = Client::connect(self.way.server.address());
-        client.request("HEAD", link, "X-Forwarded-For: 127.0.0.1\r\n");
+    /// A way that comes from another address, and what it begins with, once the link has passed
+    /// there: a client of several connections may have ended them in order, and not all clients wait
+    /// out a 503.
+    fn relay(&self, link: &str) -> Result<(Proxy, String), String> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.status(link, ELSEWHERE) == 503 {
+            if Instant::now() > deadline {
+                return Err("the link does not pass to another address".into());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        let (scheme, address) = self.way.base.split_once("://").unwrap();
+        let plan = Plan { sources: vec![ELSEWHERE.into()], ..Plan::default() };
+        let proxy = Proxy::with(address.parse().unwrap(), plan);
+        let base = proxy.base().replacen("http", scheme, 1);
+        Ok((proxy, base))
+    }
+
+    /// How the link's client is answered now at `source`; a HEAD changes nothing.
+    fn status(&self, link: &str, source: &str) -> u16 {
+        let mut client = Client::connect_from(source, self.way.server.address());
+        client.request("HEAD", link, &format!("X-Forwarded-For: {source}\r\n"));
         client.bodiless_answer().status
     }
 
@@ -180,7 +217,7 @@ fn make(jobs: Vec<Job>, content: &[u8], ca: &str) -> (Vec<String>, Vec<String>) 
                     let result = job.run(content, ca, &link);
                     // A HEAD of ours is refused on purpose.
                     let refused = job.lines(" GET file 401 ");
-                    let busy = job.lines(" 503 ");
+                    let busy = job.lines(" GET file 503 ");
                     done.lock().unwrap().push((job, link, result, refused, busy));
                 }
             });
@@ -191,6 +228,8 @@ fn make(jobs: Vec<Job>, content: &[u8], ca: &str) -> (Vec<String>, Vec<String>) 
         let name = format!("{:<26} {:<14}", job.client.name, job.way.name);
         let note = match result {
             Ok(note) if note.ends_with("at once") => note,
+            // What its first request from there asked for counts as delivered only once it is.
+            Ok(note) if job.client.parallel && note.ends_with("moved") => note,
             Ok(note) => format!("{note}, {}", settled(&job, &link, &mut wrong)),
             Err(error) => {
                 wrong.push(format!("{name} {error}"));
@@ -210,7 +249,7 @@ fn make(jobs: Vec<Job>, content: &[u8], ca: &str) -> (Vec<String>, Vec<String>) 
 /// and not yet acknowledged: a link that was read in parts may stay open then.
 fn settled(job: &Job, link: &str, wrong: &mut Vec<String>) -> &'static str {
     let deadline = Instant::now() + Duration::from_secs(8);
-    while job.status(link) != 401 {
+    while job.status(link, "127.0.0.1") != 401 {
         if Instant::now() > deadline {
             if !job.client.parallel {
                 wrong.push(format!("{} {} is never spent", job.client.name, job.way.name));
@@ -266,11 +305,15 @@ fn every_client_on_every_path() {
     for client in &clients {
         // In turns a server without a limit and one with.
         for (number, way) in ways.iter().enumerate() {
-            for killed in [false, true] {
-                if (number % 2 == 1) == (killed && client.slow) {
+            for course in [Course::Whole, Course::Killed, Course::Moved] {
+                // What a proxy has is delivered, and no other address gets it: the server has to be
+                // slow for there to be a rest.
+                let proxied = !way.name.starts_with("direct");
+                let slow = client.slow || (proxied && course == Course::Moved);
+                if (number % 2 == 1) == (course != Course::Whole && slow) {
                     let file = format!("f{}", jobs.len());
                     way.node.file(&file, &content);
-                    jobs.push(Job { client, way, killed, file });
+                    jobs.push(Job { client, way, course, file });
                 }
             }
         }

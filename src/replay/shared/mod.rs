@@ -200,3 +200,6 @@ fn verdict(owner: &str, node: &str) -> Result<(), ClaimError> {
 /// What stands in place of an owner's name once a link is spent.
 #[cfg(feature = "shared-state")]
 const SPENT: &str = "spent";
+
+#[cfg(test)]
+mod tests;
