@@ -24,8 +24,8 @@ pub(super) enum State {
     Reading { screened: usize },
     /// Room in the socket.
     Parked(Box<Download>),
-    /// Its share of the bandwidth, which is reserved: so many bytes.
-    Paced(Box<Download>, u64),
+    /// Its share of the bandwidth, of which so many bytes are reserved; `None`: another download.
+    Paced(Box<Download>, Option<u64>),
     /// The client to take the last bytes of an answer.
     Finishing(Box<Download>),
     /// The client to close its side, after ours was closed or before; so many bytes may still be

@@ -286,7 +286,10 @@ impl Acceptor {
                 State::Handshake { until } => self.handshake_deadline(connection, until),
                 State::Reading { .. } => self.head_deadline(connection),
                 State::Parked(download) => self.judge(connection, download),
-                State::Paced(download, bytes) => self.send_piece(connection, download, bytes),
+                State::Paced(download, Some(bytes)) => {
+                    self.send_piece(connection, download, bytes);
+                }
+                State::Paced(download, None) => self.make_ready(connection, download),
                 State::Finishing(download) => self.look(connection, download, Sign::None),
                 State::Closing { hung_up: false, .. } => self.linger(connection),
                 State::Closing { hung_up: true, .. } => self.drop_connection(connection),

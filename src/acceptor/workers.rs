@@ -1,7 +1,7 @@
 //! To the workers and back: queues what is ready, calls workers for it, and takes back what they are
 //! done with.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
 
@@ -23,6 +23,9 @@ use crate::replay::live::{Live, Phase};
 
 /// What the access log has as the status of a request that nobody was there to be answered for.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// How soon a download that waits for another one tries again.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
 
 impl Acceptor {
     /// Queues `task` of `connection` as `ticket` says; at `deadline` it is looked at again.
@@ -76,7 +79,11 @@ impl Acceptor {
             let Share { bytes, wait } =
                 self.bandwidth.take(config, client(live), live.link.link, now);
             if !wait.is_zero() {
-                return self.hold(connection, State::Paced(download, bytes), Some(now + wait));
+                return self.hold(
+                    connection,
+                    State::Paced(download, Some(bytes)),
+                    Some(now + wait),
+                );
             }
             return self.send_piece(connection, download, bytes);
         }
@@ -133,6 +140,12 @@ impl Acceptor {
             Step::Sent => self.finish(connection, download),
             Step::Full => self.park(connection, download),
             Step::TurnOver => self.make_ready(connection, download),
+            Step::Waits => {
+                let now = Instant::now();
+                download.pause(now);
+                download.live.enter(Phase::Limited);
+                self.hold(connection, State::Paced(download, None), Some(now + TRY_AGAIN));
+            }
         }
     }
 

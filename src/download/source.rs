@@ -27,11 +27,18 @@ pub(super) struct Traffic {
     pub(super) fault: Cell<Option<Broken>>,
     /// True if the client had sent more before the last byte left.
     pub(super) early_input: Cell<bool>,
+    /// True if another download has to be waited for.
+    pub(super) waits: Cell<bool>,
 }
 
 impl Traffic {
     pub(super) fn new(room: usize) -> Traffic {
-        Traffic { room: Cell::new(room), fault: Cell::new(None), early_input: Cell::new(false) }
+        Traffic {
+            room: Cell::new(room),
+            fault: Cell::new(None),
+            early_input: Cell::new(false),
+            waits: Cell::new(false),
+        }
     }
 
     pub(super) fn fail<T>(&self, broken: Broken) -> io::Result<T> {
@@ -104,9 +111,14 @@ impl Read for Source<'_, '_> {
         let count = match self.content.read_at(into, self.span.start) {
             Ok(0) => return self.traffic.fail(Broken::FileShrank),
             Ok(count) => count,
-            // Others have their turn before it is tried again.
-            Err(error) if Pause::of(&error).is_some() => return Ok(from_head),
-            Err(error) => return self.traffic.fail(Broken::File(error.to_string())),
+            Err(error) => match Pause::of(&error) {
+                // Others have their turn before it is tried again.
+                Some(pause) => {
+                    self.traffic.waits.set(pause == Pause::Busy);
+                    return Ok(from_head);
+                }
+                None => return self.traffic.fail(Broken::File(error.to_string())),
+            },
         };
         self.span.start += count as u64;
         self.turn.note(count);

@@ -35,6 +35,8 @@ pub enum Step {
     Full,
     /// It has had its turn.
     TurnOver,
+    /// Another download is reading for checksums, which this one needs to do as well.
+    Waits,
 }
 
 /// What a piece is sent with.
@@ -121,6 +123,7 @@ impl Download {
         }
         match (result, traffic.fault.take()) {
             (_, Some(broken)) => Err(broken),
+            (Ok(_), None) if way.socket.sent() < end && traffic.waits.get() => Ok(Step::Waits),
             (Ok(_), None) if way.socket.sent() < end => Ok(Step::TurnOver),
             (Ok(_), None) => Ok(if flushed { Step::Sent } else { Step::Full }),
             (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => Ok(Step::Full),
