@@ -57,22 +57,30 @@ impl Follow {
         }
     }
 
-    /// Goes on until `until`, or to the end. Returns `None` if there is more to be followed.
+    /// Bytes of memory that it takes so far. What was never written to is not counted.
+    pub fn memory(&self) -> usize {
+        self.listing.written()
+    }
+
+    /// Goes on until `until`, or to the end, or until it takes some more than `memory` bytes. Returns
+    /// `None` if there is more to be followed.
     ///
     /// # Errors
     /// [`WalkError::Io`] if the system has no descriptor or memory left.
-    pub fn step(&mut self, until: Instant) -> Result<Option<Listing>, WalkError> {
+    pub fn step(&mut self, until: Instant, memory: usize) -> Result<Option<Listing>, WalkError> {
         while self.next < self.listing.len() {
             let index = self.next;
             self.next += 1;
             if self.listing.entries[index].kind() == Kind::Link {
                 self.follow(index)?;
-                if Instant::now() >= until {
+                if Instant::now() >= until || self.memory() > memory {
                     return Ok(None);
                 }
             }
         }
         let mut listing = std::mem::take(&mut self.listing);
+        listing.names.shrink_to_fit();
+        listing.led.shrink_to_fit();
         if !listing.led.is_empty() || !listing.unfit.is_empty() {
             listing.digest = self.digest.finalize();
             listing.volume = Some(Arc::clone(&self.volume));

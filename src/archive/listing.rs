@@ -190,6 +190,14 @@ impl Listing {
         u64::from_le_bytes(tag)
     }
 
+    /// Bytes of it that were written to: those that it grew by, and never used, take no memory.
+    pub(super) fn written(&self) -> usize {
+        self.entries.len() * size_of::<Entry>()
+            + self.names.len()
+            + self.led.len() * size_of::<Led>()
+            + self.notes.memory()
+    }
+
     /// Bytes of memory that it takes.
     pub fn memory(&self) -> usize {
         size_of::<Listing>()

@@ -12,7 +12,7 @@ use super::storage::{Found, Missing, OpenError, Source, Storage, classify};
 use super::token::Resource;
 use crate::archive::shelf::{Asked, Link, Recent, Room, Seen, TooMuch};
 use crate::archive::{
-    Archive, Follow, Format, Hidden, Layout, Packed, Place, Shelf, Walk, WalkError,
+    Archive, Follow, Format, Hidden, Layout, Listing, Packed, Place, Shelf, Walk, WalkError,
 };
 
 /// The longest that one walk may take in all its steps.
@@ -158,20 +158,13 @@ impl Walking {
             self.job = Job::Walk(Box::new(self.walk().map_err(walk_error)?));
         }
         if let Job::Walk(walk) = &mut self.job {
-            let listing = loop {
-                let taken = walk.memory();
-                let memory = taken + (taken / 4).max(MEMORY);
-                claim(&self.room, memory)?;
-                match walk.step(until, memory).map_err(walk_error)? {
-                    Some(listing) => break listing,
-                    None if Instant::now() >= until => return Ok(None),
-                    None => {}
-                }
-            };
+            let listing = gather(walk.as_mut(), &self.room, until, Walk::memory, Walk::step)?;
+            let Some(listing) = listing else { return Ok(None) };
             self.job = Job::Follow(Box::new(Follow::new(listing, &self.place, self.asked.format)));
         }
         if let Job::Follow(follow) = &mut self.job {
-            let Some(listing) = follow.step(until).map_err(walk_error)? else { return Ok(None) };
+            let listing = gather(follow.as_mut(), &self.room, until, Follow::memory, Follow::step)?;
+            let Some(listing) = listing else { return Ok(None) };
             if let Some(packed) = self.room.shelf().known(&self.asked, &self.seen, &listing) {
                 return Ok(Some(self.found(packed)));
             }
@@ -214,6 +207,25 @@ impl Walking {
             tag: archive.tag(),
             name: format!("{stem}.{}", self.asked.format.extension()),
             source: Source::Archive(packed),
+        }
+    }
+}
+
+/// Lets `job` go on until `until`, or to the end, with as much memory as it asks for.
+fn gather<J>(
+    job: &mut J,
+    room: &Room,
+    until: Instant,
+    taken: impl Fn(&J) -> usize,
+    step: impl Fn(&mut J, Instant, usize) -> Result<Option<Listing>, WalkError>,
+) -> Result<Option<Listing>, OpenError> {
+    loop {
+        let taken = taken(job);
+        let memory = taken + (taken / 4).max(MEMORY);
+        claim(room, memory)?;
+        match step(job, until, memory).map_err(walk_error)? {
+            None if Instant::now() < until => {}
+            outcome => return Ok(outcome),
         }
     }
 }

@@ -1,13 +1,10 @@
 //! Pieces fetched from anywhere and joined are the whole, byte for byte.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
-use super::super::Archive;
 use super::tree::{self, Scratch};
-use super::{FORMATS, pack, read_range, read_whole, walk};
+use super::{FORMATS, pack, read_range, read_whole};
 
 fn check_cuts(scratch: &Scratch, cuts: &[prop::sample::Index], steps: &[usize]) {
     for format in FORMATS {
@@ -65,7 +62,7 @@ fn every_position_of_a_small_archive_is_a_start() {
     for format in FORMATS {
         let whole = read_whole(&scratch, &pack(&scratch, format));
         for start in 0..=whole.len() {
-            let archive = Arc::new(Archive::new(walk(&scratch.dir()).unwrap(), format));
+            let archive = pack(&scratch, format);
             let range = start as u64..whole.len() as u64;
             let (bytes, _) = read_range(&scratch, &archive, range, 1 + start % 777);
             assert!(bytes == whole[start..], "{format:?} from {start}");

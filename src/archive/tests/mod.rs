@@ -46,7 +46,10 @@ fn list(volume: Dir, base: &str, format: Format) -> Listing {
     };
     let place = Place { volume: Arc::new(volume), base: base.into(), hidden: None };
     let far = Instant::now() + Duration::from_secs(3600);
-    Follow::new(listing.unwrap(), &place, format).step(far).unwrap().expect("an hour is enough")
+    Follow::new(listing.unwrap(), &place, format)
+        .step(far, usize::MAX)
+        .unwrap()
+        .expect("an hour is enough")
 }
 
 /// What `scratch` holds, laid out; no CRC is known yet.

@@ -98,7 +98,8 @@ fn what_is_left_out_is_listed() {
     }
     let tar = skipped(&scratch, Format::Tar);
     assert!(!zip.contains("link: "), "its content is there: {zip}");
-    assert!(tar.contains("socket: ") && !tar.contains("link") && !tar.contains("caf"), "{tar}");
+    assert!(tar.contains("socket: ") && !tar.contains("link: ") && !tar.contains("caf"), "{tar}");
+    assert!(tar.contains("loop: a symbolic link out of this folder or in circles"), "{tar}");
 }
 
 #[test]
