@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::EventFlags;
 
 use super::Acceptor;
-use super::connections::State;
 use super::requests::MAX_REQUESTS;
+use super::state::State;
 use crate::download::finish::HANG_UP_AFTER;
 use crate::download::job::Connection;
 use crate::http::head::{Head, Method};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll;
 
 use super::Acceptor;
-use super::connections::{Held, State};
+use super::state::{Held, State};
 use crate::download::end::End;
 use crate::download::finish::Sign;
 use crate::shared::Record;

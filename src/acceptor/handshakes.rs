@@ -5,7 +5,7 @@ use std::io;
 use std::time::Instant;
 
 use super::Acceptor;
-use super::connections::State;
+use super::state::State;
 use crate::download::job::{Connection, Task};
 use crate::net::address::ClientKey;
 use crate::pool::buckets::{Buckets, Flow};

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rustix::event::epoll::EventFlags;
 
-use super::connections::{MAKING_ROOM, State};
+use super::state::{MAKING_ROOM, State};
 use super::{Acceptor, INPUT};
 use crate::config::Reuse;
 use crate::download::Download;

@@ -6,8 +6,8 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
 #[cfg(feature = "tls")]
-use super::connections::State;
-use super::connections::{MAKING_ROOM, Rank};
+use super::state::State;
+use super::state::{MAKING_ROOM, Rank};
 use super::{Acceptor, TAG_LISTENERS};
 use crate::download::job::Connection;
 use crate::logging::throttle::Kind;

@@ -15,6 +15,7 @@ mod idle;
 mod intake;
 mod requests;
 mod shares;
+mod state;
 mod workers;
 
 use std::collections::VecDeque;
@@ -25,8 +26,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bandwidth::Bandwidth;
-use connections::{Connections, Held, State};
+use connections::Connections;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use state::{Held, State};
 
 use crate::download::finish::Sign;
 use crate::download::job::{Connection, Crew};

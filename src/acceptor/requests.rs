@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rustix::event::epoll::EventFlags;
 
-use super::connections::State;
+use super::state::State;
 use super::{Acceptor, bandwidth};
 use crate::config::Reuse;
 use crate::download::job::{Connection, Request, Task};

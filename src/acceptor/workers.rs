@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::EventFlags;
 
 use super::bandwidth::{self, Share};
-use super::connections::{Held, Rank, State};
+use super::state::{Held, Rank, State};
 use super::{Acceptor, GONE};
 use crate::download::Download;
-use crate::download::answer::Walk;
 use crate::download::end::{Broken, How};
 use crate::download::finish::After;
-use crate::download::job::{Connection, Done, Job, Next, Request, Task};
-use crate::download::step::Step;
+use crate::download::job::{Connection, Done, Job, Next, Request, Step, Task, Walk};
 use crate::http::refusal::Busy;
 use crate::link::token::{Endpoint, Resource};
 use crate::logging::access::{Entry, Outcome};

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::content::Content;
-use super::job::{Connection, Crew, Next, Request};
-use super::step::Step;
+use super::job::{Admitted, Connection, Crew, Next, Request, Step, Walk};
 use super::{Answer, Download, after_step, way};
+
 use crate::archive::{ArchiveReader, Format};
 use crate::config::{PageCache, Reuse};
 use crate::disk::file::{DiskFile, Worth};
@@ -35,51 +35,6 @@ use crate::shared::{Settings, Shared};
 const SHORT_WALK: Duration = Duration::from_millis(5);
 /// After this time a walk lets others have its worker.
 const LONG_WALK: Duration = Duration::from_millis(250);
-
-/// A request whose folder is being walked through, or waits for that.
-#[derive(Debug)]
-pub struct Walk {
-    request: Box<Request>,
-    entry: Entry,
-    admitted: Admitted,
-    walking: Box<Walking>,
-    permit: Option<Permit>,
-}
-
-impl Walk {
-    /// The server whose folder it is.
-    pub fn server(&self) -> u128 {
-        self.walking.server()
-    }
-
-    /// The request, to refuse it.
-    pub fn request(&self) -> &Request {
-        &self.request
-    }
-
-    /// Returns true once the walk has begun.
-    pub fn has_begun(&self) -> bool {
-        self.permit.is_some()
-    }
-
-    /// The request's line in the access log.
-    pub fn entry(&self) -> &Entry {
-        &self.entry
-    }
-}
-
-/// A request whose token and link are good.
-#[derive(Debug)]
-struct Admitted {
-    /// How its link is claimed; `None` if its token is not one-time.
-    claim: Option<ClaimRequest>,
-    /// What tells it from others.
-    id: LinkId,
-    /// When the token expires, unless it has and only a grant keeps the link alive.
-    until: Option<u64>,
-    /// What is known of the versions of the file that the link was used for.
-    seen: Seen,
-}
 
 /// A request that may be answered with content or about it.
 struct Granted {

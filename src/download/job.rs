@@ -4,12 +4,14 @@ use std::io;
 use std::net::IpAddr;
 
 use super::Download;
-use super::answer::Walk;
-use super::step::Step;
 use crate::http::head::Head;
+use crate::link::folder::Walking;
+use crate::logging::access::Entry;
 use crate::net::address::Peer;
 use crate::net::socket::Socket;
 use crate::pool::Exchange;
+use crate::pool::walks::Permit;
+use crate::replay::{ClaimRequest, LinkId, Seen};
 
 /// One client's connection, owned by whoever holds it.
 #[derive(Debug)]
@@ -39,6 +41,64 @@ pub struct Request {
     pub last: bool,
     /// True if bandwidth is limited: content waits for its turn.
     pub limited: bool,
+}
+
+/// A request whose folder is being walked through, or waits for that.
+#[derive(Debug)]
+pub struct Walk {
+    pub(super) request: Box<Request>,
+    pub(super) entry: Entry,
+    pub(super) admitted: Admitted,
+    pub(super) walking: Box<Walking>,
+    pub(super) permit: Option<Permit>,
+}
+
+impl Walk {
+    /// The server whose folder it is.
+    pub fn server(&self) -> u128 {
+        self.walking.server()
+    }
+
+    /// The request, to refuse it.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Returns true once the walk has begun.
+    pub fn has_begun(&self) -> bool {
+        self.permit.is_some()
+    }
+
+    /// The request's line in the access log.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+/// A request whose token and link are good.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    /// How its link is claimed; `None` if its token is not one-time.
+    pub(super) claim: Option<ClaimRequest>,
+    /// What tells it from others.
+    pub(super) id: LinkId,
+    /// When the token expires, unless it has and only a grant keeps the link alive.
+    pub(super) until: Option<u64>,
+    /// What is known of the versions of the file that the link was used for.
+    pub(super) seen: Seen,
+}
+
+/// How a piece ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Everything is in the kernel's hands.
+    Sent,
+    /// The socket is full.
+    Full,
+    /// It has had its turn.
+    TurnOver,
+    /// Another download is reading for checksums, which this one needs to do as well.
+    Waits,
 }
 
 /// What a worker is to do.

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::Download;
 use super::end::Broken;
+use super::job::Step;
 use super::source::Turn;
-use super::step::{Ledger, Step, Way};
+use super::step::{Ledger, Way};
 use crate::disk::file::DROP;
 use crate::disk::pipe::{CAPACITY, Pipe};
 

@@ -23,9 +23,9 @@ use std::time::Instant;
 use content::Content;
 use end::{Broken, How};
 use finish::Finish;
-use job::{Connection, Crew, Done, Job, Next, Task};
+use job::{Connection, Crew, Done, Job, Next, Step, Task};
 use pace::{Pace, PaceWatch};
-use step::{Step, Way};
+use step::Way;
 
 use crate::net::socket::Socket;
 use crate::replay::Stream;

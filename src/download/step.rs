@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::Download;
 use super::content::Content;
 use super::end::Broken;
-use super::job::Crew;
+use super::job::{Crew, Step};
 use super::source::{Source, Traffic, Turn};
 use crate::control::downloads::Downloads;
 use crate::net::socket::Socket;
@@ -25,19 +25,6 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// Size of the copy buffer in bytes. `std::io::copy` uses a reader's own from `MIN_BUFFER` on.
 const BUFFER: usize = 128 * 1024;
 const MIN_BUFFER: usize = 8 * 1024;
-
-/// How a piece ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Everything is in the kernel's hands.
-    Sent,
-    /// The socket is full.
-    Full,
-    /// It has had its turn.
-    TurnOver,
-    /// Another download is reading for checksums, which this one needs to do as well.
-    Waits,
-}
 
 /// What a piece is sent with.
 pub(super) struct Way<'a> {
