@@ -1,6 +1,7 @@
 #!/bin/sh
 # The shipped proxy examples, ports and paths substituted, in front of the real binary: bytes,
-# resume, the client's true address, a forged one, and what the proxy puts on disk meanwhile.
+# resume, downloads that break off, the client's true address, a forged one, and what the proxy puts
+# on disk meanwhile.
 # usage: contrib/test/proxies.sh [BINARY]     WINGLET_TEST_MIB sets the size (1024)
 set -u
 # shellcheck source=SCRIPTDIR/lib.sh
@@ -68,6 +69,43 @@ through() {
 
 sign() {
     "$binary" sign file --server "$server" --path world.tar --base-url "https://$name:$front" --config "$work/winglet.yml"
+}
+
+# A client that would rather speak HTTP/2, as every browser would, gets HTTP/1.1.
+speaks_http1() {
+    case $(curl --version) in
+    *HTTP2*) ;;
+    *) skip "$1: this curl knows no HTTP/2"; return ;;
+    esac
+    version=$(through --http2 -o /dev/null -w '%{http_version}' "https://$name:$front/download/file")
+    [ "$version" = 1.1 ] || fail "$1: speaks HTTP/$version to clients"
+    ok "$1: speaks HTTP/1.1 to clients, and nothing else"
+}
+
+# breaks_off HOW COMMAND...: a download in the middle of which the command runs, which ends it.
+breaks_off() {
+    how=$1
+    shift
+    rm -f "$work/got"
+    through -f --limit-rate $((mib / 16))M -o "$work/got" "$url" 2>/dev/null &
+    slow=$!
+    until_true 20 test -s "$work/got" || fail "$proxy: a download begins"
+    "$@"
+    wait "$slow"
+    status=$?
+    # What a browser calls failed: fewer bytes than were announced, or a connection that was reset.
+    case $status in
+    18 | 56) ;;
+    *) fail "$proxy: a download that was $how ends with curl's status $status" ;;
+    esac
+    [ "$(stat -c %s "$work/got")" -lt "$(stat -c %s "$source")" ] || fail "$proxy: it was $how too late to tell"
+    rm "$work/got"
+    ok "$proxy: a download that was $how is seen as broken off"
+}
+
+revoke() {
+    curl -sSf -o /dev/null -H "Authorization: Bearer $token" -d "{\"token\":\"${url#*token=}\"}" \
+        "http://127.0.0.1:$winglet_control/revoke" || fail 'a link is revoked'
 }
 
 # Files of more than a megabyte that a process of the proxy holds open, deleted ones included.
@@ -212,9 +250,14 @@ for proxy in nginx caddy haproxy; do
         ok "$proxy: Winglet gets a copy of the Panel's calls that take access away"
     fi
 
+    speaks_http1 "$proxy"
+    url=$(sign)
+    breaks_off 'reset by Winglet' revoke
+    url=$(sign)
+    breaks_off 'cut with its server' kill -9 "$winglet_pid"
+    wait "$winglet_pid" 2>/dev/null
+
     # An error makes a proxy talkative.
-    kill "$winglet_pid"
-    wait "$winglet_pid"
     through -o /dev/null "$url"
     kill "$proxy_pid"
     wait "$proxy_pid" 2>/dev/null
@@ -231,8 +274,7 @@ for proxy in nginx caddy; do
     readme $proxy
     if [ $proxy = caddy ]; then
         certificate="tls $work/fullchain.pem $work/privkey.pem"
-        { printf '{\n}\n' && sed "s#^$name {#$name:443 {\n$certificate#" "$work/readme.caddy"; } >"$work/whole"
-        mv "$work/whole" "$work/readme.caddy"
+        sed -i "s#^$name {#$name:443 {\n$certificate#" "$work/readme.caddy"
     fi
     serve winglet
     winglet_port=$port
@@ -249,6 +291,7 @@ for proxy in nginx caddy; do
     cmp -s "$work/got" "$source" || fail "README, $proxy: the bytes are the same"
     until_true 10 grep -q "$client GET file 200" "$work/winglet.log" || fail "README, $proxy: the client's address is in the log"
     ! grep -q "$client GET file" "$work/wings.log" || fail "README, $proxy: downloads go to Winglet"
+    speaks_http1 "README, $proxy"
     for process in "$proxy_pid" "$winglet_pid" "$wings_pid"; do
         kill "$process"
         wait "$process" 2>/dev/null
