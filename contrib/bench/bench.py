@@ -1,4 +1,4 @@
-"""Runs the comparison: see README.md. Usage: bench.py WINGLET [--quick] [--only NAME]..."""
+"""Runs the comparison: see README.md. Usage: bench.py WINGLET [--quick] [--rounds N] [--only NAME]..."""
 
 import os
 import re
@@ -16,9 +16,9 @@ import archive
 import neighbour
 import report
 import shared
-from servers import CORES, SERVER, Caddy, Lighttpd, Nginx, Tokens, Winglet
+from servers import CORES, SERVER, Caddy, Lighttpd, Nginx, Tokens, Wings, Winglet
 
-LIMIT = 750
+LIMIT = 1500
 GIB = 2**30
 TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 TLS.check_hostname, TLS.verify_mode = False, ssl.CERT_NONE
@@ -56,8 +56,8 @@ def socket_memory():
 
 
 class Bench:
-    def __init__(self, program, directory, quick, only):
-        self.directory, self.quick, self.only = directory, quick, only
+    def __init__(self, program, directory, quick, only, count):
+        self.directory, self.quick, self.only, self.count = directory, quick, only, count
         self.tokens, self.results, self.skipped = Tokens(), {}, []
         self.end = time.monotonic() + LIMIT
         self.rates = {}
@@ -68,9 +68,12 @@ class Bench:
                 self.kinds.append(kind(directory))
             else:
                 self.skipped.append(f"{kind.name} (not installed)")
-        self.tls_kinds = [kind for kind in self.kinds if kind.has_tls()]
-        without = [kind.name for kind in self.kinds if kind not in self.tls_kinds]
+        without = [kind.name for kind in self.kinds if not kind.has_tls()]
         self.skipped += [f"{name} with TLS (its module is not installed)" for name in without]
+        # Downloads only: Wings does more for a request than this.
+        self.copies = [Wings(directory)] if shutil.which(Wings.program) else []
+        if not self.copies:
+            self.skipped.append(f"{Wings.name} (Go is not installed)")
 
     def path(self, *names):
         return os.path.join(self.directory, *names)
@@ -82,8 +85,10 @@ class Bench:
         os.makedirs(volume)
         os.makedirs(self.path("backups"))
         os.makedirs(self.path("www"))
-        large = 256 * 2**20 if self.quick else 2 * GIB
-        for name, size in (("large", large), ("middle", 64 * 2**20), ("small", 4096)):
+        large, part = (256 * 2**20, 8 * 2**20) if self.quick else (2 * GIB, 64 * 2**20)
+        self.parts = [f"part-{number:02}" for number in range(32)]
+        files = [("large", large), ("middle", 64 * 2**20), ("small", 4096)]
+        for name, size in files + [(name, part) for name in self.parts]:
             block = os.urandom(min(size, 16 * 2**20))
             with open(os.path.join(volume, name), "wb") as file:
                 for _ in range(size // len(block)):
@@ -104,20 +109,23 @@ class Bench:
         for key, value in values.items():
             self.results.setdefault(measure, {}).setdefault(name, {}).setdefault(key, []).append(value)
 
-    def rounds(self, count, tls=False):
+    def rounds(self, count, tls=False, more=()):
         """Rounds over all servers, each beginning with another one, so that none is always first."""
-        kinds = self.tls_kinds if tls else self.kinds
-        for number in range(1 if self.quick else count):
+        kinds = [kind for kind in [*self.kinds, *more] if kind.has_tls() or not tls]
+        for number in range(self.count or (1 if self.quick else count)):
             shift = number % len(kinds)
             yield kinds[shift:] + kinds[:shift]
 
-    def download(self, kind, running, name, count, tls):
-        """`count` downloads at once by curl, which reads everything. Seconds each took."""
-        scheme = "https" if tls else "http"
-        urls = [f"{scheme}://127.0.0.1:{running.port}{kind.target(name, self.tokens)}" for _ in range(count)]
+    def size(self, name):
+        return os.path.getsize(self.path("www", name))
+
+    def download(self, kind, running, names, tls):
+        """Downloads at once by curl, which reads everything. Seconds each took."""
+        scheme, count = "https" if tls else "http", len(names)
+        urls = [f"{scheme}://127.0.0.1:{running.port}{kind.target(name, self.tokens)}" for name in names]
         lines = "".join(f'url = "{url}"\noutput = "/dev/null"\n' for url in urls)
         command = ["curl", "--noproxy", "*", "--silent", "--show-error", "--insecure", "--fail-early",
-                   "--fail", "--no-progress-meter", "--max-time", "120",
+                   "--fail", "--http1.1", "--no-progress-meter", "--max-time", "120",
                    "--write-out", "%{http_code} %{time_total} %{size_download}\\n", "--config", "-"]
         if count > 1:
             command += ["--parallel", "--parallel-immediate", "--parallel-max", str(count)]
@@ -125,23 +133,26 @@ class Bench:
         times = []
         for line in output.stdout.splitlines():
             status, seconds, size = line.split()
-            if status == "200" and int(size) == os.path.getsize(self.path("www", name)):
+            if status == "200" and int(size) == self.size(names[0]):
                 times.append(float(seconds))
         if len(times) != count:
             raise RuntimeError(f"{kind.name}: {len(times)} of {count} downloads whole\n{output.stderr}")
         return times
 
-    def large_files(self, measure, name, count, tls, rounds):
-        size = os.path.getsize(self.path("www", name)) * count
-        for order in self.rounds(rounds, tls):
+    def large_files(self, measure, names, tls, rounds, cold=False):
+        """Downloads at once of files of one size, out of the page cache or, `cold`, from the disk."""
+        size = self.size(names[0]) * len(names)
+        for order in self.rounds(rounds, tls, self.copies):
             for kind in order:
+                for name in set(names):
+                    (neighbour.chill if cold else neighbour.warm)(self.path("www", name))
                 with kind.start(tls) as running, Sampler(running) as sampler:
-                    self.download(kind, running, "small", 1, tls)
+                    self.download(kind, running, ["small"], tls)
                     cpu, began = running.cpu(), time.perf_counter()
-                    times = self.download(kind, running, name, count, tls)
+                    times = self.download(kind, running, names, tls)
                     wall = time.perf_counter() - began
                     cpu = running.cpu() - cpu
-                if count == 1:
+                if len(names) == 1:
                     wall = times[0]
                 self.note(
                     measure, kind.name, wall=wall, rate=size / wall / 2**20, cpu=cpu * GIB / size,
@@ -192,8 +203,10 @@ class Bench:
                     with kind.start(tls) as running:
                         first = first_byte(kind, running, self.tokens, tls)
                         time.sleep(0.1)
-                        rss, pss = running.memory()
-                    self.note(f"start{' TLS' if tls else ''}", kind.name, first=first * 1000, rss=rss, pss=pss)
+                        rss, pss, own = running.memory()
+                    self.note(
+                        f"start{' TLS' if tls else ''}", kind.name, first=first * 1000, rss=rss, pss=pss, own=own
+                    )
         for kind in self.kinds:
             self.note("start", kind.name, binary=os.path.getsize(kind.binary()) / 2**20)
 
@@ -206,7 +219,7 @@ class Bench:
                         held = hold(running.port, idle)
                         with Sampler(running) as sampler:
                             began = time.perf_counter()
-                            self.download(self.winglet, running, "middle", count, False)
+                            self.download(self.winglet, running, ["middle"] * count, False)
                             wall = time.perf_counter() - began
                         values = self.requests(self.winglet, running, True, False, 1) if count == 1 else {}
                         # All are still there: none was closed for a newcomer.
@@ -249,15 +262,19 @@ class Bench:
         steps = [
             ("neighbour", lambda: neighbour.measure(self)),
             ("start", self.idle_and_start),
-            ("one", lambda: self.large_files("one", "large", 1, False, 5)),
-            ("many32", lambda: self.large_files("many32", "middle", 32, False, 3)),
-            ("many64", lambda: self.large_files("many64", "middle", 64, False, 3)),
+            ("one", lambda: self.large_files("one", ["large"], False, 5)),
+            ("one cold", lambda: self.large_files("one cold", ["large"], False, 3, cold=True)),
+            ("many32", lambda: self.large_files("many32", self.parts, False, 3)),
+            ("many32 cold", lambda: self.large_files("many32 cold", self.parts, False, 3, cold=True)),
+            ("many64", lambda: self.large_files("many64", ["middle"] * 64, False, 3)),
             ("new", lambda: self.small_files("new", True, False, 5)),
             ("kept", lambda: self.small_files("kept", False, False, 5)),
             ("state", lambda: self.small_files("new", True, False, 3, state=True)),
             ("state kept", lambda: self.small_files("kept", False, False, 3, state=True)),
-            ("one TLS", lambda: self.large_files("one TLS", "large", 1, True, 3)),
-            ("many32 TLS", lambda: self.large_files("many32 TLS", "middle", 32, True, 2)),
+            ("one TLS", lambda: self.large_files("one TLS", ["large"], True, 3)),
+            ("one TLS cold", lambda: self.large_files("one TLS cold", ["large"], True, 2, cold=True)),
+            ("many32 TLS", lambda: self.large_files("many32 TLS", self.parts, True, 2)),
+            ("many32 TLS cold", lambda: self.large_files("many32 TLS cold", self.parts, True, 2, cold=True)),
             ("new TLS", lambda: self.small_files("new TLS", True, True, 3)),
             ("kept TLS", lambda: self.small_files("kept TLS", False, True, 3)),
             ("claims", self.growth_by_tokens),
@@ -322,17 +339,18 @@ def main():
     arguments = sys.argv[1:]
     program = os.path.abspath(arguments.pop(0))
     quick = "--quick" in arguments
-    only = {arguments[n + 1] for n, word in enumerate(arguments) if word == "--only"}
+    after = lambda option: [arguments[n + 1] for n, word in enumerate(arguments) if word == option]
+    only, count = set(after("--only")), int((after("--rounds") or [0])[0])
     # An interrupted run cleans up as one that ends.
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(name, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="winglet-bench-") as directory:
-        bench = Bench(program, directory, quick, only)
+        bench = Bench(program, directory, quick, only, count)
         bench.prepare()
         load = os.getloadavg()[0]
         bench.run()
         files = report.write(bench, load)
-        for kind in bench.kinds:
+        for kind in bench.kinds + bench.copies:
             kind.log.close()
     if quick or only:
         # A look, not a result: the files stay as they are.

@@ -73,6 +73,13 @@ def chill(path):
     os.close(file)
 
 
+def warm(path):
+    """Has a file in the page cache."""
+    with open(path, "rb", buffering=0) as file:
+        while file.read(1 << 20):
+            pass
+
+
 def values(line):
     words = line.split()
     return {key: float(value) for key, value in zip(words[::2], words[1::2])}
@@ -124,14 +131,13 @@ def fetch(bench, kind, running, count, seconds, tls=False, before=()):
 
 def game_beside(bench, cgroup, kind, options):
     """The game's reads while the large file is downloaded, over and over."""
-    world, environment = bench.path("world"), options.pop("environment", {})
+    world = bench.path("world")
     for path in (world, bench.path("www/large")):
         chill(path)
     before = cgroup.enter()
     with Game(before, bench.path("neighbour"), "world", world, str(SECONDS)) as game:
         began, came = time.monotonic(), 0
         if kind:
-            before += ["env", *(f"{name}={value}" for name, value in environment.items())]
             with kind.start(before=before, **options) as running:
                 while game.runs():
                     left = began + SECONDS - time.monotonic()
@@ -164,7 +170,6 @@ def measure(bench):
     games = [
         ("nobody", None, {}),
         ("Winglet", winglet, {}),
-        ("Winglet, kernel before 6.16", winglet, {"environment": {"WINGLET_TEST_NO_DONTCACHE": "1"}}),
         ("Winglet, page_cache: keep", winglet, {"more": "  page_cache: keep\n"}),
         ("copy of 32 KiB, as Wings", copy, {}),
     ]
@@ -181,7 +186,7 @@ def measure(bench):
         bench.cgroup = cgroup.kind
         for _ in range(1 if bench.quick else ROUNDS):
             for name, kind, options in games:
-                bench.note("neighbour", name, **game_beside(bench, cgroup, kind, dict(options)))
+                bench.note("neighbour", name, **game_beside(bench, cgroup, kind, options))
             for name, kind, options in ticks:
                 bench.note("ticks", name, **ticks_beside(bench, kind, options))
     copy.log.close()

@@ -1,5 +1,6 @@
 """Makes a table in Markdown and a picture in SVG out of what bench.py measured."""
 
+import math
 import platform
 import re
 import statistics
@@ -8,7 +9,7 @@ from html import escape
 
 from servers import CORES
 
-ORDER = ["Winglet", "Winglet with state_directory", "nginx", "lighttpd", "Caddy"]
+ORDER = ["Winglet", "Winglet with state_directory", "nginx", "lighttpd", "Caddy", "copy, as Wings"]
 # Light and dark backgrounds: every colour is told apart on both. What draws outside a browser may
 # know nothing of style sheets, so that the light ones are attributes.
 ROOT = 'font-family="system-ui, sans-serif" font-size="13" fill="#24292f"'
@@ -19,11 +20,12 @@ PAINT = {
     "spread": 'class="spread" stroke="#24292f" stroke-width="1.5"',
     "ours": 'class="ours" fill="#1f6feb"',
     "other": 'class="other" fill="#a5b1bd"',
+    "grid": 'class="grid" stroke="#d0d7de" stroke-width="1"',
 }
 STYLE = """
     @media (prefers-color-scheme: dark) {
         text { fill: #e6edf3 } .number, .note { fill: #9aa4af }
-        .spread { stroke: #e6edf3 } .ours { fill: #58a6ff } .other { fill: #57626d }
+        .spread { stroke: #e6edf3 } .ours { fill: #58a6ff } .other { fill: #57626d } .grid { stroke: #30363d }
     }
 """
 
@@ -81,7 +83,7 @@ def machine():
 
 def versions(bench):
     found = []
-    for kind in bench.kinds[1:]:
+    for kind in bench.kinds[1:] + bench.copies:
         found.append(kind.version().replace("/", " "))
     for tool in ("curl", "wrk"):
         output = subprocess.run([tool, "--version"], capture_output=True, text=True)
@@ -99,19 +101,27 @@ REQUESTS = {
     "rate": "requests/s", "cpu": "CPU µs a request", "p50": "p50, ms", "p99": "p99, ms",
     "peak": "peak RSS, MiB",
 }
-STARTS = {"first": "first byte, ms", "rss": "idle RSS, MiB", "pss": "idle PSS, MiB", "binary": "binary, MiB"}
+STARTS = {
+    "first": "first byte, ms", "rss": "idle RSS, MiB", "pss": "idle PSS, MiB",
+    "own": "private and dirty, MiB", "binary": "binary, MiB",
+}
 WALL, RATE = ("wall", "Winglet's time by its"), ("rate", "Winglet's rate by its")
 
 
 def markdown(bench, load):
     results = bench.results
-    large = f"{bench.large / 2**30:g} GiB"
+    one = f"One download of {bench.large / 2**30:g} GiB"
+    many = f"32 downloads at once, of 32 files of {bench.large // len(bench.parts) >> 20} MiB"
     sections = [
-        ("one", f"One download of {large}", DOWNLOADS, WALL),
-        ("one TLS", f"One download of {large}, TLS", DOWNLOADS, WALL),
-        ("many32", "32 downloads of 64 MiB at once", MANY, WALL),
-        ("many64", "64 downloads of 64 MiB at once", MANY, WALL),
-        ("many32 TLS", "32 downloads of 64 MiB at once, TLS", MANY, WALL),
+        ("one", one, DOWNLOADS, WALL),
+        ("one cold", f"{one}, from the disk", DOWNLOADS, WALL),
+        ("one TLS", f"{one}, TLS", DOWNLOADS, WALL),
+        ("one TLS cold", f"{one}, TLS, from the disk", DOWNLOADS, WALL),
+        ("many32", many, MANY, WALL),
+        ("many32 cold", f"{many}, from the disk", MANY, WALL),
+        ("many32 TLS", f"{many}, TLS", MANY, WALL),
+        ("many32 TLS cold", f"{many}, TLS, from the disk", MANY, WALL),
+        ("many64", "64 downloads at once, of one file of 64 MiB", MANY, WALL),
         ("new", "Files of 4 KiB, a new connection each", REQUESTS, RATE),
         ("kept", "Files of 4 KiB, kept-alive connections", REQUESTS, RATE),
         ("new TLS", "Files of 4 KiB, a new TLS connection each", REQUESTS, RATE),
@@ -126,7 +136,7 @@ def markdown(bench, load):
         " the most; the last column compares neighbouring runs of each round and is the figure to go by"
         " on a machine whose speed changes. Winglet verifies and spends a token for each request; the"
         " others check nothing.\n",
-        "![Throughput, cost and memory beside nginx, lighttpd and Caddy](results.svg)\n",
+        "![Time, rate and memory beside nginx, lighttpd and Caddy](results.svg)\n",
     ]
     if bench.skipped:
         parts.append(f"Skipped: {', '.join(bench.skipped)}.\n")
@@ -235,31 +245,76 @@ def shared(results):
     return "\n".join(lines) + "\n"
 
 
+# What is shown of which part; {large} is the large file's size. All of these are better small, but
+# for rates.
 PANELS = [
-    ("one", "cpu", "One large download: CPU seconds per GiB"),
-    ("many64", "rate", "64 downloads at once: MiB/s"),
+    ("one", "wall", "One download of {large}: seconds"),
+    ("one cold", "wall", "The same from the disk: seconds"),
+    ("many32", "wall", "32 downloads at once: seconds"),
+    ("one TLS", "wall", "One download of {large}, TLS: seconds"),
     ("new", "rate", "4 KiB, new connections: requests/s"),
     ("kept", "rate", "4 KiB, kept alive: requests/s"),
-    ("one TLS", "rate", "One large download, TLS: MiB/s"),
+    ("start", "own", "Idle: private and dirty MiB"),
     ("start", "rss", "Idle: resident MiB"),
 ]
-WIDTH, HEIGHT, BAR, LEFT = 430, 150, 22, 84
+WIDTH, BAR, LEFT = 430, 22, 104
 
 
-def panel(values, title, left=LEFT):
+def height(count):
+    """Of a panel with so many bars."""
+    return 26 + count * (BAR + 6) + 16
+
+
+class Linear:
+    """From 0 to the most."""
+
+    def __init__(self, values, width):
+        self.scale = width / (max(values) or 1)
+
+    def place(self, value):
+        return value * self.scale
+
+    def lines(self):
+        return []
+
+
+class Logarithmic:
+    """From one power of ten to another, for what differs by a thousand."""
+
+    def __init__(self, values, width):
+        self.low = math.floor(math.log10(min(values)))
+        # A bar that ends where the axis begins could not be seen.
+        self.low -= min(values) < 1.5 * 10**self.low
+        self.high = math.ceil(math.log10(max(values)))
+        self.scale = width / (self.high - self.low)
+
+    def place(self, value):
+        return (math.log10(value) - self.low) * self.scale
+
+    def lines(self):
+        return [10**power for power in range(self.low, self.high + 1)]
+
+
+def panel(values, title, left=LEFT, axis=Linear):
     """One bar for each name in `values`, which holds the rounds of each."""
-    most = max(max(rounds) for rounds in values.values()) or 1
-    scale = (WIDTH - LEFT - 90) / most
+    axis = axis([one for rounds in values.values() for one in rounds], WIDTH - LEFT - 90)
+    bottom = 26 + len(values) * (BAR + 6)
     lines = [f'<text {PAINT["title"]} x="0" y="14">{escape(title)}</text>']
+    for value in axis.lines():
+        x = left + axis.place(value)
+        lines += [
+            f'<line {PAINT["grid"]} x1="{x:.1f}" x2="{x:.1f}" y1="22" y2="{bottom}"/>',
+            f'<text {PAINT["number"]} x="{x:.1f}" y="{bottom + 12}" text-anchor="middle">{value:,g}</text>',
+        ]
     for number, (name, rounds) in enumerate(values.items()):
         y = 26 + number * (BAR + 6)
         median = statistics.median(rounds)
         kind = "ours" if name == "Winglet" else "other"
         middle = y + BAR / 2
-        low, high = left + min(rounds) * scale, left + max(rounds) * scale
+        low, high = left + axis.place(min(rounds)), left + axis.place(max(rounds))
         lines += [
             f'<text x="{left - 8}" y="{middle + 4.5}" text-anchor="end">{escape(name)}</text>',
-            f'<rect {PAINT[kind]} x="{left}" y="{y}" width="{median * scale:.1f}" height="{BAR}" rx="2"/>',
+            f'<rect {PAINT[kind]} x="{left}" y="{y}" width="{axis.place(median):.1f}" height="{BAR}" rx="2"/>',
             f'<line {PAINT["spread"]} x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>',
             f'<text {PAINT["number"]} x="{high + 8:.1f}" y="{middle + 4}">{figure(median)}</text>',
         ]
@@ -270,39 +325,42 @@ def neighbour_svg(results):
     """The game beside downloads: how long its reads take, and what it keeps."""
     measure, left = results["neighbour"], 190
     panels = [
-        ("p99", 1, "Reads of a game beside a download: p99, µs"),
-        ("resident", 100, "Of its world in memory afterwards: %"),
+        ("p99", 1, "Reads of a game beside a download: p99, µs (logarithmic)", Logarithmic),
+        ("resident", 100, "Of its world in memory afterwards: %", Linear),
     ]
-    width, height = 2 * (WIDTH + left - LEFT) + 60, 50 + len(measure) * (BAR + 6)
+    size = f"{2 * (WIDTH + left - LEFT) + 60} {height(len(measure)) + 24}"
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {ROOT} role="img"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" {ROOT} role="img"'
         ' aria-label="A game server beside a download">',
         f"<style>{STYLE}</style>",
     ]
-    for number, (key, factor, title) in enumerate(panels):
+    for number, (key, factor, title, axis) in enumerate(panels):
         values = {name: [factor * one for one in of[key]] for name, of in measure.items()}
         lines.append(f'<g transform="translate({20 + number * (WIDTH + left - LEFT + 20)} 12)">')
-        lines += panel(values, title, left)
+        lines += panel(values, title, left, axis)
         lines.append("</g>")
     return "\n".join(lines) + "\n</svg>\n"
 
 
 def svg(bench):
+    large = f"{bench.large / 2**30:g} GiB"
     found = [(bench.results[m], key, title) for m, key, title in PANELS if m in bench.results]
-    width, height = 2 * WIDTH + 60, (len(found) + 1) // 2 * HEIGHT + 40
+    shown = [[name for name in rows(measure) if "with" not in name] for measure, _, _ in found]
+    step = height(max(map(len, shown), default=0))
+    size = f"{2 * WIDTH + 60} {(len(found) + 1) // 2 * step + 40}"
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {ROOT} role="img"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" {ROOT} role="img"'
         ' aria-label="Winglet beside nginx, lighttpd and Caddy">',
         f"<style>{STYLE}</style>",
     ]
-    for number, (measure, key, title) in enumerate(found):
-        x, y = 20 + number % 2 * (WIDTH + 20), 12 + number // 2 * HEIGHT
+    for number, ((measure, key, title), names) in enumerate(zip(found, shown)):
+        x, y = 20 + number % 2 * (WIDTH + 20), 12 + number // 2 * step
         lines.append(f'<g transform="translate({x} {y})">')
-        values = {name: measure[name][key] for name in rows(measure) if "with" not in name}
-        lines += panel(values, title)
+        lines += panel({name: measure[name][key] for name in names}, title.format(large=large))
         lines.append("</g>")
     note = "Medians; lines from the least to the most of all rounds. Only Winglet checks a token for each request."
-    lines.append(f'<text {PAINT["note"]} x="20" y="{height - 12}">{escape(note)}</text>')
+    y = (len(found) + 1) // 2 * step + 28
+    lines.append(f'<text {PAINT["note"]} x="20" y="{y}">{escape(note)}</text>')
     lines.append("</svg>\n")
     return "\n".join(lines)
 

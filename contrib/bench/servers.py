@@ -105,14 +105,14 @@ class Running:
         return ticks / TICK
 
     def memory(self):
-        """Resident and proportional memory in MiB, over all processes."""
-        rss = pss = 0
+        """Memory in MiB, over all processes: resident, proportional, and private and dirty."""
+        found = {"Rss:": 0, "Pss:": 0, "Private_Dirty:": 0}
         for pid in self.pids():
             with open(f"/proc/{pid}/smaps_rollup") as rollup:
-                for line in rollup:
-                    rss += int(line.split()[1]) if line.startswith("Rss:") else 0
-                    pss += int(line.split()[1]) if line.startswith("Pss:") else 0
-        return rss / 1024, pss / 1024
+                for words in map(str.split, rollup):
+                    if words[0] in found:
+                        found[words[0]] += int(words[1])
+        return [kib / 1024 for kib in found.values()]
 
     def resident(self):
         """Resident memory in MiB; cheap enough to be asked often."""
@@ -262,6 +262,28 @@ mimetype.assign = ("" => "application/octet-stream")
 
     def version(self):
         return super().version("-v").split(" - ")[0]
+
+
+class Wings(Kind):
+    """The way of Wings, in its language: a copy through a buffer of 32 KiB (copy.go)."""
+
+    name, program = "copy, as Wings", "go"
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "copy.go")
+        # The compiler's cache goes with the directory.
+        environment = os.environ | {"GOCACHE": self.path("go-cache"), "GOFLAGS": "", "CGO_ENABLED": "0"}
+        subprocess.run(
+            [self.program, "build", "-o", self.path("copy"), source], cwd=directory, check=True, env=environment
+        )
+
+    def command(self, port, tls):
+        files = [self.path("cert.pem"), self.path("key.pem")] if tls else []
+        return [self.path("copy"), self.path("www"), f"127.0.0.1:{port}", *files]
+
+    def version(self):
+        return super().version("version").removeprefix("go version ").split()[0]
 
 
 class Caddy(Kind):
