@@ -1,6 +1,6 @@
 //! TLS on a client's connection: rustls over a non-blocking TCP stream.
 //!
-//! A handshake runs in steps on a thread of its own, so that a client which stalls in it costs a
+//! A handshake runs in steps, which workers carry out, so that a client which stalls in it costs a
 //! waiting place and nothing more. Bytes are counted on both sides of the encryption, so that
 //! delivery accounting knows which content an acknowledgement covers.
 
