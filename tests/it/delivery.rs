@@ -24,7 +24,8 @@ pub fn ended(server: &Server, count: usize) -> Vec<String> {
     server.wait_for_logs(count, " bytes=")
 }
 
-fn range(start: usize, end: usize) -> String {
+/// The field that asks for `start..end`.
+pub fn range(start: usize, end: usize) -> String {
     format!("Range: bytes={start}-{}\r\n", end - 1)
 }
 

@@ -69,3 +69,4 @@ mod tls;
 mod tls_deliveries;
 mod tokens;
 mod trees;
+mod versions;
