@@ -78,10 +78,10 @@ fn example(name: &str, server: SocketAddr) -> String {
 fn nginx(tls: bool, port: u16, server: SocketAddr, directory: &Path, work: &Path) -> Command {
     let work = work.display();
     let leaf = directory.join("tls/leaf");
-    let listen = if tls { "ssl http2" } else { "" };
+    let listen = if tls { " ssl" } else { "" };
     let site = example("nginx.conf", server)
-        .replace("    listen [::]:443 ssl http2;\n", "")
-        .replace("listen 443 ssl http2", &format!("listen 127.0.0.1:{port} {listen}"))
+        .replace("    listen [::]:443 ssl;\n", "")
+        .replace("listen 443 ssl", &format!("listen 127.0.0.1:{port}{listen}"))
         .replace(&format!("{EXAMPLE}/fullchain.pem"), &format!("{}.pem", leaf.display()))
         .replace(&format!("{EXAMPLE}/privkey.pem"), &format!("{}.key", leaf.display()))
         .replace("/var/log/nginx", &work.to_string());
@@ -122,7 +122,9 @@ fn haproxy(port: u16, server: SocketAddr, directory: &Path, work: &Path) -> Comm
     fs::write(&both, [read("pem"), read("key")].concat()).unwrap();
     let config = example("haproxy.cfg", server)
         .replace("bind :443", &format!("bind 127.0.0.1:{port}"))
-        .replace("/etc/haproxy/certs/node.example.com.pem", &both.display().to_string());
+        .replace("/etc/haproxy/certs/node.example.com.pem", &both.display().to_string())
+        .replace("/etc/haproxy/winglet.lua", "haproxy.lua");
+    fs::write(work.join("haproxy.lua"), example("haproxy.lua", server)).unwrap();
     fs::write(work.join("haproxy.cfg"), config).unwrap();
     let mut command = Command::new("haproxy");
     command.args(["-db", "-f", "haproxy.cfg"]);
