@@ -8,6 +8,9 @@ usage: attack.py BINARY ATTACK [--seconds N] [more]     ATTACK --help names what
   readers  a thousand honest readers, each slow
   flood    a thousand addresses open idle connections, thousands a second
   hello    one address repeats a ClientHello that it never completes
+  walks    two servers have trees that are made to be walked: deep, then flat
+  crcs     a server has a zip whose end wants everything read: holes, then data
+  listings folders of long names fill the memory: from one address, then from eight
   all      each of them with its defaults
 
 It starts BINARY on a node in a temporary directory, with default settings unless --set says
@@ -32,6 +35,7 @@ import time
 from collections import Counter, deque
 
 sys.dont_write_bytecode = True  # leave nothing in this directory
+import attack_archives  # noqa: E402
 import attacked  # noqa: E402
 from attacked import (IP_BIND_ADDRESS_NO_PORT, MIB, PATIENCE, RESET, Bystander, Node, Strangers, address, connect, head,
                       raise_limit, report, watch)  # noqa: E402
@@ -331,10 +335,13 @@ def main():
         "--bystander", action="store_true", help="measured as well; takes a processor of its own")
     add("hello", hello, 12, connections=(48, 1000)).add_argument(
         "--key", choices=("rsa4096", "p256", "both"), default="both")
+    add("walks", attack_archives.walks, 20)
+    add("crcs", attack_archives.crcs, 20, gigabytes=(64, 1024))
+    add("listings", attack_archives.listings, 20)
     add("all", None, 60)
     options = parser.parse_args()
     if options.attack == "all":
-        for name in ("unread", "streams", "readers", "flood", "hello"):
+        for name in ("unread", "streams", "readers", "flood", "hello", "walks", "crcs", "listings"):
             same = [word for line in options.set for word in ("--set", line)]
             again = parser.parse_args([options.binary, name, *same])
             again.run(again)

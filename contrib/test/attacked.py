@@ -36,7 +36,7 @@ def report(attack, what, text, good=None):
     global failures
     failures += good is False
     verdict = {None: "  ", True: "ok", False: "NO"}[good]
-    print(f"{attack:8} {verdict} {what:10} {text}", flush=True)
+    print(f"{attack:10} {verdict} {what:10} {text}", flush=True)
 
 
 def raise_limit():
@@ -162,15 +162,17 @@ class Node:
         with open(f"{self.path}/log") as log:
             sys.exit("the server does not start:\n" + log.read())
 
-    def link(self, name, *options):
-        done = subprocess.run([self.binary, "sign", "file", "--server", SERVER, "--path", name, "--expires", "1h",
+    def link(self, name, *options, kind="file", server=SERVER):
+        done = subprocess.run([self.binary, "sign", kind, "--server", server, "--path", name, "--expires", "1h",
                                "--base-url", "http://n", *options, "--config", "config.yml"],
                               cwd=self.path, check=True, capture_output=True, text=True)
         return done.stdout.strip().removeprefix("http://n")
 
-    def links(self, name, count):
+    def links(self, name, count, kind="file", servers=(SERVER,)):
+        def one(number):
+            return self.link(name, kind=kind, server=servers[number % len(servers)])
         with ThreadPoolExecutor(8) as pool:
-            return list(pool.map(lambda _: self.link(name), range(count)))
+            return list(pool.map(one, range(count)))
 
     def memory(self):
         """Resident memory in MiB, and the server's threads and descriptors."""
