@@ -18,7 +18,7 @@ impl Download {
     /// Returns true if pages are worth lending from the `sent` bytes of the connection on.
     pub(super) fn lends_now(&mut self, sent: u64) -> bool {
         let rest = self.rest(sent);
-        self.content.file().is_some_and(|file| rest.start + LEAST <= file.lends_until(rest.end))
+        self.content.file().is_some_and(|file| rest.start + LEAST < file.lends_until(rest.end))
     }
 
     /// Lends pages until the socket is full or the turn is over. `None`: what is left is copied.
