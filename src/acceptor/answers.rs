@@ -142,6 +142,8 @@ impl Acceptor {
     pub(super) fn linger(&mut self, mut connection: Box<Connection>) {
         connection.input = Vec::new();
         connection.socket.finish_writing();
+        // Its end may have been reported before.
+        self.connections.remember(connection.id, EventFlags::IN);
         let deadline = Some(Instant::now() + LINGER);
         self.hold(connection, State::Closing { left: LINGER_BYTES, hung_up: true }, deadline);
     }
@@ -157,6 +159,8 @@ impl Acceptor {
             match connection.socket.read(&mut self.scratch) {
                 Ok(count) if count > 0 && count <= left => left -= count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // What it sends in vain is no reason to stay for more.
+                    self.connections.take_events(connection.id);
                     let deadline = self.connections.deadline(connection.id);
                     return self.hold(connection, State::Closing { left, hung_up }, deadline);
                 }

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Instant;
 
 use super::Acceptor;
-use super::state::State;
+use super::state::{Held, State};
 use crate::download::job::{Connection, Task};
 use crate::net::address::ClientKey;
 use crate::pool::buckets::{Buckets, Flow};
@@ -29,8 +29,9 @@ impl Acceptor {
             let bucket = self.handshakes.0.get(key, LIMIT, now);
             let wait = bucket.wait(1.0, LIMIT);
             if !wait.is_zero() {
-                let when = until.min(now + wait);
-                return self.hold(connection, State::Handshake { until }, Some(when));
+                // Whatever it sends meanwhile, it is looked at when the bucket has one.
+                let held = Held { connection, state: State::Handshake { until } };
+                return self.connections.put(held, Some(until.min(now + wait)));
             }
             bucket.take(1.0);
         }

@@ -260,7 +260,12 @@ impl Acceptor {
         let broken = events.contains(EventFlags::OUT)
             && connection.socket.flush().is_err_and(|error| error.kind() != WouldBlock);
         if !broken && !events.intersects(interest(&state) | GONE) {
+            self.connections.remember(id, events);
             return self.hold_on(Held { connection, state });
+        }
+        if events.contains(EventFlags::RDHUP) {
+            // Reported once: whoever reads up to it now does not see it.
+            self.connections.remember(id, EventFlags::RDHUP);
         }
         match state {
             #[cfg(feature = "tls")]
@@ -307,14 +312,13 @@ impl Acceptor {
         if !self.watch(&connection, output) {
             return self.close(Held { connection, state }, "out of resources");
         }
-        let mut events = self.connections.take_events(id);
-        // rustls may hold plaintext that the kernel does not know of any more.
-        if connection.socket.is_tls() && matches!(state, State::Reading { .. }) {
-            events |= EventFlags::IN;
-        }
         self.connections.put(Held { connection, state }, deadline);
+        let events = self.connections.take_events(id);
         if events.intersects(wanted | GONE) {
             self.again.push((id, events));
+        } else {
+            // For the state after this one.
+            self.connections.remember(id, events);
         }
     }
 

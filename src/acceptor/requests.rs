@@ -66,6 +66,9 @@ impl Acceptor {
     ) {
         match read_head(&mut connection, screened, &mut self.scratch) {
             Read::More(screened) => {
+                if connection.socket.may_have_more() {
+                    self.connections.remember(connection.id, EventFlags::IN);
+                }
                 // Without a new one the old deadline holds.
                 let deadline = deadline.or_else(|| self.connections.deadline(connection.id));
                 self.hold(connection, State::Reading { screened }, deadline);
@@ -88,7 +91,8 @@ impl Acceptor {
         let has_input = !connection.input.is_empty();
         let time = if has_input { timeouts.head } else { timeouts.idle };
         let deadline = Some(Instant::now() + time);
-        if has_input {
+        // rustls may hold more than the kernel knows of.
+        if has_input || connection.socket.is_tls() {
             self.connections.remember(id, EventFlags::IN);
         }
         self.hold(connection, State::Reading { screened: 0 }, deadline);

@@ -212,6 +212,15 @@ impl Socket {
         }
     }
 
+    /// Returns true if the last read ended before all was read that had come.
+    pub fn may_have_more(&self) -> bool {
+        match &self.wire {
+            Wire::Tcp(_) | Wire::Unix(_) => false,
+            #[cfg(feature = "tls")]
+            Wire::Tls(tls) => tls.may_have_more(),
+        }
+    }
+
     /// Bytes of the next `wanted` ones that the socket is likely to take now: what is missing to
     /// [`NOTSENT_LOWAT`] of unsent bytes. A guess, never below 16 KiB.
     pub fn room(&self, wanted: u64) -> usize {

@@ -54,6 +54,8 @@ pub struct TlsStream {
     overhead: u64,
     /// Content bytes of all writes that are acknowledged whole.
     plain_acknowledged: u64,
+    /// The last read ended before the kernel had nothing more.
+    cut_short: bool,
 }
 
 /// One write: its encrypted bytes, and all content bytes up to its end.
@@ -103,6 +105,7 @@ impl TlsStream {
             write_start: 0,
             overhead: MAX_OVERHEAD,
             plain_acknowledged: 0,
+            cut_short: false,
         })
     }
 
@@ -141,8 +144,8 @@ impl TlsStream {
         if self.plain {
             return (&self.stream).read(buffer);
         }
-        // A stream of records that hold nothing must not keep the acceptor here: what is left in
-        // the kernel makes the next event.
+        // A stream of records that hold nothing must not keep the acceptor here.
+        self.cut_short = false;
         for _ in 0..READS {
             match self.connection.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -156,10 +159,16 @@ impl TlsStream {
                 result => drop(result?),
             }
         }
+        self.cut_short = true;
         match self.connection.reader().read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
             result => result,
         }
+    }
+
+    /// Returns true if the last read gave up while there may have been more.
+    pub fn may_have_more(&self) -> bool {
+        self.cut_short
     }
 
     /// Takes in what the client has sent, and answers it. How many bytes that were.

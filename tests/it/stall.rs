@@ -111,7 +111,10 @@ fn a_stalled_disk_holds_its_own_requests_only() {
         drop((volumes, backups));
         let statuses: Vec<u16> =
             stuck.into_iter().chain(stuck_too).map(|one| one.join().unwrap()).collect();
-        assert!(statuses.iter().all(|status| matches!(status, 200 | 404 | 500 | 503)), "{statuses:?}");
+        assert!(
+            statuses.iter().all(|status| matches!(status, 200 | 404 | 500 | 503)),
+            "{statuses:?}"
+        );
     });
     // The disk is back, and so is everything else.
     assert_eq!(get(address, &Token::file("file").target()).body, b"file");
