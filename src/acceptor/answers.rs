@@ -178,8 +178,10 @@ impl Acceptor {
     ) {
         self.parts.shared.counters.answered(refusal.status());
         let forwarded = head.into_iter().flat_map(Head::forwarded);
+        let relayed = head.is_some_and(Head::is_relayed);
+        let client = connection.peer.client(forwarded, relayed, &self.settings.config);
         let entry = Entry {
-            client: connection.peer.client(forwarded, &self.settings.config),
+            client: client.address,
             method: head.map_or("-", |head| Method::name(head.method)),
             endpoint: "-",
             status: refusal.status(),

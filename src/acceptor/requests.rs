@@ -1,20 +1,19 @@
 //! From the first byte of a head to a request at a worker.
 
-use std::io;
-use std::net::IpAddr;
 use std::time::Instant;
+use std::{fmt, io};
 
 use rustix::event::epoll::EventFlags;
 
 use super::state::State;
 use super::{Acceptor, bandwidth};
-use crate::config::Reuse;
+use crate::config::{Config, Reuse};
 use crate::download::job::{Connection, Request, Task};
 use crate::http::head::{Field, Head, Method, Place, Route, Screened, screen};
 use crate::http::refusal::{Busy, Refusal};
 use crate::link::token::Endpoint;
 use crate::logging::throttle::Kind;
-use crate::net::address::ClientKey;
+use crate::net::address::{Client, ClientKey, Peer};
 use crate::pool::queue::{Kind as JobKind, Lane, Ticket};
 
 /// Requests answered on one connection before it is closed.
@@ -24,10 +23,19 @@ pub(super) const MAX_REQUESTS: u32 = 1000;
 const PROXY_FIELDS: [(Field, &str); 2] = [
     (
         Field::CfConnectingIp,
-        "CF-Connecting-IP, as Cloudflare does: if that is in front, add its ranges (cloudflare.com/ips)",
+        "sends CF-Connecting-IP, as Cloudflare does: if that is in front, add its ranges \
+         (cloudflare.com/ips) to api.trusted_proxies; until then all its clients count as one",
     ),
-    (Field::XForwardedFor, "X-Forwarded-For: if it is your proxy, add it"),
+    (
+        Field::XForwardedFor,
+        "sends X-Forwarded-For: if it is your proxy, add it to api.trusted_proxies; until then all \
+         its clients count as one",
+    ),
 ];
+
+/// What to say of a trusted proxy that does not tell for whom it speaks.
+const NAMES_NO_CLIENT: &str = "forwards requests without X-Forwarded-For: have the proxy add it; \
+                               until then links are bound to no client";
 
 /// What reading a head has come to.
 enum Read {
@@ -124,19 +132,20 @@ impl Acceptor {
 
     fn enqueue(&mut self, connection: Box<Connection>, head: Box<Head>, endpoint: Endpoint) {
         let (id, config, now) = (connection.id, &self.settings.config, Instant::now());
-        let client = connection.peer.client(head.forwarded(), config);
-        let key = client.map(ClientKey::of);
-        let direct = !connection.peer.is_proxy(config);
-        if direct && let Some(field) = PROXY_FIELDS.iter().find(|(field, _)| head.has(*field)) {
-            let message = || untrusted(client, field.1);
-            self.parts.shared.throttle.warn(Kind::Proxy, key, now, message);
+        let peer = connection.peer;
+        let client = peer.client(head.forwarded(), head.is_relayed(), config);
+        let key = client.address.map(ClientKey::of);
+        if let Some(mistake) = mistake_of_proxy(peer, client, &head, config) {
+            let peer = peer.ip().map(ClientKey::of);
+            self.parts.shared.throttle.warn(Kind::Proxy, peer, now, || mistake.to_string());
         }
-        if let Some(busy) = self.too_busy(key, direct, now) {
+        if let Some(busy) = self.too_busy(key, peer.is_proxy(config), now) {
             return self.refuse_busy(connection, &head, key, busy);
         }
         let last = !self.may_keep(&connection);
         let limited = bandwidth::is_limited(config);
-        let request = Box::new(Request { head, client, direct, last, limited });
+        let Client { address, direct } = client;
+        let request = Box::new(Request { head, client: address, direct, last, limited });
         let deadline = Some(now + config.timeouts.queue);
         self.connections.change_share(id, key);
         // In the epoll set from here on: a client that hangs up must not cost a worker.
@@ -149,12 +158,13 @@ impl Acceptor {
     }
 
     /// What there is too little of for a request of `key`, if anything.
-    fn too_busy(&self, key: Option<ClientKey>, direct: bool, now: Instant) -> Option<Busy> {
+    fn too_busy(&self, key: Option<ClientKey>, proxy: bool, now: Instant) -> Option<Busy> {
         let (config, shares) = (&self.settings.config, self.connections.shares());
         let share = config.max_connections_per_address;
-        let over = key.is_some_and(|key| match direct {
-            true => shares.is_exceeded(key, share),
-            false => shares.is_full(key, share),
+        let over = key.is_some_and(|key| match proxy {
+            // Its connections count as their clients' once there is a request.
+            true => shares.is_full(key, share),
+            false => shares.is_exceeded(key, share),
         });
         // With `once`, the first byte would spend the link, so that nothing may displace it afterwards.
         let kept_back = config.reuse == Reuse::Once && self.is_committed();
@@ -191,10 +201,22 @@ impl Acceptor {
     }
 }
 
-/// The warning about the proxy `peer`, which is not trusted.
-fn untrusted(peer: Option<IpAddr>, what: &str) -> String {
-    let peer = peer.map_or_else(|| "a peer".to_owned(), |peer| peer.to_string());
-    format!("{peer} sends {what} to api.trusted_proxies; until then all its clients count as one")
+/// What is wrong with the proxy `peer`, if anything: it is not trusted, or names no client.
+fn mistake_of_proxy(
+    peer: Peer,
+    client: Client,
+    head: &Head,
+    config: &Config,
+) -> Option<impl fmt::Display> {
+    let text = if !peer.is_proxy(config) {
+        PROXY_FIELDS.iter().find(|(field, _)| head.has(*field))?.1
+    } else if client.address.is_none() && head.is_relayed() {
+        NAMES_NO_CLIENT
+    } else {
+        return None;
+    };
+    let peer = peer.ip().map_or_else(|| "a proxy".to_owned(), |ip| ip.to_string());
+    Some(format!("{peer} {text}"))
 }
 
 /// Reads from `connection` until a head is complete, `screened` bytes of which were looked at.

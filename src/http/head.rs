@@ -220,6 +220,12 @@ impl Head {
         self.values(Field::XForwardedFor).rev().flat_map(|line| line.rsplit(|byte| *byte == b','))
     }
 
+    /// Returns true if a proxy has added a field other than `X-Forwarded-For`.
+    pub fn is_relayed(&self) -> bool {
+        use Field::{Forwarded, Via, XForwardedProto, XRealIp};
+        [Forwarded, Via, XForwardedProto, XRealIp].into_iter().any(|field| self.has(field))
+    }
+
     /// Whether an error is better shown as a page than as JSON: a browser asks for `text/html`.
     pub fn prefers_html(&self) -> bool {
         let mut entries = self.values(Field::Accept).flat_map(|line| line.split(|b| *b == b','));

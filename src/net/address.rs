@@ -83,22 +83,42 @@ impl Peer {
         }
     }
 
-    /// The address of the client behind this peer. `forwarded` has the entries of
-    /// `X-Forwarded-For`, nearest proxy first.
+    /// The client behind this peer. `forwarded` has the entries of `X-Forwarded-For`, nearest proxy
+    /// first; `relayed`: the request has another field that only proxies add.
     ///
     /// Each proxy appends the address that it saw. As long as an entry is a trusted proxy itself,
     /// the next one is believed. Whatever is not an address ends the walk, and the last address
-    /// before it counts: the far end of the list is what the client itself wrote.
+    /// before it counts: the far end of the list is what the client itself wrote. A trusted address
+    /// that forwards nothing is a client itself: `curl` on the proxy's machine.
     pub fn client<'a>(
         self,
         forwarded: impl Iterator<Item = &'a [u8]>,
+        relayed: bool,
         config: &Config,
-    ) -> Option<IpAddr> {
+    ) -> Client {
+        let own = Client { address: self.ip(), direct: self != Peer::Unix };
         if !self.is_proxy(config) {
-            return self.ip();
+            return own;
         }
-        believed(self.ip(), forwarded, |address| config.trusts(address))
+        let mut forwarded = forwarded.peekable();
+        match (forwarded.peek().is_some(), relayed) {
+            (true, _) => {
+                let trusts = |address| config.trusts(address);
+                Client { address: believed(own.address, forwarded, trusts), direct: false }
+            }
+            (false, true) => Client { address: None, direct: false },
+            (false, false) => own,
+        }
     }
+}
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its address, if it is known.
+    pub address: Option<IpAddr>,
+    /// True if no proxy is between: what the peer acknowledges, the client has.
+    pub direct: bool,
 }
 
 /// The last address that is believed, beginning with the peer's own.

@@ -9,8 +9,8 @@ use crate::config::Config;
 /// What the process needs besides connections and workers: standard streams, the log, listeners,
 /// the journal, epoll and its kin.
 const OWN: u64 = 32;
-/// A worker's own: the server's directory, the file, and one to spare.
-const PER_WORKER: u64 = 3;
+/// A worker's own: the server's directory, the file, a pipe's two ends, and one to spare.
+const PER_WORKER: u64 = 5;
 /// Directories of archives that are downloaded, and of trees that are walked.
 const ARCHIVES: u64 = (MAX_KEPT + WALKS * MAX_OPEN) as u64;
 /// A parked transfer's: its socket and its file.

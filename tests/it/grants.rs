@@ -92,6 +92,34 @@ fn one_64_is_one_client_behind_a_trusted_proxy() {
 }
 
 #[test]
+fn a_trusted_peer_that_forwards_nothing_is_a_client_itself() {
+    let (node, content) = node(1000);
+    let node = node.top_level("api:\n  trusted_proxies: [127.0.0.1]");
+    let server = node.start();
+    let target = Token::file("file").target();
+    // As `curl` on the proxy's own machine.
+    let answer = Client::connect(server.address()).get(&target);
+    assert!(answer.body == content);
+    wait_until_spent(server.address(), &target);
+    // A proxy that does not say for whom: nothing is bound, nothing spent at once.
+    for field in [
+        "Forwarded: for=192.0.2.1",
+        "X-Real-IP: 192.0.2.1",
+        "X-Forwarded-Proto: https",
+        "Via: 1.1 cache",
+    ] {
+        let target = Token::file("file").target();
+        for _ in 0..3 {
+            let fields = format!("{field}\r\n");
+            let answer = Client::connect(server.address()).get_with(&target, &fields);
+            assert_eq!(answer.status, 200, "{field}: {}", answer.raw);
+        }
+    }
+    let warned = "127.0.0.1 forwards requests without X-Forwarded-For";
+    assert_eq!(server.log().matches(warned).count(), 1, "{}", server.log());
+}
+
+#[test]
 fn binding_can_be_switched_off() {
     let (node, content) = node(1000);
     let node = node.winglet("bind_address: false");

@@ -15,14 +15,11 @@ use crate::harness::{Node, Server, have, pattern, skip};
 use crate::mint::Token;
 
 const MIB: u64 = 1 << 20;
-/// Large enough for every way of reading: from 16 MiB on a stream that runs goes past the cache.
+/// More than one step of dropping what was acknowledged, which is 16 MiB.
 const LENGTH: usize = 24 << 20;
-/// Past the cache as far as this kernel can, and as kernels that cannot.
-const WAYS: [&str; 2] = ["", "WINGLET_TEST_NO_DONTCACHE"];
 
-fn node(way: &str) -> Node {
-    let node = Node::new().winglet("reuse: unlimited\nmin_rate: 0");
-    if way.is_empty() { node } else { node.env(way, "1") }
+fn node() -> Node {
+    Node::new().winglet("reuse: unlimited\nmin_rate: 0")
 }
 
 /// Whether the page cache is to be measured, and the node's file system has one. Other programs, and
@@ -71,52 +68,48 @@ fn assert_few_reads(server: &Server, sent: usize) {
 
 #[test]
 fn what_was_downloaded_is_not_in_the_cache() {
-    for way in WAYS {
-        let node = node(way);
-        if !has_cache(&node) {
-            return;
-        }
-        // A backup at any size, whoever has it in the cache.
-        let contents = [pattern(LENGTH), pattern(100_000)];
-        let (file, backup) = (node.file("large", &contents[0]), node.backup(&contents[1]));
-        chill(&file);
-        // What is not on the disk yet cannot be dropped.
-        File::open(&backup).unwrap().sync_all().unwrap();
-        let server = node.start();
-        for (token, content) in [Token::file("large"), Token::backup()].iter().zip(&contents) {
-            let mut client = Client::connect(server.address());
-            assert!(client.get(&token.target()).body == *content, "{way}");
-        }
-        server.wait_for_logs(2, "delivered");
-        let left = (cached(&file), cached(&backup));
-        assert!(left.0 <= MIB && left.1 == 0, "{way}: {left:?} are left in the cache");
-        assert_few_reads(&server, LENGTH);
+    let node = node();
+    if !has_cache(&node) {
+        return;
     }
+    // A backup at any size, whoever has it in the cache.
+    let contents = [pattern(LENGTH), pattern(100_000)];
+    let (file, backup) = (node.file("large", &contents[0]), node.backup(&contents[1]));
+    chill(&file);
+    // What is not on the disk yet cannot be dropped.
+    File::open(&backup).unwrap().sync_all().unwrap();
+    let server = node.start();
+    for (token, content) in [Token::file("large"), Token::backup()].iter().zip(&contents) {
+        let mut client = Client::connect(server.address());
+        assert!(client.get(&token.target()).body == *content);
+    }
+    server.wait_for_logs(2, "delivered");
+    let left = (cached(&file), cached(&backup));
+    assert!(left.0 <= MIB && left.1 == 0, "{left:?} are left in the cache");
+    assert_few_reads(&server, LENGTH);
 }
 
 #[test]
 fn a_file_in_use_comes_from_the_cache_and_stays_there() {
-    for way in WAYS {
-        let node = node(way);
-        if !has_cache(&node) {
-            return;
-        }
-        let content = pattern(LENGTH);
-        let world = node.file("world", &content);
-        File::open(&world).unwrap().sync_all().unwrap();
-        let server = node.start();
-        let mut client = Client::connect(server.address());
-        assert_eq!(cached(&world), LENGTH as u64, "{way}: something else has dropped it");
-        assert!(client.get(&Token::file("world").target()).body == content);
-        server.wait_for_log("delivered");
-        assert_eq!(cached(&world), LENGTH as u64, "{way}");
-        assert!(disk_reads(&server) < MIB, "{way}");
+    let node = node();
+    if !has_cache(&node) {
+        return;
     }
+    let content = pattern(LENGTH);
+    let world = node.file("world", &content);
+    File::open(&world).unwrap().sync_all().unwrap();
+    let server = node.start();
+    let mut client = Client::connect(server.address());
+    assert_eq!(cached(&world), LENGTH as u64, "something else has dropped it");
+    assert!(client.get(&Token::file("world").target()).body == content);
+    server.wait_for_log("delivered");
+    assert_eq!(cached(&world), LENGTH as u64);
+    assert!(disk_reads(&server) < MIB);
 }
 
 #[test]
 fn with_keep_the_cache_fills() {
-    let node = node("").winglet("page_cache: keep");
+    let node = node().winglet("page_cache: keep");
     if !has_cache(&node) {
         return;
     }
@@ -145,8 +138,8 @@ fn read_with_pauses(server: &Server, source: &str) -> usize {
 
 #[test]
 fn slow_readers_of_one_file_share_what_one_has_read() {
-    for (way, readers) in WAYS.iter().flat_map(|way| [(way, 1), (way, 12)]) {
-        let node = node(way).winglet("threads: 4");
+    for readers in [1, 12] {
+        let node = node().winglet("threads: 4");
         if !has_cache(&node) {
             return;
         }
@@ -164,7 +157,7 @@ fn slow_readers_of_one_file_share_what_one_has_read() {
         // The first of them may have gone past the cache before the others came.
         assert_few_reads(&server, if readers == 1 { LENGTH } else { 2 * LENGTH });
         let left = cached(&file);
-        assert!(left <= MIB, "{way}: {left} bytes of {readers} readers are left in the cache");
+        assert!(left <= MIB, "{left} bytes of {readers} readers are left in the cache");
     }
 }
 

@@ -9,6 +9,8 @@ pub enum Field {
     CfConnectingIp,
     /// `Authorization`, on the control listener.
     Authorization,
+    /// `Forwarded` (RFC 7239)
+    Forwarded,
     /// `Host`, on the control listener. Everywhere else its form is all that matters.
     Host,
     /// `If-Match`
@@ -25,8 +27,14 @@ pub enum Field {
     Origin,
     /// `Range`
     Range,
+    /// `Via`
+    Via,
     /// `X-Forwarded-For`
     XForwardedFor,
+    /// `X-Forwarded-Proto`
+    XForwardedProto,
+    /// `X-Real-IP`
+    XRealIp,
 }
 
 impl Field {
@@ -37,10 +45,11 @@ impl Field {
 
     /// The field of this name, in any case.
     pub(super) fn named(name: &str) -> Option<Field> {
-        const NAMES: [(&str, Field); 12] = [
+        const NAMES: [(&str, Field); 16] = [
             ("accept", Field::Accept),
             ("authorization", Field::Authorization),
             ("cf-connecting-ip", Field::CfConnectingIp),
+            ("forwarded", Field::Forwarded),
             ("host", Field::Host),
             ("if-match", Field::IfMatch),
             ("if-modified-since", Field::IfModifiedSince),
@@ -49,7 +58,10 @@ impl Field {
             ("if-unmodified-since", Field::IfUnmodifiedSince),
             ("origin", Field::Origin),
             ("range", Field::Range),
+            ("via", Field::Via),
             ("x-forwarded-for", Field::XForwardedFor),
+            ("x-forwarded-proto", Field::XForwardedProto),
+            ("x-real-ip", Field::XRealIp),
         ];
         NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, field)| *field)
     }
