@@ -26,6 +26,7 @@ impl Acceptor {
             return self.cut(connection, download, "server stopping");
         }
         if download.wait_for_client(now) {
+            connection.socket.bound_unsent(false);
             self.make_room_for_transfer(now);
         }
         download.live.enter(Phase::Parked);

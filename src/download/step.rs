@@ -62,6 +62,7 @@ impl Download {
     fn send(&mut self, way: &mut Way<'_>, turn: &mut Turn<'_>) -> Result<Step, Broken> {
         let lends = way.socket.tcp_stream().is_some();
         if lends && way.socket.sent() < self.content_start && self.lends_now(self.content_start) {
+            way.socket.bound_unsent(true);
             // The head goes with the first of the content.
             let step = self.copy(way, turn, BUFFER)?;
             if step != Step::TurnOver || turn.is_over() {
