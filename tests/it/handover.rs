@@ -9,23 +9,13 @@ use std::time::{Duration, Instant};
 use crate::client::{Answer, Client, connect_from, get};
 use crate::clients::{Download, curl};
 use crate::delivery::{ended, node, range};
-use crate::harness::{Node, PATIENCE, Server, have, pattern};
+use crate::harness::{Node, PATIENCE, Random, Server, have, pattern};
 use crate::mint::{Token, now};
 use crate::proxy::{ACKNOWLEDGED_BY, Cut, Plan, Proxy};
 
 const MIB: usize = 1 << 20;
 /// Downloads of each kind and pool.
 const DOWNLOADS: usize = 30;
-
-/// A small deterministic generator.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (self.0 >> 33) as usize % bound
-    }
-}
 
 /// `Retry-After` of an answer that says that the link is in use.
 fn retry_after(answer: &Answer) -> u64 {

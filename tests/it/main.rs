@@ -39,6 +39,7 @@ mod hidden;
 mod journal;
 mod keys;
 mod layers;
+mod lending;
 mod limits;
 mod listening;
 mod logs;
