@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::grant::{Grant, HANDOVER, HEAD_CHARGE};
 use super::live::Live;
+use super::shared::Told;
 use super::{AFTERLIFE, Key};
 use crate::config::Reuse;
 use crate::link::storage::EntityTag;
@@ -62,6 +63,8 @@ pub enum ClaimError {
     Elsewhere(Box<str>),
     /// Whether another front end has it cannot be found out now.
     Away,
+    /// Nor can it be for this many seconds: the shared state has lost everything.
+    Emptied(u32),
 }
 
 /// What a link that may be used has been used for.
@@ -120,6 +123,8 @@ pub(super) struct Entry {
     pub(super) spent: bool,
     /// The other front ends know that it is this one's. Not so after a restart, until they are asked.
     pub(super) owned: bool,
+    /// What the other front ends were told of it; `None` if nothing is certain.
+    pub(super) told: Option<Told>,
     /// What there is to account for; of a spent link, until its last stream has ended.
     pub(super) grant: Option<Box<Grant>>,
     /// By how much the system's clock is ahead of the table's own, for all this entry knows, in
@@ -134,8 +139,8 @@ impl Entry {
         let spent = rules.reuse != Reuse::Resume;
         let grant = Box::new(Grant { opened: now, holders, ..Grant::default() });
         let grant = Some(grant).filter(|_| !spent);
-        let (sequence, written, owned) = (0, 0, true);
-        Entry { sequence, written, expires, resource, server, spent, owned, grant, skew }
+        let (sequence, written, owned, told) = (0, 0, true, None);
+        Entry { sequence, written, expires, resource, server, spent, owned, told, grant, skew }
     }
 
     /// When the entry can go, in seconds since the epoch.
