@@ -7,8 +7,8 @@ use crate::config::{Config, Finding, Reuse, WhenDown};
 use crate::http::refusal::{Busy, Refusal};
 use crate::link::token::{Claims, TokenFault};
 use crate::net::address::ClientKey;
-use crate::replay::{self, ClaimError};
 use crate::replay::shared::{Agreement, Place, Redis, Wish};
+use crate::replay::{self, ClaimError};
 
 const KEY: &str = "winglet.shared_state";
 /// The oldest Redis that is tested. One older than 5 takes no writes of a script that has asked for

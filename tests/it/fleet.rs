@@ -2,6 +2,7 @@
 //! that they share: killed, frozen, filled and emptied.
 
 use std::fs;
+use std::io::BufRead;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -10,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::client::{Client, get};
 use crate::control::{exchange, request};
-use crate::front_ends::{Fleet, Redis, free_port, location, next_line, until};
+use crate::front_ends::{Fleet, Redis, free_port, key, location, next_line, until};
 use crate::harness::{Node, PATIENCE, Server, have, pattern};
 use crate::mint::Token;
 
@@ -20,19 +21,22 @@ fn of_three_front_ends_one_delivers() {
     let fleet = Fleet::start(&redis, 3, "max_connections_per_address: 1000");
     fleet.introduce();
     fleet.nodes[0].file("f", b"content");
-    for round in 0..60 {
-        let target = Token::file("/f").target();
-        let answers = fleet.all_at_once(&target, round % 2 == 0);
-        let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
-        statuses.sort_unstable();
-        // Whoever comes after the file was delivered is told that it was used.
-        assert_eq!(statuses[0], 200, "{statuses:?}");
-        assert!(statuses[1..].iter().all(|status| matches!(status, 307 | 401)), "{statuses:?}");
-        let owner = answers.iter().position(|answer| answer.status == 200).unwrap();
-        for answer in answers.iter().filter(|answer| answer.status == 307) {
-            let (address, marked) = location(answer);
-            assert_eq!(address, fleet.address(owner));
-            assert_eq!(marked, format!("{target}&hop"));
+    for apart in [false, true] {
+        let targets: Vec<_> = (0..1000).map(|_| Token::file("/f").target()).collect();
+        let all = fleet.all_at_once(&targets, apart);
+        for (number, target) in targets.iter().enumerate() {
+            let answers: Vec<_> = all.iter().map(|answers| &answers[number]).collect();
+            let mut statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+            statuses.sort_unstable();
+            // Whoever comes after the file was delivered is told that it was used.
+            assert_eq!(statuses[0], 200, "{statuses:?}");
+            assert!(statuses[1..].iter().all(|status| matches!(status, 307 | 401)), "{statuses:?}");
+            let owner = answers.iter().position(|answer| answer.status == 200).unwrap();
+            for answer in answers.iter().filter(|answer| answer.status == 307) {
+                let (address, marked) = location(answer);
+                assert_eq!(address, fleet.address(owner));
+                assert_eq!(marked, format!("{target}&hop"));
+            }
         }
     }
 }
@@ -44,7 +48,8 @@ fn ranges_through_the_redirect_complete_and_spend_the_link() {
     fleet.introduce();
     let content = pattern(300_000);
     fleet.nodes[0].file("f", &content);
-    let target = Token::file("/f").target();
+    let token = Token::file("/f");
+    let target = token.target();
     let mut monitor = redis.monitor();
     let mut whole = Vec::new();
     for part in 0..6 {
@@ -58,23 +63,68 @@ fn ranges_through_the_redirect_complete_and_spend_the_link() {
         whole.extend(answer.body);
     }
     assert!(whole == content);
-    until("spent", || get(fleet.address(0), &target).status == 401);
-    until("spent for all", || get(fleet.address(1), &target).status == 401);
-    assert_eq!(Client::connect(fleet.address(2)).get(&target).status, 401);
-    // From the owner: one claim, and one word that it is spent. Of the others, a question each time.
-    redis.ask("SET done 1");
-    let mut questions = Vec::new();
-    loop {
-        let line = next_line(&mut monitor);
-        if line.contains("\"done\"") {
-            break;
-        }
-        if line.contains("winglet:") && !line.contains("lua]") && !line.contains("winglet:node:n") {
-            questions.push(line);
-        }
+    // In parts, so that it is open to its holder for a while, and to nobody else.
+    until("covered for all", || redis.field(&token, "state") == "covered");
+    for number in 0..3 {
+        let stranger = Client::connect_from("127.0.0.9", fleet.address(number)).get(&target);
+        assert_eq!(stranger.status, if number == 0 { 401 } else { 307 }, "{}", stranger.raw);
     }
-    let of_owner = |line: &&String| line.contains("\"n0\"") || line.contains("\"spent\" \"XX\"");
-    assert_eq!(questions.iter().filter(of_owner).count(), 2, "{questions:#?}");
+    assert_eq!(get(fleet.address(0), &target).status, 200);
+    until("spent for all", || redis.field(&token, "state") == "spent");
+    assert!((0..3).all(|number| get(fleet.address(number), &target).status == 401));
+    // From the owner: one claim, and one word each that it is covered and spent.
+    let questions = questions(&redis, &mut monitor, &token);
+    let of_owner = questions.iter().filter(|line| line.contains("\"n0\"")).count();
+    assert_eq!(of_owner, 3, "{questions:#?}");
+}
+
+/// What was asked about the link of `token` since `monitor` began.
+fn questions(redis: &Redis, monitor: &mut impl BufRead, token: &Token) -> Vec<String> {
+    redis.ask("SET done 1");
+    let lines = std::iter::repeat_with(|| next_line(monitor));
+    let lines = lines.take_while(|line| !line.contains("\"done\""));
+    let key = key(token);
+    lines.filter(|line| line.contains(&key) && !line.contains("lua]")).collect()
+}
+
+#[test]
+fn a_link_takes_one_round_trip_and_one_more_for_each_hand_over() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let fleet = Fleet::start(&redis, 1, "take_over_after: 60s");
+    fleet.nodes[0].sparse("f", 64 << 20);
+    let token = Token::file("/f");
+    let mut monitor = redis.monitor();
+    for part in 0..20 {
+        let range = format!("{}-{}", part << 20, (part << 20) + 499_999);
+        assert_eq!(fleet.part(0, 1, &token, &range).status, 206);
+    }
+    assert_eq!(questions(&redis, &mut monitor, &token).len(), 1);
+    drop(monitor);
+    let take = |last: u8| {
+        let mut client = Client::connect_from(&format!("127.0.0.{last}"), fleet.address(0));
+        client.request("GET", &token.target(), "");
+        (client.head().unwrap().status == 200).then_some(client)
+    };
+    let broken = |last: u8| {
+        until("the holder before is gone", || {
+            take(last).is_some_and(|mut client| {
+                client.read_some(1 << 20);
+                client.reset();
+                true
+            })
+        });
+    };
+    broken(1);
+    let mut monitor = redis.monitor();
+    for last in [2, 1, 3] {
+        let before = redis.field(&token, "holders");
+        broken(last);
+        until("it was told", || redis.field(&token, "holders") != before);
+    }
+    let questions = questions(&redis, &mut monitor, &token);
+    let of_owner = questions.iter().filter(|line| line.contains("\"n0\"")).count();
+    assert_eq!(of_owner, 3, "{questions:#?}");
+    assert_eq!(redis.field(&token, "holders").split(' ').count(), 3);
 }
 
 #[test]
@@ -87,7 +137,8 @@ fn whoever_sends_a_redirect_back_is_answered() {
     let part = "Range: bytes=0-9\r\n";
     assert_eq!(Client::connect(fleet.address(0)).get_with(&target, part).status, 206);
     let answer = get(fleet.address(1), &format!("{target}&hop"));
-    assert_eq!(answer.status, 401, "{}", answer.raw);
+    assert_eq!(answer.status, 503, "{}", answer.raw);
+    assert!(answer.field("Retry-After").is_some() && answer.field("WWW-Authenticate").is_none());
     assert!(answer.text().contains("in use elsewhere"), "{}", answer.text());
     // A HEAD, and the page, are looked for at the owner's as well, and claim nothing.
     let mut client = Client::connect(fleet.address(1));
@@ -118,7 +169,7 @@ fn a_dead_owners_links_are_taken_over() {
     });
     let mut client = Client::connect(fleet.address(0));
     client.get_part(&target, "", 100_000);
-    assert_eq!(get(fleet.address(1), &target).status, 401);
+    assert_eq!(get(fleet.address(1), &target).status, 503);
     fleet.servers[0].kill();
     let resume = "Range: bytes=100000-100099\r\n";
     until("taken over", || {
@@ -135,7 +186,7 @@ fn a_dead_owners_links_are_taken_over() {
     let back = fleet.nodes[0].start();
     back.wait_for_log("answers; this front end is");
     let answer = get(back.address(), &target);
-    assert!(answer.status == 401 && answer.text().contains("elsewhere"), "{}", answer.raw);
+    assert!(answer.status == 503 && answer.text().contains("elsewhere"), "{}", answer.raw);
 }
 
 #[test]
@@ -153,7 +204,8 @@ fn one_that_stops_gives_its_links_up_at_once() {
 
 /// Owned links go on, and new ones are refused, until `mend`, and then nothing is forgotten.
 fn goes_on_without(redis: &mut Redis, harm: impl Fn(&mut Redis), mend: impl Fn(&mut Redis)) {
-    let mut fleet = Fleet::start(redis, 2, "");
+    // Long enough for owned links to go on all the time.
+    let mut fleet = Fleet::start(redis, 2, "take_over_after: 20s");
     fleet.nodes[0].sparse("f", 64 << 20);
     let owned = Token::file("/f").target();
     let part = "Range: bytes=0-9\r\n";
@@ -175,8 +227,9 @@ fn goes_on_without(redis: &mut Redis, harm: impl Fn(&mut Redis), mend: impl Fn(&
         Client::connect(fleet.address(0)).get_with(&fresh, part).status == 206
     });
     // The other one waits until it can be sure whose the link is.
-    until("the other knows", || get(fleet.address(1), &owned).status == 401);
-    assert_eq!(get(fleet.address(1), &fresh).status, 401);
+    let elsewhere = |target| get(fleet.address(1), target).text().contains("in use elsewhere");
+    until("the other knows", || elsewhere(&owned));
+    assert!(elsewhere(&fresh));
 }
 
 #[test]
@@ -201,20 +254,41 @@ fn redis_is_full() {
 }
 
 #[test]
-fn an_emptied_redis_gives_nobodys_link_away() {
+fn an_emptied_redis_gives_nobodys_link_away_and_is_called_that() {
     let Some(redis) = Redis::start(&[]) else { return };
-    let fleet = Fleet::start(&redis, 2, "");
+    let fleet = Fleet::start(&redis, 2, "take_over_after: 3s");
     fleet.nodes[0].sparse("f", 64 << 20);
-    let owned = Token::file("/f").target();
-    let part = "Range: bytes=0-9\r\n";
-    assert_eq!(Client::connect(fleet.address(0)).get_with(&owned, part).status, 206);
+    let (owned, fresh) = (Token::file("/f"), Token::file("/f"));
+    assert_eq!(fleet.part(0, 1, &owned, "0-9").status, 206);
     assert_eq!(redis.ask("FLUSHALL"), "+OK");
+    let cause = "shared_state was found empty: new links wait";
     until("the other knows", || {
-        let status = Client::connect(fleet.address(1)).get_with(&owned, part).status;
-        assert!(matches!(status, 503 | 401), "{status}");
-        status == 401
+        let answer = fleet.part(1, 1, &owned, "0-9");
+        assert_eq!(answer.status, 503, "{}", answer.raw);
+        assert!(matches!(answer.field("Retry-After").unwrap(), "1" | "2" | "3" | "5"));
+        answer.text().contains("in use elsewhere")
     });
-    assert_eq!(Client::connect(fleet.address(0)).get_with(&owned, part).status, 206);
+    fleet.servers[1].wait_for_log(cause);
+    fleet.servers[1].wait_for_log("was found empty, as after its first start");
+    assert_eq!(fleet.part(0, 1, &owned, "0-9").status, 206);
+    assert_eq!(fleet.part(1, 1, &fresh, "0-9").status, 206);
+}
+
+#[test]
+fn a_reloaded_resume_window_reaches_links_that_are_known() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let fleet = Fleet::start(&redis, 1, "resume_window: 1h");
+    fleet.nodes[0].sparse("f", 64 << 20);
+    let token = Token::file("/f");
+    assert_eq!(fleet.part(0, 1, &token, "0-9").status, 206);
+    let seconds = || redis.ask(&format!("TTL {}", key(&token)))[1..].parse::<u64>().unwrap();
+    assert!(seconds() <= 2 * 3600);
+    let config = fs::read_to_string(fleet.nodes[0].config()).unwrap();
+    fs::write(fleet.nodes[0].config(), config.replace("window: 1h", "window: 12h")).unwrap();
+    fleet.servers[0].signal("HUP");
+    until("it is remembered for longer", || seconds() > 12 * 3600);
+    assert_eq!(fleet.part(0, 1, &token, "0-9").status, 206);
+    assert!(seconds() > 12 * 3600);
 }
 
 #[test]
@@ -231,7 +305,7 @@ fn with_serve_new_links_go_through_and_are_claimed_later() {
     fleet.servers.iter().for_each(|server| {
         server.wait_for_logs(2, "answers; this front end is");
     });
-    assert_eq!(Client::connect(fleet.address(1)).get_with(&target, part).status, 401);
+    assert_eq!(Client::connect(fleet.address(1)).get_with(&target, part).status, 503);
 }
 
 #[test]

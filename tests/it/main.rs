@@ -18,6 +18,8 @@ mod harness;
 mod kin;
 mod mint;
 mod proxy;
+#[cfg(feature = "shared-state")]
+mod relay;
 
 mod archives;
 mod backups;
@@ -50,6 +52,8 @@ mod operating;
 mod pages;
 mod panels;
 mod parking;
+#[cfg(feature = "shared-state")]
+mod partitions;
 mod paths;
 mod pool;
 mod previews;
@@ -63,6 +67,8 @@ mod slow;
 mod smoke;
 mod soak;
 mod stall;
+#[cfg(feature = "shared-state")]
+mod take_overs;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]

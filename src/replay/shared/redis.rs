@@ -145,9 +145,7 @@ impl Redis {
     fn away(&self) -> ClaimError {
         match self.pulse.shut() {
             0 => ClaimError::Away,
-            wait => {
-                ClaimError::Emptied(u32::try_from(wait.div_ceil(1000)).unwrap_or(u32::MAX))
-            }
+            wait => ClaimError::Emptied(u32::try_from(wait.div_ceil(1000)).unwrap_or(u32::MAX)),
         }
     }
 

@@ -120,10 +120,7 @@ fn claim_with(
     Ok((stream, live))
 }
 
-fn claim(
-    replay: &Arc<Replay>,
-    request: &ClaimRequest,
-) -> Result<(Stream, Arc<Live>), ClaimError> {
+fn claim(replay: &Arc<Replay>, request: &ClaimRequest) -> Result<(Stream, Arc<Live>), ClaimError> {
     claim_with(replay, request, &RULES).map(|(stream, live)| (stream.unwrap(), live))
 }
 
