@@ -39,9 +39,30 @@ fn one_that_is_cut_off_finishes_what_runs_and_begins_nothing() {
     body.extend(running.read_some(LENGTH - (1 << 20)));
     assert!(body == content);
     drop(running);
+    // The same client has it all by now, whoever owns the link.
     relay.mend();
-    until("it knows", || fleet.part(0, 1, &token, "0-9").text().contains("elsewhere"));
-    assert_eq!(fleet.part(1, 1, &token, "0-9").status, 206);
+    until("all know", || redis.field(&token, "state") == "spent");
+    assert_eq!(fleet.part(0, 1, &token, "0-9").status, 401);
+}
+
+#[test]
+fn who_took_a_link_over_keeps_it_when_the_former_owner_comes_back() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let (relay, fleet) = fleet(&redis, "take_over_after: 2s");
+    fleet.nodes[0].sparse("f", 32 << 20);
+    let token = Token::file("/f");
+    let mut running = Client::connect(fleet.address(0));
+    running.get_part(&token.target(), "", 1 << 20);
+    relay.cut();
+    redis.wait_for_end_of(0);
+    until("somebody else has it", || fleet.part(1, 2, &token, "0-9").status == 206);
+    running.read_some(31 << 20);
+    drop(running);
+    until("it is spent there", || fleet.part(0, 1, &token, "0-9").status == 401);
+    relay.mend();
+    until("it knows", || fleet.part(0, 2, &token, "0-9").text().contains("elsewhere"));
+    assert_eq!(redis.field(&token, "state"), "open");
+    assert_eq!(fleet.part(1, 2, &token, "10-19").status, 206);
 }
 
 #[test]

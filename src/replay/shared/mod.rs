@@ -234,7 +234,7 @@ impl Replay {
     pub(super) fn lose(&self, key: &Key, spent: bool) -> usize {
         let super::Slot::Occupied(mut slot) = self.entries.entry(*key) else { return 0 };
         let entry = slot.get_mut();
-        if entry.spent {
+        if spent && entry.spent {
             return 0;
         }
         let streams = entry.grant.as_mut().map_or(0, |grant| grant.give_up());
@@ -245,7 +245,7 @@ impl Replay {
             let _ = entry.news();
             self.publish(self.update(slot.into_ref()));
         } else {
-            entry.grant = None;
+            (entry.grant, entry.spent) = (None, false);
             let line = super::line::format(key, entry);
             // First, so that the link comes again above it, if it does.
             self.forget(slot.get());

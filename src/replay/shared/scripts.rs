@@ -4,7 +4,8 @@
 //! claimed it, `-` once it is spent; `state`, which is `open`, `covered` or `spent`; `holders`, the
 //! marks of the last four, the latest first; `charged`, bytes paid for; `opened` and `ended`, seconds
 //! since the epoch; `back`, if its owner has given it back; and `free`, since when, by Redis' clock in
-//! milliseconds, somebody else waits for it. It expires when an entry of the table would.
+//! milliseconds, somebody else waits for it; `taken`, if somebody else has had it from an owner that was
+//! gone. It expires when an entry of the table would.
 
 use redis::{Cmd, FromRedisValue, ParsingError, Value};
 
@@ -63,12 +64,14 @@ if ours and known then
 end
 if not ours and not back and alive(owner) then return answer('elsewhere') end
 local first = holders:match('^%S+') == mark
-if bind and holders ~= '' and not first then
+local strange = bind and holders ~= '' and not first
+if strange then
   local held = mark ~= '' and (' ' .. holders .. ' '):find(' ' .. mark .. ' ', 1, true)
   if not held and state == 'covered' then return answer('stranger') end
   if not held and expired then return answer('expired') end
   if mark == '' then return answer('stranger') end
-  if state == 'open' then
+  strange = state == 'open'
+  if strange then
     local time = redis.call('TIME')
     time = time[1] * 1000 + math.floor(time[2] / 1000)
     local wait = tonumber(ARGV[11]) - (v[9] and time - v[9] or 0)
@@ -89,22 +92,25 @@ if not look then
   redis.call('HSET', KEYS[1], 'owner', node, 'claim', process, 'state', once and 'spent' or state,
     'holders', table.concat(list, ' '))
   redis.call('HDEL', KEYS[1], 'back', 'free')
+  if strange then redis.call('HSET', KEYS[1], 'taken', 1) end
 end
 return answer(first and 'inherited' or 'taken')";
 
 /// KEYS: links. ARGV: our name, the number of our process, for how many milliseconds others wait
 /// for a link, and for each link what [`tell`] says of it. Writes that down where the link is ours or
-/// nobody's; that a link is spent, anywhere. Answers for each with its owner and its state.
+/// nobody's; that a link is spent, anywhere, unless somebody who may lack bytes has taken it over
+/// since. Answers for each with its owner and its state.
 const TELL: &str = "\
 local node, process, wait = ARGV[1], ARGV[2], ARGV[3]
 local result = {}
 for i, key in ipairs(KEYS) do
   local at = 4 + (i - 1) * 7
   local state, holders, charged, opened, ended, seconds, back = unpack(ARGV, at, at + 6)
-  local now = redis.call('HMGET', key, 'owner', 'state')
-  if now[1] and (now[1] ~= node or now[2] == 'spent') and state ~= 'spent' then
-    result[i] = now
-  elseif now[1] and now[1] ~= node then
+  local now = redis.call('HMGET', key, 'owner', 'state', 'taken')
+  local others = now[1] and now[1] ~= node
+  if others and (state ~= 'spent' or now[3]) or now[2] == 'spent' and state ~= 'spent' then
+    result[i] = {now[1], now[2]}
+  elseif others then
     redis.call('HSET', key, 'state', 'spent')
     result[i] = {now[1], 'spent'}
   else
