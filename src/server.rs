@@ -232,6 +232,8 @@ impl Server {
             }
             if self.shared.is_stopping() && !std::mem::replace(&mut told, true) {
                 notifier.stopping();
+                #[cfg(feature = "shared-state")]
+                self.membership.iter().for_each(Membership::begin_to_leave);
             }
             if looked.elapsed() >= HOUSEKEEPING {
                 looked = Instant::now();

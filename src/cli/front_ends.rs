@@ -115,7 +115,7 @@ pub(super) fn judge(
         expired: claims.expired,
         client,
         bind: config.bind_address && client.is_some(),
-        known,
+        known: known.then_some(0),
     };
     let Some(redis) = Redis::for_query(config).transpose() else { return refusal };
     let found = redis.map_err(|error| error.to_string()).and_then(|redis| {

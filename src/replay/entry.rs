@@ -116,6 +116,8 @@ pub(super) struct Entry {
     pub(super) sequence: u64,
     /// The number of the last state that the journal has.
     pub(super) written: u64,
+    /// The number that it came into the table with, which no other entry of its link has.
+    pub(super) origin: u64,
     /// The latest `exp` of its tokens.
     pub(super) expires: u64,
     pub(super) resource: [u8; 16],
@@ -133,14 +135,31 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(request: &ClaimRequest, rules: &Rules, now: u64, skew: u64) -> Entry {
+    pub(super) fn new(
+        request: &ClaimRequest,
+        rules: &Rules,
+        now: u64,
+        skew: u64,
+        origin: u64,
+    ) -> Entry {
         let ClaimRequest { expires, resource, server, client, .. } = *request;
         let holders = client.filter(|_| rules.bind).into_iter().collect();
         let spent = rules.reuse != Reuse::Resume;
         let grant = Box::new(Grant { opened: now, holders, ..Grant::default() });
         let grant = Some(grant).filter(|_| !spent);
-        let (sequence, written, owned, told) = (0, 0, true, None);
-        Entry { sequence, written, expires, resource, server, spent, owned, told, grant, skew }
+        Entry {
+            sequence: origin,
+            written: origin,
+            origin,
+            expires,
+            resource,
+            server,
+            spent,
+            owned: true,
+            told: None,
+            grant,
+            skew,
+        }
     }
 
     /// When the entry can go, in seconds since the epoch.

@@ -65,10 +65,19 @@ pub(super) fn parse(line: &str) -> Option<(Key, Entry)> {
         "open" => Some(Box::new(parse_grant(words)?)),
         _ => return None,
     };
-    let (written, spent, owned, skew) = (sequence, state == "spent", false, 0);
-    let told = None;
-    let entry =
-        Entry { sequence, written, expires, resource, server, spent, owned, told, grant, skew };
+    let entry = Entry {
+        sequence,
+        written: sequence,
+        origin: sequence,
+        expires,
+        resource,
+        server,
+        spent: state == "spent",
+        owned: false,
+        told: None,
+        grant,
+        skew: 0,
+    };
     Some((key, entry))
 }
 
@@ -134,11 +143,19 @@ mod tests {
             live.note_acknowledged(10, live.entry.began);
             grant.finish(&live, by, 100);
         }
-        let grant = Some(Box::new(grant));
-        let (resource, server) = ([7; 16], [8; 16]);
-        let (spent, owned, told, skew) = (false, false, None, 0);
-        let (sequence, written, expires) = (3, 3, 900);
-        Entry { sequence, written, expires, resource, server, spent, owned, told, grant, skew }
+        Entry {
+            sequence: 3,
+            written: 3,
+            origin: 3,
+            expires: 900,
+            resource: [7; 16],
+            server: [8; 16],
+            spent: false,
+            owned: false,
+            told: None,
+            grant: Some(Box::new(grant)),
+            skew: 0,
+        }
     }
 
     fn again(line: &str) -> (Key, Entry) {

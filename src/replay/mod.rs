@@ -218,9 +218,7 @@ impl Replay {
         (live, length): (&Live, u64),
     ) -> Result<Entry, ClaimError> {
         let skew = now.wrapping_sub(self.steady.load(Ordering::Relaxed));
-        let mut entry = Entry::new(request, rules, now, skew);
-        entry.sequence = self.floor.load(Ordering::Acquire);
-        entry.written = entry.sequence;
+        let mut entry = Entry::new(request, rules, now, skew, self.floor.load(Ordering::Acquire));
         let Some(inherited) = owned.inherited.filter(|_| rules.reuse == Reuse::Resume) else {
             entry.told_by_claim();
             return Ok(entry);

@@ -16,7 +16,7 @@ use super::connection::{Connection, is_broken};
 use super::pulse::Pulse;
 use super::redis::{REPLY_TIMEOUT, Redis};
 use super::scripts::{self, ENTER, Hands, heart};
-use super::{Agreement as _, Mark};
+use super::{Agreement as _, Mark, When};
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::net::address::ClientKey;
@@ -26,6 +26,8 @@ use crate::replay::{Key, Replay};
 const BATCH: usize = 128;
 /// While it does not answer, it is asked this often.
 const RETRY: Duration = Duration::from_secs(1);
+/// While the server stops, links that are no longer in use are looked for this often.
+const LOOK_FOR_IDLE: Duration = Duration::from_millis(200);
 
 /// What a reload may change: for how many seconds links can be resumed, and the node's token.
 type Reloaded = Box<dyn Fn() -> (u64, Secret) + Send>;
@@ -44,6 +46,8 @@ struct Keeper {
     entered: bool,
     /// All links are to be asserted.
     behind: bool,
+    /// The server stops: links are given back as soon as nobody downloads them.
+    leaving: bool,
     /// The log says that it has not been answered for so long that links may be others'.
     cut_off: bool,
 }
@@ -79,6 +83,7 @@ impl Membership {
             entered: false,
             // What the journal remembers may be another's by now.
             behind: true,
+            leaving: false,
             cut_off: false,
         };
         let (looked, first_look) = sync_channel(1);
@@ -87,6 +92,14 @@ impl Membership {
         // Usually it is done by now; if not, new links wait for it, and nothing else.
         let _ = first_look.recv_timeout(REPLY_TIMEOUT + REPLY_TIMEOUT);
         Ok(Membership { redis, keeper: Some(keeper) })
+    }
+}
+
+impl Membership {
+    /// Gives links back from here on, as soon as nobody downloads them: the server takes no more
+    /// requests.
+    pub fn begin_to_leave(&self) {
+        self.redis.tasks.begin_to_leave();
     }
 }
 
@@ -106,6 +119,7 @@ impl Keeper {
         loop {
             let tasks = self.redis.tasks.wait(self.pause());
             self.behind |= tasks.all;
+            self.leaving |= tasks.leaving;
             if tasks.stop {
                 self.leave(&tasks.changed);
                 return;
@@ -124,6 +138,9 @@ impl Keeper {
         if !self.redis.pulse.is_up() {
             return RETRY.min(self.rhythm());
         }
+        if self.leaving {
+            return LOOK_FOR_IDLE.min(self.rhythm());
+        }
         let since = Duration::from_millis(Pulse::now().saturating_sub(self.tried));
         self.rhythm().saturating_sub(since)
     }
@@ -133,6 +150,9 @@ impl Keeper {
         self.reload();
         // What could not be passed on is asserted with all the rest.
         self.behind |= self.tell(changed, Hands::Ours).is_err();
+        if self.leaving && !self.behind {
+            self.behind = self.tell(&self.table.let_go(), Hands::Back).is_err();
+        }
         let is_due = self.behind || !self.redis.pulse.is_up() || self.pause().is_zero();
         if !is_due {
             return;
@@ -255,10 +275,15 @@ impl Keeper {
             let mut commands = redis::pipe();
             commands.add_command(scripts::tell(&redis.process, &links, now, hands, mark));
             let (answers,): (Vec<[String; 2]>,) = self.ask(&commands)?;
-            for ((key, _), [owner, state]) in links.iter().zip(answers) {
-                match owner == redis.process.node && state != scripts::SPENT {
-                    true => self.table.keep(key),
-                    false => ended += self.table.lose(key, state == scripts::SPENT),
+            for ((key, standing), [owner, state]) in links.iter().zip(answers) {
+                let spent = state == scripts::SPENT;
+                if spent || owner != redis.process.node {
+                    ended += self.table.lose(key, standing.origin, spent);
+                } else if hands == Hands::Ours {
+                    self.table.keep(key);
+                } else if self.table.owns(key) {
+                    // Somebody has asked for it meanwhile.
+                    redis.tasks.push(*key, When::Now);
                 }
             }
         }
@@ -275,7 +300,7 @@ impl Keeper {
     fn leave(&mut self, changed: &[Key]) {
         let changed = if self.behind { self.table.links() } else { changed.to_vec() };
         let told = self.tell(&changed, Hands::Ours);
-        let told = told.and_then(|()| self.tell(&self.table.open_links(), Hands::Back));
+        let told = told.and_then(|()| self.tell(&self.table.let_go(), Hands::Back));
         let mut leave = redis::pipe();
         leave.cmd("DEL").arg(heart(&self.redis.process.node)).ignore();
         if let Err(error) = told.and_then(|()| self.ask::<()>(&leave)) {

@@ -88,14 +88,14 @@ pub struct Wish {
     pub client: Option<ClientKey>,
     /// The link is bound to whoever holds it.
     pub bind: bool,
-    /// The table has the link.
-    pub known: bool,
+    /// The table has the link, in an entry that came with this number.
+    pub known: Option<u64>,
 }
 
 impl Wish {
     /// Returns true if the link may be used without asking the others.
     fn goes_alone(&self, rules: &Rules) -> bool {
-        rules.alone && (self.known || !self.expired)
+        rules.alone && (self.known.is_some() || !self.expired)
     }
 }
 
@@ -162,12 +162,12 @@ impl Replay {
         };
         match agreement.claim(&wish) {
             Ok(Claimed::Inherited(inherited)) => {
-                // What the table has of it is from before somebody else had it.
-                self.lose(&wish.key, false);
+                // What the table had of it was from before somebody else had it.
+                self.lose_known(&wish, false);
                 Ok(owned(Some(inherited)))
             }
             Ok(claimed) => {
-                if claimed == Claimed::New && wish.known {
+                if claimed == Claimed::New && wish.known.is_some() {
                     agreement.changed(wish.key, When::Now);
                 }
                 Ok(owned(None))
@@ -201,18 +201,17 @@ impl Replay {
         now: u64,
     ) -> Option<(&dyn Agreement, Wish)> {
         let agreement = self.agreement.as_deref().filter(|_| rules.reuse != Reuse::Unlimited)?;
-        let known = self.entries.get(&request.key).map(|entry| (entry.owned, entry.spent));
-        match known {
+        let known = match self.entries.get(&request.key) {
             // What is spent is refused without a question.
-            Some((_, true)) => return None,
-            Some((true, _)) if agreement.term().is_some() => return None,
-            _ => {}
-        }
+            Some(entry) if entry.spent => return None,
+            Some(entry) if entry.owned && agreement.term().is_some() => return None,
+            entry => entry.map(|entry| entry.origin),
+        };
         let once = rules.reuse == Reuse::Once;
         let window = if once { 0 } else { rules.window };
         let end = request.expires.max(now.saturating_add(window)).saturating_add(AFTERLIFE);
         let ClaimRequest { key, expired, client, .. } = *request;
-        let (seconds, bind, known) = (end.saturating_sub(now), rules.bind, known.is_some());
+        let (seconds, bind) = (end.saturating_sub(now), rules.bind);
         Some((agreement, Wish { key, seconds, now, once, expired, client, bind, known }))
     }
 
@@ -223,18 +222,25 @@ impl Replay {
             ClaimError::Away | ClaimError::Emptied(_) if rules.alone => ClaimError::Expired,
             ClaimError::Away | ClaimError::Emptied(_) => error,
             _ => {
-                self.lose(&wish.key, error == ClaimError::Used(Used::Spent));
+                self.lose_known(wish, error == ClaimError::Used(Used::Spent));
                 error
             }
         }
     }
 
-    /// Gives up a link of the table that is another front end's, or is `spent` there. Its streams
-    /// end. Returns how many those are.
-    pub(super) fn lose(&self, key: &Key, spent: bool) -> usize {
+    /// Gives up the entry that was in the table when `wish` was made: the link was another's since.
+    fn lose_known(&self, wish: &Wish, spent: bool) {
+        if let Some(origin) = wish.known {
+            self.lose(&wish.key, origin, spent);
+        }
+    }
+
+    /// Gives up a link of the table that is another front end's, or is `spent` there, unless its entry
+    /// is a newer one than that of `origin`. Its streams end. Returns how many those are.
+    fn lose(&self, key: &Key, origin: u64, spent: bool) -> usize {
         let super::Slot::Occupied(mut slot) = self.entries.entry(*key) else { return 0 };
         let entry = slot.get_mut();
-        if spent && entry.spent {
+        if entry.origin != origin || (spent && entry.spent) {
             return 0;
         }
         let streams = entry.grant.as_mut().map_or(0, |grant| grant.give_up());
@@ -276,10 +282,23 @@ impl Replay {
         }
     }
 
-    /// Links that this front end owns and that are not spent.
-    pub(super) fn open_links(&self) -> Vec<Key> {
-        let open = self.entries.iter().filter(|entry| entry.owned && !entry.spent);
-        open.map(|entry| *entry.key()).collect()
+    /// Lets go of the links that are neither spent nor in use. They are asked for before they are used
+    /// again.
+    pub(super) fn let_go(&self) -> Vec<Key> {
+        let idle = |entry: &super::Entry| {
+            entry.owned && entry.grant.as_ref().is_some_and(|grant| grant.streams.is_empty())
+        };
+        let idle = self.entries.iter_mut().filter(|entry| idle(entry));
+        idle.map(|mut entry| {
+            entry.owned = false;
+            *entry.key()
+        })
+        .collect()
+    }
+
+    /// Returns true if the link is this front end's.
+    pub(super) fn owns(&self, key: &Key) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.owned)
     }
 
     /// Running streams of all links.

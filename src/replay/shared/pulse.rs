@@ -49,8 +49,8 @@ impl Pulse {
 
     /// Returns true if the last answered beat is so old that others may have taken links over.
     pub(super) fn is_stale(&self) -> bool {
-        let age = Pulse::now().saturating_sub(self.beat.load(Ordering::SeqCst));
-        Duration::from_millis(age) >= self.silence
+        let beat = self.beat.load(Ordering::SeqCst);
+        beat == 0 || Duration::from_millis(Pulse::now().saturating_sub(beat)) >= self.silence
     }
 
     /// The number of the present term; `None` if the last beat is too old.

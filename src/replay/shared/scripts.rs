@@ -154,7 +154,7 @@ pub(super) fn claim(process: &Process, wish: &Wish, mark: Option<Mark>, look: bo
     let mut command = redis::cmd("EVAL");
     command.arg(CLAIM).arg(1).arg(link(&wish.key)).arg(&process.node).arg(&process.number);
     command.arg(mark).arg(wish.now).arg(wish.seconds.max(1));
-    for flag in [wish.bind, wish.known, wish.once, wish.expired, look] {
+    for flag in [wish.bind, wish.known.is_some(), wish.once, wish.expired, look] {
         command.arg(u8::from(flag));
     }
     command.arg(wait()).arg(MAX_HOLDERS);

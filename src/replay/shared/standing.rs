@@ -52,6 +52,8 @@ pub(in crate::replay) struct Told {
 #[cfg(feature = "shared-state")]
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
+    /// Tells its entry from others of the link.
+    pub(super) origin: u64,
     pub(super) stage: Stage,
     /// Those that held it here, the latest first.
     pub(super) holders: Vec<ClientKey>,
@@ -159,6 +161,7 @@ impl Entry {
             end => end,
         };
         Standing {
+            origin: self.origin,
             stage: known.stage,
             holders: grant.map(|grant| grant.holders.clone()).unwrap_or_default(),
             former: grant.map(|grant| grant.former.clone()).unwrap_or_default(),

@@ -23,6 +23,9 @@ pub(super) struct Inner {
     /// Something was missed: all links are to be asserted.
     pub(super) all: bool,
     woken: bool,
+    /// The server stops.
+    pub(super) leaving: bool,
+    /// It has stopped.
     pub(super) stop: bool,
 }
 
@@ -44,6 +47,12 @@ impl Tasks {
     /// Links are to be asserted at the next look.
     pub(super) fn assert_all(&self) {
         self.inner().all = true;
+    }
+
+    /// The server stops: links are given back as they end.
+    pub(super) fn begin_to_leave(&self) {
+        self.inner().leaving = true;
+        self.wake();
     }
 
     /// The keeper says goodbye and ends.

@@ -138,6 +138,12 @@ fn inherited(stage: Stage, holders: &[u8], by_holder: bool) -> Result<Claimed, C
     Ok(Claimed::Inherited(Inherited { stage, holders, by_holder, charged, opened }))
 }
 
+fn lose(replay: &Replay) {
+    let origin = replay.entries.get(&request(1).key).unwrap().origin;
+    replay.lose(&request(1).key, origin, false);
+    assert_eq!(replay.tracked(), 0);
+}
+
 fn elsewhere() -> ClaimError {
     ClaimError::Elsewhere("b".into())
 }
@@ -261,6 +267,24 @@ fn a_link_goes_on_where_another_front_end_left_it() {
 }
 
 #[test]
+fn requests_that_come_together_take_a_link_over_together() {
+    let (replay, fake) = table(inherited(Stage::Open, &[2], true));
+    let (wish, _) = {
+        let (agreement, wish) = replay.question(&from(1, 0), &RULES, NOW).unwrap();
+        (wish, agreement)
+    };
+    let (_stream, live) = claim(&replay, &from(1, 0)).unwrap();
+    // The others were asked before the first had its entry.
+    replay.lose_known(&wish, false);
+    replay.not_ours(&wish, &RULES, ClaimError::InUse(10));
+    assert_eq!((live.stopped(), replay.tracked()), (None, 1));
+    // One that was asked of an entry that is gone means that.
+    let stale = Wish { known: Some(u64::MAX), ..wish };
+    replay.not_ours(&stale, &RULES, elsewhere());
+    assert_eq!((live.stopped(), fake.asked()), (None, 1));
+}
+
+#[test]
 fn a_holder_that_asks_for_little_elsewhere_has_not_only_peeked() {
     for (by_holder, wait) in [(true, Some(10)), (false, None)] {
         let (replay, _) = table(inherited(Stage::Open, &[2], by_holder));
@@ -298,8 +322,7 @@ fn a_link_that_was_lost_and_comes_again_is_spent_for_good() {
         let (stream, _) = claim(&replay, &from(1, 0)).unwrap();
         stream.finish(EndedBy::Other, NOW).record();
     }
-    replay.lose(&from(1, 0).key, false);
-    assert_eq!(replay.tracked(), 0);
+    lose(&replay);
     fake.set(inherited(Stage::Open, &[], true));
     deliver(&replay, &from(1, 0), EndedBy::Client);
     drop(replay);
@@ -313,7 +336,7 @@ fn a_restart_does_not_bring_a_lost_link_back() {
     let open = || Replay::with_journal(100, &state.0, &RULES, NOW).unwrap();
     let (replay, _) = shared(open(), Ok(Claimed::New));
     let (stream, _) = claim(&replay, &from(1, 0)).unwrap();
-    replay.lose(&from(1, 0).key, false);
+    lose(&replay);
     stream.finish(EndedBy::Other, NOW).record();
     drop(replay);
     let replay = open();
