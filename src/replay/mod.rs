@@ -33,7 +33,7 @@ pub use journal::{JournalState, make_directory};
 use live::Live;
 use revoked::Revocations;
 pub use revoked::{MAX_REVOCATIONS, Revocation, Target, TooMany};
-use shared::{Agreement, Owned, When};
+use shared::{Agreement, When};
 pub use stream::{Finished, Progress, Stream};
 
 use crate::config::Reuse;
@@ -206,25 +206,6 @@ impl Replay {
         });
         self.change(entry);
         Ok(stream)
-    }
-
-    /// The entry of a link that comes into the table for the stream of `live`.
-    fn begin(
-        &self,
-        request: &ClaimRequest,
-        rules: &Rules,
-        now: u64,
-        owned: Owned,
-        (live, length): (&Live, u64),
-    ) -> Result<Entry, ClaimError> {
-        let skew = now.wrapping_sub(self.steady.load(Ordering::Relaxed));
-        let mut entry = Entry::new(request, rules, now, skew, self.floor.load(Ordering::Acquire));
-        let Some(inherited) = owned.inherited.filter(|_| rules.reuse == Reuse::Resume) else {
-            entry.told_by_claim();
-            return Ok(entry);
-        };
-        let mut entry = entry.inherited(inherited, (live, length), now);
-        entry.admits(request, rules, self.time(skew, now)).map(|_| entry)
     }
 
     /// Judges `request`. Nobody is told that a link is used up before the journal has it.

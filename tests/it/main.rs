@@ -63,6 +63,8 @@ mod restarts;
 mod revoking;
 mod screening;
 mod service;
+#[cfg(feature = "shared-state")]
+mod shared_state;
 mod slow;
 mod smoke;
 mod soak;

@@ -108,7 +108,7 @@ fn a_dead_owners_link_waits_for_its_holder_and_then_for_others() {
         !elsewhere(&answer)
     });
     assert_in_use(&fleet.part(2, 2, &kept, "0-"));
-    assert_eq!(fleet.part(1, 1, &kept, "0-").status, 206);
+    assert_eq!(fleet.part(1, 1, &kept, "0-9").status, 206);
     assert!(elsewhere(&fleet.part(2, 2, &kept, "0-")));
     // Of the other one's holder nothing is heard.
     until("somebody else has it", || match fleet.part(2, 2, &left, "0-99") {

@@ -4,9 +4,13 @@
 //! front end had begins here with an empty set, its holders by their marks, and what is left of its
 //! budget.
 
-use super::super::entry::Entry;
+use std::sync::atomic::Ordering;
+
+use super::super::entry::{ClaimError, ClaimRequest, Entry, Rules};
 use super::super::grant::{Grant, MAX_HOLDERS, PEEK_BYTES};
 use super::super::live::Live;
+use super::{Owned, Replay};
+use crate::config::Reuse;
 use crate::net::address::ClientKey;
 
 /// A hash of an address. Only who knows the node's token can tell whose.
@@ -84,15 +88,31 @@ pub struct Inherited {
     pub opened: u64,
 }
 
+impl Replay {
+    /// The entry of a link that comes into the table for the stream of `live`.
+    pub(in crate::replay) fn begin(
+        &self,
+        request: &ClaimRequest,
+        rules: &Rules,
+        now: u64,
+        owned: Owned,
+        (live, length): (&Live, u64),
+    ) -> Result<Entry, ClaimError> {
+        let skew = now.wrapping_sub(self.steady.load(Ordering::Relaxed));
+        let mut entry = Entry::new(request, rules, now, skew, self.floor.load(Ordering::Acquire));
+        let Some(inherited) = owned.inherited.filter(|_| rules.reuse == Reuse::Resume) else {
+            entry.told_by_claim();
+            return Ok(entry);
+        };
+        let mut entry = entry.inherited(inherited, (live, length), now);
+        entry.admits(request, rules, self.time(skew, now)).map(|_| entry)
+    }
+}
+
 impl Entry {
     /// Makes the entry of a link that begins here at `now` as another front end left it, with the
     /// stream of `live` over a file of `length` bytes.
-    pub(in crate::replay) fn inherited(
-        mut self,
-        inherited: Inherited,
-        (live, length): (&Live, u64),
-        now: u64,
-    ) -> Entry {
+    fn inherited(mut self, inherited: Inherited, (live, length): (&Live, u64), now: u64) -> Entry {
         let Inherited { stage, holders, by_holder, charged, opened } = inherited;
         let Some(grant) = self.grant.as_mut() else { return self };
         let held = std::mem::take(&mut grant.holders);
@@ -119,7 +139,7 @@ impl Entry {
     }
 
     /// The others know it as it is: they have learned it by its claim.
-    pub(in crate::replay) fn told_by_claim(&mut self) {
+    fn told_by_claim(&mut self) {
         self.told = Some(self.known());
     }
 
