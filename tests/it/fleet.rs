@@ -219,7 +219,7 @@ fn behind_the_shipped_haproxy_a_client_keeps_its_front_end_until_that_dies() {
     fleet.nodes[0].file("f", &content);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/proxy/haproxy-front-ends.cfg");
     let front: SocketAddr = ([127, 0, 0, 1], free_port()).into();
-    let certificate = " ssl crt /etc/haproxy/certs/node.example.com.pem alpn h2,http/1.1";
+    let certificate = " ssl crt /etc/haproxy/certs/node.example.com.pem alpn http/1.1";
     let config = fs::read_to_string(path).unwrap().replace(certificate, "");
     let config = config
         .replace("bind :443", &format!("bind {front}"))
