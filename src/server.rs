@@ -147,7 +147,12 @@ impl Server {
         let shared = Arc::new(shared);
         #[cfg(feature = "shared-state")]
         let membership = opened.redis.map(|redis| {
-            Membership::begin(redis, Arc::clone(&shared.replay), shared.clock.clone())
+            let settings = Arc::clone(&shared);
+            let reloaded = move || {
+                let settings = settings.settings();
+                (settings.rules.window, settings.config.token.clone())
+            };
+            Membership::begin(redis, Arc::clone(&shared.replay), shared.clock.clone(), reloaded)
         });
         let returns = Returns::new(Arc::clone(&shared.waker));
         let crew: Arc<Crew> = Arc::new(Exchange { queue: Queue::new(threads), returns });
@@ -227,6 +232,8 @@ impl Server {
             }
             if self.shared.is_stopping() && !std::mem::replace(&mut told, true) {
                 notifier.stopping();
+                #[cfg(feature = "shared-state")]
+                self.membership.iter().for_each(Membership::begin_to_leave);
             }
             if looked.elapsed() >= HOUSEKEEPING {
                 looked = Instant::now();

@@ -55,7 +55,8 @@ pub(super) fn explain(options: &Explain, out: &mut String) -> Result<ExitCode, C
             let client = options.from.map(ClientKey::of);
             let link = judge_link(&settings, &claims, &token, client, now, &mut lines)?;
             #[cfg(feature = "shared-state")]
-            let link = super::front_ends::judge(&settings.config, &claims, link, &mut lines);
+            let link =
+                super::front_ends::judge(&settings.config, &claims, client, link, &mut lines);
             let file = judge_file(&settings, &claims, format, &mut lines);
             link.or(file)
         }

@@ -5,12 +5,14 @@ use redis::RedisError;
 use super::{IN_PROGRESS, Lines};
 use crate::config::{Config, Finding, Reuse, WhenDown};
 use crate::http::refusal::{Busy, Refusal};
-use crate::link::token::{Claims, TokenFault, Used};
-use crate::replay;
-use crate::replay::shared::{Agreement, Owner, Redis};
+use crate::link::token::{Claims, TokenFault};
+use crate::net::address::ClientKey;
+use crate::replay::shared::{Agreement, Place, Redis, Wish};
+use crate::replay::{self, ClaimError};
 
 const KEY: &str = "winglet.shared_state";
-/// The oldest Redis that has all commands that are used (`SET … KEEPTTL`).
+/// The oldest Redis that is tested. One older than 5 takes no writes of a script that has asked for
+/// the time.
 const OLDEST: u32 = 6;
 
 /// Tries to reach the shared state, and says what it is.
@@ -18,7 +20,7 @@ pub(super) fn check(
     config: &Config,
     findings: &mut Vec<Finding>,
 ) -> Option<(&'static str, String)> {
-    let redis = match Redis::to_ask(config).transpose()? {
+    let redis = match Redis::for_query(config).transpose()? {
         Ok(redis) => redis,
         Err(error) => {
             findings.push(Finding::error(error.key.unwrap_or(KEY), error.message));
@@ -93,52 +95,68 @@ fn problem(error: &RedisError, config: &Config) -> Finding {
 }
 
 /// Says who has the link, and what that makes of `refusal`, which is what this front end alone would
-/// answer.
+/// answer to `client`; without one, to the client that holds the link.
 pub(super) fn judge(
     config: &Config,
     claims: &Claims,
+    client: Option<ClientKey>,
     refusal: Option<Refusal>,
     lines: &mut Lines,
 ) -> Option<Refusal> {
     let (Some(unique_id), true) = (&claims.unique_id, config.reuse != Reuse::Unlimited) else {
         return refusal;
     };
-    let Some(redis) = Redis::to_ask(config).transpose() else { return refusal };
-    let owner = redis.map_err(|error| error.to_string()).and_then(|redis| {
-        let owner = redis.owner(&replay::key_of(unique_id)).map_err(|error| error.to_string())?;
-        Ok((owner, redis.name().to_owned()))
+    let known = lines.iter().any(|(_, text)| text.starts_with(IN_PROGRESS));
+    let wish = Wish {
+        key: replay::key_of(unique_id),
+        seconds: 0,
+        now: 0,
+        once: config.reuse == Reuse::Once,
+        expired: claims.expired,
+        client,
+        bind: config.bind_address && client.is_some(),
+        known: known.then_some(0),
+    };
+    let Some(redis) = Redis::for_query(config).transpose() else { return refusal };
+    let found = redis.map_err(|error| error.to_string()).and_then(|redis| {
+        let found = redis.find(&wish).map_err(|error| error.to_string())?;
+        Ok((found, redis.name().to_owned()))
     });
-    let (text, refusal) = match owner {
+    let ((place, error), node) = match found {
+        Ok(found) => found,
         Err(error) => {
+            lines.push(("owned by", format!("cannot be found out: {error}")));
             // A link in use goes on at the front end that has it.
-            let new = !lines.iter().any(|(_, text)| text.starts_with(IN_PROGRESS));
-            let down = new && config.shared_state_down == WhenDown::Refuse;
-            let away = Refusal::Busy(Busy::SharedState);
-            (format!("cannot be found out: {error}"), refusal.or(down.then_some(away)))
-        }
-        Ok((Owner::Nobody, _)) => ("no front end".to_owned(), refusal),
-        Ok((Owner::Spent, _)) => {
-            let spent = Refusal::Token(TokenFault::Used(Used::Spent));
-            ("spent at one of the front ends".to_owned(), Some(refusal.unwrap_or(spent)))
-        }
-        Ok((Owner::Node(owner, _), node)) if owner == node => {
-            (format!("this front end, {owner}"), refusal)
-        }
-        Ok((Owner::Node(owner, true), _)) => {
-            let location = config.front_end(&owner).map(str::to_owned);
-            let text = match &location {
-                Some(base) => format!("the front end {owner}, at {base}"),
-                None => format!("the front end {owner}, which is not among front_ends"),
-            };
-            (text, Some(Refusal::Elsewhere { owner: owner.into(), location }))
-        }
-        Ok((Owner::Node(owner, false), _)) => {
-            let text =
-                format!("the front end {owner}, which is gone: whoever is asked takes it over");
-            // It is good beyond its token's `exp`, as any link that was used.
-            (text, refusal.filter(|refusal| *refusal != Refusal::Token(TokenFault::Expired)))
+            let down = !known && config.shared_state_down == WhenDown::Refuse;
+            return refusal.or(down.then_some(Refusal::Busy(Busy::SharedState)));
         }
     };
-    lines.push(("owned by", text));
-    refusal
+    lines.push(("owned by", describe(&place, &node, config)));
+    match (place, error) {
+        (Place::Nobody, _) => refusal,
+        (Place::At(owner), None) if owner == node => refusal,
+        (_, Some(ClaimError::Elsewhere(owner))) => {
+            let location = config.front_end(&owner).map(str::to_owned);
+            Some(Refusal::Elsewhere { owner, location })
+        }
+        (_, Some(error)) => Some(error.into()),
+        // It is good beyond its token's `exp`, as any link that was used.
+        (_, None) => refusal.filter(|refusal| *refusal != Refusal::Token(TokenFault::Expired)),
+    }
+}
+
+/// Says where a link is to a front end that is called `node`.
+fn describe(place: &Place, node: &str, config: &Config) -> String {
+    match place {
+        Place::Nobody => "no front end".into(),
+        Place::Spent => "spent at one of the front ends".into(),
+        Place::At(owner) if owner == node => format!("this front end, {owner}"),
+        Place::At(owner) => match config.front_end(owner) {
+            Some(base) => format!("the front end {owner}, at {base}"),
+            None => format!("the front end {owner}, which is not among front_ends"),
+        },
+        Place::Left(owner) => format!(
+            "the front end {owner}, which has stopped or is gone: another one takes the link over for the address that holds it at once, and for others after ten seconds"
+        ),
+    }
 }

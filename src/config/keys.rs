@@ -219,7 +219,7 @@ keys! {
     "winglet.node" = "", WITH_ANOTHER, restart by KEPT_WITH_ANOTHER;
     /// Names of front ends, and the URLs that clients reach them at, such as
     /// `{a: https://a.example.com}`. A client that asks for another front end's link is sent there,
-    /// or gets 401 if it isn't listed.
+    /// or gets 503 if it isn't listed.
     "winglet.front_ends" = "{}", |c, v| c.front_ends = shared::front_ends(v);
     /// A front end that was silent for this long is gone, and others take its links over.
     "winglet.take_over_after" = "15s", WITH_ANOTHER, restart by KEPT_WITH_ANOTHER;

@@ -21,8 +21,6 @@ const EXAMPLE: &str = "redis://HOST:6379/0 or rediss://HOST:6379/0";
 const DEFAULT_PORT: u16 = 6379;
 /// Longest name of a front end.
 const MAX_NAME: usize = 64;
-/// What stands in place of an owner's name once a link is spent.
-const SPENT: &str = "spent";
 
 /// What becomes of new links while the shared state cannot be asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,10 +71,10 @@ impl fmt::Display for SharedState {
     }
 }
 
-/// Returns true if `name` can be a front end's: letters, digits, `.`, `-`, `_`, and none of our own words.
+/// Returns true if `name` can be a front end's: letters, digits, `.`, `-` and `_`.
 pub fn is_node_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-    !name.is_empty() && name.len() <= MAX_NAME && name != SPENT && name.bytes().all(fits)
+    !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(fits)
 }
 
 /// The shared state, if there is one.
@@ -115,7 +113,7 @@ fn node(written: &Written<'_>) -> Option<String> {
     let node = written.text()?;
     if !is_node_name(&node) {
         written.error(format!(
-            "is {node:?}; write a name of letters, digits, \".\", \"-\" and \"_\", {MAX_NAME} at most, and not {SPENT:?}"
+            "is {node:?}; write a name of letters, digits, \".\", \"-\" and \"_\", {MAX_NAME} at most"
         ));
     }
     Some(node)
@@ -221,7 +219,7 @@ mod tests {
         for name in ["a", "front-1.example", "A_b"] {
             assert!(is_node_name(name), "{name}");
         }
-        for name in ["", "spent", "a b", "a\n", "ä", &"a".repeat(65)] {
+        for name in ["", "a b", "a\n", "ä", &"a".repeat(65)] {
             assert!(!is_node_name(name), "{name}");
         }
     }

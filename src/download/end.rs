@@ -54,6 +54,9 @@ impl fmt::Display for Broken {
             Broken::Stopped(Stop::Displaced) => {
                 f.write_str("another stream of the link took its place")
             }
+            Broken::Stopped(Stop::TakenOver) => {
+                f.write_str("the link was taken over by another front end")
+            }
             Broken::Stopped(Stop::Revoked) => f.write_str("the link was revoked"),
             Broken::Closed(why) => f.write_str(why),
         }

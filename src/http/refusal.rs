@@ -79,6 +79,8 @@ pub enum Busy {
     Revocations,
     /// Whether another front end has the link cannot be found out.
     SharedState,
+    /// Nor for this many seconds, in which front ends say anew which links are theirs.
+    SharedStateEmpty(u32),
     /// Other folders are being listed.
     Walks,
     /// Nobody has asked for it yet: a browser loads it in advance, and would use the link up.
@@ -107,6 +109,7 @@ impl From<ClaimError> for Refusal {
             ClaimError::TableFull => Refusal::Busy(Busy::Tracked),
             ClaimError::Elsewhere(owner) => Refusal::Elsewhere { owner, location: None },
             ClaimError::Away => Refusal::Busy(Busy::SharedState),
+            ClaimError::Emptied(seconds) => Refusal::Busy(Busy::SharedStateEmpty(seconds)),
         }
     }
 }
@@ -133,7 +136,7 @@ impl Refusal {
                 (307, "this link is in use at another server; follow the redirect")
             }
             Refusal::Elsewhere { location: None, .. } => {
-                (401, "this link is in use elsewhere; it works where the download was begun")
+                (503, "this link is in use elsewhere; it works where the download was begun")
             }
             Refusal::UnknownPath => (404, "there is nothing at this address"),
             Refusal::Open(OpenError::NotFound(Missing::Backup)) => {
@@ -182,7 +185,13 @@ impl Refusal {
             Refusal::Busy(Busy::Prefetch) => {
                 (503, "this link is not loaded in advance; it works once somebody opens it")
             }
-            Refusal::Busy(Busy::Workers | Busy::Tracked | Busy::SharedState | Busy::Walks)
+            Refusal::Busy(
+                Busy::Workers
+                | Busy::Tracked
+                | Busy::SharedState
+                | Busy::SharedStateEmpty(_)
+                | Busy::Walks,
+            )
             | Refusal::Open(OpenError::NoDescriptors) => {
                 (503, "the server is busy; try again in a moment")
             }
@@ -201,7 +210,9 @@ impl Refusal {
         match self {
             Refusal::Busy(Busy::Tracked)
             | Refusal::Open(OpenError::WalkTooLong | OpenError::TooManyFolders) => Some(60),
-            Refusal::Busy(Busy::LinkInUse(seconds)) => Some(*seconds),
+            Refusal::Busy(Busy::LinkInUse(seconds) | Busy::SharedStateEmpty(seconds)) => {
+                Some(*seconds)
+            }
             _ => (self.status() == 503).then_some(RETRY_AFTER),
         }
     }
@@ -222,6 +233,9 @@ impl Refusal {
                 Busy::Tracked => "max_tracked_tokens reached",
                 Busy::Revocations => "too many revocations are in force",
                 Busy::SharedState => "shared_state does not answer, or refuses",
+                Busy::SharedStateEmpty(_) => {
+                    "shared_state was found empty: new links wait until every front end has asserted its own"
+                }
                 Busy::Walks => "queue: no turn to list a folder came in time",
                 Busy::Prefetch => "a prefetch, which would use the link up",
             }

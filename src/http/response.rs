@@ -176,7 +176,7 @@ pub fn refusal(context: &ResponseContext<'_>, refusal: &Refusal) -> Vec<u8> {
             let _ = write!(head, "Location: {location}\r\n");
         }
         Refusal::Token(TokenFault::TooLong) => {}
-        Refusal::Token(_) | Refusal::Elsewhere { location: None, .. } => {
+        Refusal::Token(_) => {
             head.push_str("WWW-Authenticate: Bearer error=\"invalid_token\"\r\n");
         }
         Refusal::Method => {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::grant::{Grant, HANDOVER, HEAD_CHARGE};
 use super::live::Live;
+use super::shared::Told;
 use super::{AFTERLIFE, Key};
 use crate::config::Reuse;
 use crate::link::storage::EntityTag;
@@ -62,6 +63,8 @@ pub enum ClaimError {
     Elsewhere(Box<str>),
     /// Whether another front end has it cannot be found out now.
     Away,
+    /// Nor can it be for this many seconds: the shared state has lost everything.
+    Emptied(u32),
 }
 
 /// What a link that may be used has been used for.
@@ -113,6 +116,8 @@ pub(super) struct Entry {
     pub(super) sequence: u64,
     /// The number of the last state that the journal has.
     pub(super) written: u64,
+    /// The number that it came into the table with, which no other entry of its link has.
+    pub(super) origin: u64,
     /// The latest `exp` of its tokens.
     pub(super) expires: u64,
     pub(super) resource: [u8; 16],
@@ -120,6 +125,8 @@ pub(super) struct Entry {
     pub(super) spent: bool,
     /// The other front ends know that it is this one's. Not so after a restart, until they are asked.
     pub(super) owned: bool,
+    /// What the other front ends were told of it; `None` if nothing is certain.
+    pub(super) told: Option<Told>,
     /// What there is to account for; of a spent link, until its last stream has ended.
     pub(super) grant: Option<Box<Grant>>,
     /// By how much the system's clock is ahead of the table's own, for all this entry knows, in
@@ -128,14 +135,31 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(request: &ClaimRequest, rules: &Rules, now: u64, skew: u64) -> Entry {
+    pub(super) fn new(
+        request: &ClaimRequest,
+        rules: &Rules,
+        now: u64,
+        skew: u64,
+        origin: u64,
+    ) -> Entry {
         let ClaimRequest { expires, resource, server, client, .. } = *request;
         let holders = client.filter(|_| rules.bind).into_iter().collect();
         let spent = rules.reuse != Reuse::Resume;
         let grant = Box::new(Grant { opened: now, holders, ..Grant::default() });
         let grant = Some(grant).filter(|_| !spent);
-        let (sequence, written, owned) = (0, 0, true);
-        Entry { sequence, written, expires, resource, server, spent, owned, grant, skew }
+        Entry {
+            sequence: origin,
+            written: origin,
+            origin,
+            expires,
+            resource,
+            server,
+            spent,
+            owned: true,
+            told: None,
+            grant,
+            skew,
+        }
     }
 
     /// When the entry can go, in seconds since the epoch.

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::live::{Live, Stop};
+use super::shared::Mark;
 use super::spans::Spans;
 use crate::link::storage::EntityTag;
 use crate::net::address::ClientKey;
@@ -25,7 +26,7 @@ const GROWTH_SLACK: u64 = 1 << 30;
 /// Charged for each answer besides its content: its head.
 pub(super) const HEAD_CHARGE: u64 = 1024;
 /// A client that has acknowledged fewer bytes than this has only peeked.
-const PEEK_BYTES: u64 = 256 << 10;
+pub(super) const PEEK_BYTES: u64 = 256 << 10;
 /// The number of holders that are remembered, the present one included.
 pub(super) const MAX_HOLDERS: usize = 4;
 /// A holder that acknowledges nothing for this long gives the link up to whoever asks.
@@ -61,6 +62,8 @@ pub(super) struct Grant {
     /// The client that holds it, then those that held it before, the latest first. Empty if binding
     /// is off or no address was known.
     pub(super) holders: Vec<ClientKey>,
+    /// Those that held it at other front ends before, the latest first, and have not asked here.
+    pub(super) former: Vec<Mark>,
     /// The file's length at first use, and the greatest since: the budget counts from them.
     pub(super) first: u64,
     pub(super) greatest: u64,
@@ -168,6 +171,7 @@ impl Grant {
         self.holders.retain(|holder| *holder != client);
         self.holders.insert(0, client);
         self.holders.truncate(MAX_HOLDERS);
+        self.former.truncate(MAX_HOLDERS - self.holders.len());
         (self.acknowledged, self.heard, self.broke) = (0, None, false);
         self.delivered.remove(span);
     }
@@ -190,6 +194,16 @@ impl Grant {
         self.charged = self.charged.saturating_add(HEAD_CHARGE);
         self.streams.push(Arc::clone(live));
         self.reserve(live);
+    }
+
+    /// Stops all streams: the link is another front end's.
+    pub(super) fn give_up(&mut self) -> usize {
+        for live in &self.streams {
+            live.stop(Stop::TakenOver);
+            // What it does not send any more is nobody's to be refunded.
+            live.reserved.store(live.sent(), Ordering::Release);
+        }
+        std::mem::take(&mut self.streams).len()
     }
 
     /// Stops a stream that is no longer among ours. What it has acknowledged by now counts.

@@ -20,7 +20,9 @@ pub(super) fn format(key: &Key, entry: &Entry) -> String {
     let _ = write!(line, "link {key} {sequence} {expires} {resource} {server}");
     match grant {
         Some(grant) if !spent => {
-            let holders: Vec<String> = grant.holders.iter().map(ToString::to_string).collect();
+            let former = grant.former.iter().map(|mark| format!("~{}", hex(mark)));
+            let holders = grant.holders.iter().map(ToString::to_string).chain(former);
+            let holders: Vec<String> = holders.collect();
             let holders = if holders.is_empty() { "-".to_owned() } else { holders.join(",") };
             let ended = if grant.runs() { "-".to_owned() } else { grant.ended.to_string() };
             let Grant { opened, first, greatest, tag, length, charged, .. } = &**grant;
@@ -31,6 +33,7 @@ pub(super) fn format(key: &Key, entry: &Entry) -> String {
                 " open {opened} {holders} {first} {greatest} {tag:016x} {length} {mixed} {charged} {acknowledged} {ended} {broke} {delivered}"
             );
         }
+        None if !spent => line.push_str(" elsewhere"),
         _ => line.push_str(" spent"),
     }
     seal(line)
@@ -56,23 +59,37 @@ pub(super) fn parse(line: &str) -> Option<(Key, Entry)> {
     let key = unhex(words.next()?)?;
     let (sequence, expires) = (number(words)?, number(words)?);
     let (resource, server) = (unhex(words.next()?)?, unhex(words.next()?)?);
-    let grant = match words.next()? {
-        "spent" => None,
+    let state = words.next()?;
+    let grant = match state {
+        "spent" | "elsewhere" => None,
         "open" => Some(Box::new(parse_grant(words)?)),
         _ => return None,
     };
-    let (written, spent, owned, skew) = (sequence, grant.is_none(), false, 0);
-    Some((key, Entry { sequence, written, expires, resource, server, spent, owned, grant, skew }))
+    let entry = Entry {
+        sequence,
+        written: sequence,
+        origin: sequence,
+        expires,
+        resource,
+        server,
+        spent: state == "spent",
+        owned: false,
+        told: None,
+        grant,
+        skew: 0,
+    };
+    Some((key, entry))
 }
 
 fn parse_grant<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Grant> {
     // In the order in which they are written.
+    let opened = number(words)?;
+    let holders = words.next()?.split(',').filter(|text| *text != "-");
+    let (former, holders): (Vec<_>, Vec<_>) = holders.partition(|text| text.starts_with('~'));
     Some(Grant {
-        opened: number(words)?,
-        holders: match words.next()? {
-            "-" => Vec::new(),
-            text => text.split(',').map(ClientKey::parse).collect::<Option<_>>()?,
-        },
+        opened,
+        holders: holders.into_iter().map(ClientKey::parse).collect::<Option<_>>()?,
+        former: former.into_iter().map(|text| unhex(&text[1..])).collect::<Option<_>>()?,
         first: number(words)?,
         greatest: number(words)?,
         tag: u64::from_str_radix(words.next()?, 16).ok()?,
@@ -126,11 +143,19 @@ mod tests {
             live.note_acknowledged(10, live.entry.began);
             grant.finish(&live, by, 100);
         }
-        let grant = Some(Box::new(grant));
-        let (resource, server) = ([7; 16], [8; 16]);
-        let (spent, owned, skew) = (false, false, 0);
-        let (sequence, written, expires) = (3, 3, 900);
-        Entry { sequence, written, expires, resource, server, spent, owned, grant, skew }
+        Entry {
+            sequence: 3,
+            written: 3,
+            origin: 3,
+            expires: 900,
+            resource: [7; 16],
+            server: [8; 16],
+            spent: false,
+            owned: false,
+            told: None,
+            grant: Some(Box::new(grant)),
+            skew: 0,
+        }
     }
 
     fn again(line: &str) -> (Key, Entry) {
@@ -144,6 +169,17 @@ mod tests {
         assert!(line.contains(" 100 1 10-20,30-40,50-59 *"), "{line}");
         let (key, entry) = again(&line);
         assert_eq!((key, format(&key, &entry)), ([9; 16], line));
+        let mut inherited = open_entry();
+        inherited.grant.as_mut().unwrap().former = vec![[0xab; 16], [1; 16]];
+        let line = format(&[9; 16], &inherited);
+        let former = format!(",192.0.2.1,~{},~{} 1000", "ab".repeat(16), "01".repeat(16));
+        assert!(line.contains(&former), "{line}");
+        assert_eq!(format(&[9; 16], &again(&line).1), line);
+        let mut lost = open_entry();
+        lost.grant = None;
+        let line = format(&[9; 16], &lost);
+        assert!(line.contains(" elsewhere *"), "{line}");
+        assert!(!again(&line).1.spent);
         let mut spent = open_entry();
         spent.spend();
         let line = format(&[9; 16], &spent);

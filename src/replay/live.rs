@@ -47,6 +47,8 @@ pub enum Stop {
     HandedOver,
     /// Its link has begun another stream, and may have no more than it has.
     Displaced,
+    /// Its link belongs to another front end now.
+    TakenOver,
 }
 
 /// Set in `paused` while the clock runs.
@@ -205,7 +207,8 @@ impl Live {
             0 => None,
             1 => Some(Stop::Revoked),
             2 => Some(Stop::HandedOver),
-            _ => Some(Stop::Displaced),
+            3 => Some(Stop::Displaced),
+            _ => Some(Stop::TakenOver),
         }
     }
 
@@ -280,6 +283,11 @@ mod tests {
         assert_eq!(live.stopped(), None);
         assert!(live.stop(Stop::HandedOver) && !live.stop(Stop::Revoked));
         assert_eq!(live.stopped(), Some(Stop::HandedOver));
+        for stop in [Stop::Revoked, Stop::Displaced, Stop::TakenOver] {
+            let live = self::live(0..100, 0);
+            live.stop(stop);
+            assert_eq!(live.stopped(), Some(stop));
+        }
     }
 
     #[test]

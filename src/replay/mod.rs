@@ -33,7 +33,7 @@ pub use journal::{JournalState, make_directory};
 use live::Live;
 use revoked::Revocations;
 pub use revoked::{MAX_REVOCATIONS, Revocation, Target, TooMany};
-use shared::Agreement;
+use shared::{Agreement, When};
 pub use stream::{Finished, Progress, Stream};
 
 use crate::config::Reuse;
@@ -60,6 +60,9 @@ pub struct Replay {
     servers: Mutex<HashMap<Key, usize>>,
     /// How many there may be.
     bound: usize,
+    /// No entry that has left the table had a higher number, so that those which come begin here: of a
+    /// link that comes again, what was written before must not hold.
+    floor: AtomicU64,
     revocations: Revocations,
     journal: Option<Journal>,
     /// Who else may own a link; `None` if nobody.
@@ -114,7 +117,9 @@ impl Replay {
         let replay = Replay { bound, clock, steady, ..Replay::default() };
         let (links, revoked) = journal::read(directory)?;
         replay.recall(revoked, now);
-        let links = links.into_iter();
+        links.iter().for_each(|(_, entry)| replay.raise_floor(entry.sequence));
+        let is_ours = |entry: &Entry| entry.spent || entry.grant.is_some();
+        let links = links.into_iter().filter(|(_, entry)| is_ours(entry));
         let (live, over): (Vec<_>, Vec<_>) =
             links.partition(|(_, entry)| entry.end(rules.window) > now);
         // What seems to be over stays for an hour if there is room: the clock may be wrong yet.
@@ -178,15 +183,20 @@ impl Replay {
             return self.check(request, rules, now).map(|_| None);
         }
         debug_assert_eq!(request.key, live.link.link);
-        self.own(request, rules, now)?;
-        let mut entry = match self.entries.entry(request.key) {
+        let owned = self.own(request, rules, now)?;
+        let slot = self.entries.entry(request.key);
+        // It may have been lost since. From here on, whoever finds that out finds this entry.
+        if self.term() != owned.term {
+            return Err(ClaimError::Away);
+        }
+        let mut entry = match slot {
             Slot::Occupied(slot) => self.admit(slot.into_ref(), request, rules, now)?.0,
             Slot::Vacant(slot) => {
                 let mut servers = self.servers();
                 self.has_place(request, &servers)?;
+                let entry = self.begin(request, rules, now, owned, (live, length))?;
                 *servers.entry(request.server).or_default() += 1;
-                let skew = now.wrapping_sub(self.steady.load(Ordering::Relaxed));
-                slot.insert(Entry::new(request, rules, now, skew))
+                slot.insert(entry)
             }
         };
         entry.owned = true;
@@ -207,6 +217,9 @@ impl Replay {
         now: u64,
     ) -> Result<(Guarded<'a>, Seen), ClaimError> {
         let time = self.time(entry.skew, now);
+        if let (Some(agreement), Some(grant)) = (&self.agreement, &mut entry.grant) {
+            grant.recognise(request.client, |client| agreement.mark(client));
+        }
         match entry.admits(request, rules, time) {
             Ok(seen) => Ok((entry, seen)),
             Err(error) => {
@@ -265,12 +278,22 @@ impl Replay {
         self.entries.retain(|_, entry| {
             let over = self.time(entry.skew, now) >= entry.end(rules.window);
             if over {
-                self.servers().entry(entry.server).and_modify(|links| *links -= 1);
+                self.forget(entry);
             }
             !over
         });
         self.servers().retain(|_, links| *links > 0);
         self.revocations.sweep(|skew| self.time(skew, now));
+    }
+
+    /// Accounts for an entry that is about to leave the table.
+    fn forget(&self, entry: &Entry) {
+        self.servers().entry(entry.server).and_modify(|links| *links -= 1);
+        self.raise_floor(entry.sequence);
+    }
+
+    fn raise_floor(&self, sequence: u64) {
+        self.floor.fetch_max(sequence, Ordering::AcqRel);
     }
 
     fn rewrite(&self, journal: &Journal) {
@@ -304,15 +327,16 @@ impl Replay {
 
     /// Lets go of an entry that has changed, and returns what has to become known of it: the one
     /// place where that is found out, as [`Replay::publish`] is where it is told.
-    fn update(&self, entry: Guarded<'_>) -> Update {
-        let (key, sequence, spent) = (*entry.key(), entry.sequence, entry.spent);
+    fn update(&self, mut entry: Guarded<'_>) -> Update {
+        let (key, sequence) = (*entry.key(), entry.sequence);
         let line = self.journal.as_ref().map(|_| line::format(&key, &entry));
-        Update { key, sequence, line, spent }
+        let news = self.agreement.as_ref().and_then(|_| entry.news());
+        Update { key, sequence, line, news }
     }
 
     /// Tells the journal, then the other front ends.
     fn publish(&self, update: Update) {
-        let Update { key, sequence, line, spent } = update;
+        let Update { key, sequence, line, news } = update;
         if let Some(line) = line {
             self.write(&line);
             // Also if it could not be written: the next rewrite does.
@@ -320,8 +344,8 @@ impl Replay {
                 entry.written = entry.written.max(sequence);
             }
         }
-        if spent {
-            self.tell_spent(key);
+        if let (Some(agreement), Some(when)) = (&self.agreement, news) {
+            agreement.changed(key, when);
         }
     }
 
@@ -350,8 +374,8 @@ struct Update {
     sequence: u64,
     /// The line for the journal, if there is one.
     line: Option<String>,
-    /// The link is spent.
-    spent: bool,
+    /// When the other front ends have to know of it, if they have.
+    news: Option<When>,
 }
 
 /// Checks that the journal in `directory` can be read, if there is one.

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::{Answer, Client};
 use crate::harness::{Node, PATIENCE, Scratch, Server, have};
+use crate::mint::Token;
 
 /// Silence after which a front end counts as gone.
 pub const SILENCE: &str = "take_over_after: 2s";
@@ -36,6 +37,8 @@ impl Redis {
         let options = options.iter().map(ToString::to_string).collect();
         let mut redis = Redis { scratch: Scratch::new(), port: free_port(), options, child: None };
         redis.run();
+        // As if it had not just been emptied: nobody waits for other front ends.
+        redis.ask("SET winglet:since 1");
         Some(redis)
     }
 
@@ -85,6 +88,20 @@ impl Redis {
         self.try_ask(command).unwrap()
     }
 
+    /// What it keeps of the link of `token` under `field`.
+    pub fn field(&self, token: &Token, field: &str) -> String {
+        let mut stream = TcpStream::connect(self.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let command = format!("HGET {} {field}\r\nQUIT\r\n", key(token));
+        stream.write_all(command.as_bytes()).unwrap();
+        BufReader::new(stream).lines().nth(1).unwrap().unwrap()
+    }
+
+    /// Waits until no front end is called n`number`, for the others.
+    pub fn wait_for_end_of(&self, number: usize) {
+        until("it is gone", || self.ask(&format!("EXISTS winglet:node:n{number}")) == ":0");
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
@@ -113,6 +130,13 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The key of the link of `token`.
+pub fn key(token: &Token) -> String {
+    let hash = hmac_sha256::Hash::hash(token.claims["unique_id"].as_str().unwrap().as_bytes());
+    let hex: String = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("winglet:{hex}")
 }
 
 /// A line without its end.
@@ -151,10 +175,18 @@ pub struct Fleet {
 impl Fleet {
     /// `count` front ends with more lines of configuration, ready for links.
     pub fn start(redis: &Redis, count: usize, lines: &str) -> Fleet {
+        Fleet::through(&vec![redis.url(); count], lines)
+    }
+
+    /// A front end for each of `urls`, which lead to one Redis.
+    pub fn through(urls: &[String], lines: &str) -> Fleet {
         let mut fleet = Fleet { nodes: Vec::new(), servers: Vec::new() };
-        for number in 0..count {
-            let mut node = Node::new().with_state().winglet(SILENCE).winglet(lines);
-            node = node.winglet(&format!("shared_state: {}", redis.url()));
+        for (number, url) in urls.iter().enumerate() {
+            let mut node = Node::new().with_state().winglet(lines);
+            if !lines.contains("take_over_after") {
+                node = node.winglet(SILENCE);
+            }
+            node = node.winglet(&format!("shared_state: {url}"));
             node = node.winglet(&format!("node: n{number}"));
             if let Some(first) = fleet.nodes.first() {
                 let system = format!(
@@ -203,24 +235,37 @@ impl Fleet {
         self.servers[number].address()
     }
 
-    /// Asks for `target` at all at the same moment, front end `n` from the address 127.0.0.1 or
-    /// 127.0.1.n.
-    pub fn all_at_once(&self, target: &str, one_address: bool) -> Vec<Answer> {
+    /// Asks for each of `targets` at all at the same moment, front end `n` from the address 127.0.1.1,
+    /// or 127.0.1.n if `apart`. Returns the answers of each front end.
+    pub fn all_at_once(&self, targets: &[String], apart: bool) -> Vec<Vec<Answer>> {
         let barrier = std::sync::Barrier::new(self.servers.len());
         thread::scope(|scope| {
             let ask = |number: usize| {
                 let barrier = &barrier;
-                let source = format!("127.0.1.{}", if one_address { 1 } else { number + 1 });
+                let source = format!("127.0.1.{}", if apart { number + 1 } else { 1 });
                 let address = self.address(number);
                 scope.spawn(move || {
                     let mut client = Client::connect_from(&source, address);
-                    barrier.wait();
-                    client.get(target)
+                    let ask = |target: &String| {
+                        barrier.wait();
+                        let answer = client.get(target);
+                        if answer.field("Connection") == Some("close") {
+                            client = Client::connect_from(&source, address);
+                        }
+                        answer
+                    };
+                    targets.iter().map(ask).collect::<Vec<_>>()
                 })
             };
             let runs: Vec<_> = (0..self.servers.len()).map(ask).collect();
             runs.into_iter().map(|run| run.join().unwrap()).collect()
         })
+    }
+
+    /// The answer of front end `number` to 127.0.0.`last`, who asks for some of `token`'s link.
+    pub fn part(&self, number: usize, last: u8, token: &Token, range: &str) -> Answer {
+        let mut client = Client::connect_from(&format!("127.0.0.{last}"), self.address(number));
+        client.get_with(&token.target(), &format!("Range: bytes={range}\r\n"))
     }
 }
 

@@ -18,6 +18,8 @@ mod harness;
 mod kin;
 mod mint;
 mod proxy;
+#[cfg(feature = "shared-state")]
+mod relay;
 
 mod archives;
 mod backups;
@@ -51,6 +53,8 @@ mod operating;
 mod pages;
 mod panels;
 mod parking;
+#[cfg(feature = "shared-state")]
+mod partitions;
 mod paths;
 mod pool;
 mod previews;
@@ -60,10 +64,14 @@ mod restarts;
 mod revoking;
 mod screening;
 mod service;
+#[cfg(feature = "shared-state")]
+mod shared_state;
 mod slow;
 mod smoke;
 mod soak;
 mod stall;
+#[cfg(feature = "shared-state")]
+mod take_overs;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]

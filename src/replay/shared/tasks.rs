@@ -1,12 +1,13 @@
-//! What the keeper has to do: links that workers have seen spent, and whether all are to be asserted.
+//! What the keeper has to do: links that have changed, and whether all are to be asserted.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::When;
 use crate::replay::Key;
 
-/// Links that are spent and not passed on yet; above that, all are asserted.
-const MAX_SPENT: usize = 1024;
+/// Links that have changed and were not passed on yet; above that, all are asserted.
+const MAX_CHANGED: usize = 1024;
 
 /// What the keeper has to do.
 #[derive(Debug, Default)]
@@ -18,29 +19,40 @@ pub(super) struct Tasks {
 /// What has come together.
 #[derive(Debug, Default)]
 pub(super) struct Inner {
-    pub(super) spent: Vec<Key>,
+    pub(super) changed: Vec<Key>,
     /// Something was missed: all links are to be asserted.
     pub(super) all: bool,
     woken: bool,
+    /// The server stops.
+    pub(super) leaving: bool,
+    /// It has stopped.
     pub(super) stop: bool,
 }
 
 impl Tasks {
-    /// A link is spent.
-    pub(super) fn push(&self, key: Key) {
+    /// A link has changed.
+    pub(super) fn push(&self, key: Key, when: When) {
         let mut inner = self.inner();
-        if inner.spent.len() < MAX_SPENT {
-            inner.spent.push(key);
+        if inner.changed.len() < MAX_CHANGED {
+            inner.changed.push(key);
         } else {
             inner.all = true;
         }
         drop(inner);
-        self.wake();
+        if when == When::Now {
+            self.wake();
+        }
     }
 
     /// Links are to be asserted at the next look.
     pub(super) fn assert_all(&self) {
         self.inner().all = true;
+    }
+
+    /// The server stops: links are given back as they end.
+    pub(super) fn begin_to_leave(&self) {
+        self.inner().leaving = true;
+        self.wake();
     }
 
     /// The keeper says goodbye and ends.

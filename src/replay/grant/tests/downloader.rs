@@ -203,7 +203,7 @@ impl Run<'_> {
         }
         let request = self.request(self.address);
         let now = self.now;
-        let fresh = || Entry::new(&request, &RULES, now, 0);
+        let fresh = || Entry::new(&request, &RULES, now, 0, 0);
         let entry = self.entry.get_or_insert_with(fresh);
         let used = entry.grant.as_ref().is_some_and(|grant| grant.charged > 0);
         match entry.admits(&request, &RULES, now) {
