@@ -4,6 +4,7 @@
 //! A listing may have 200,000 entries and several may be kept, so an entry is 40 bytes and its name,
 //! without the directories above it, lies in one arena.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::{error, fmt, io};
 
@@ -17,6 +18,9 @@ use super::names::one_line;
 
 /// Most entries that a listing has, what was left out included.
 pub const MAX_ENTRIES: usize = 200_000;
+
+/// The name of the member that lists what was left out.
+pub const SKIPPED: &str = ".winglet-skipped.txt";
 
 /// Longest path of a member in bytes: what one system call takes (`PATH_MAX`), less some room for the
 /// directory that it is unpacked into. At a longer one Java's, Python's and PHP's readers give up and
@@ -198,6 +202,32 @@ impl Listing {
             + self.notes.memory()
     }
 
+    /// Adds the file of notes, which has `size` bytes, under a name that no other one has.
+    pub(super) fn add_skipped(&mut self, size: u64) {
+        let at_top = (0..self.len()).filter(|&index| self.entries[index].parent == NO_PARENT);
+        let names = at_top.map(|index| self.name(index));
+        let taken: BTreeSet<&[u8]> =
+            names.filter(|name| name.starts_with(b".winglet-skipped")).collect();
+        let mut name = SKIPPED.to_owned();
+        let mut number = 1;
+        while taken.contains(name.as_bytes()) {
+            number += 1;
+            name = format!(".winglet-skipped-{number}.txt");
+        }
+        let start = self.names.len() as u32;
+        self.names.extend_from_slice(name.as_bytes());
+        self.entries.push(Entry {
+            parent: NO_PARENT,
+            name: start,
+            path_length: name.len() as u16,
+            mode: 0o100_644,
+            nanoseconds: 0,
+            size,
+            seconds: self.modified,
+            inode: 0,
+        });
+    }
+
     /// Bytes of memory that it takes.
     pub fn memory(&self) -> usize {
         size_of::<Listing>()
@@ -213,6 +243,11 @@ impl Listing {
     pub(super) fn led(&self, index: usize) -> Option<&Entry> {
         let found = self.led.binary_search_by_key(&index, |led| led.index as usize).ok()?;
         Some(&self.led[found].entry)
+    }
+
+    /// Returns true if the link `index` leads in circles, out of the volume, or to too much.
+    pub(super) fn is_unfit(&self, index: usize) -> bool {
+        self.unfit.binary_search(&(index as u32)).is_ok()
     }
 
     /// The name of the entry `index`.
@@ -323,6 +358,8 @@ pub(super) struct Notes {
     text: String,
     /// Lines that did not fit.
     unnamed: u64,
+    /// There is nothing in the folder.
+    is_empty: bool,
 }
 
 impl Notes {
@@ -352,7 +389,7 @@ impl Notes {
 
     /// Says that there is nothing in the folder.
     pub(super) fn say_empty(&mut self) {
-        self.text.push_str("This folder is empty.\n");
+        self.is_empty = true;
     }
 
     /// The text; empty if there is nothing to tell.
@@ -360,6 +397,8 @@ impl Notes {
         let mut text = self.text;
         if !text.is_empty() {
             text.insert_str(0, HEADING);
+        } else if self.is_empty {
+            text.push_str("This folder is empty.\n");
         }
         if self.unnamed > 0 {
             text.push_str(&format!("and {} more\n", self.unnamed));

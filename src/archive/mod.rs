@@ -15,6 +15,7 @@ pub mod hidden;
 pub mod layout;
 pub mod listing;
 mod names;
+mod naming;
 mod open;
 mod paths;
 mod patterns;
