@@ -202,7 +202,7 @@ impl Archive {
 
     /// What a member's content was listed as: of a link that leads to a file, that file.
     pub(super) fn entry(&self, index: usize) -> &Entry {
-        self.listing.led(index).unwrap_or(&self.listing.entries[index])
+        self.listing.links.led(index).unwrap_or(&self.listing.entries[index])
     }
 
     /// Where the content of a member begins.
@@ -223,13 +223,8 @@ impl Archive {
         root: &'a Dir,
         path: &'a mut Vec<u8>,
     ) -> (&'a Dir, &'a [u8]) {
-        match (self.listing.led(index), &self.listing.volume) {
-            (Some(file), Some(volume)) => {
-                let range = file.name as usize..file.name as usize + file.path_length as usize;
-                (volume, &self.listing.names[range])
-            }
-            _ => (root, self.listing.member(index, path).path),
-        }
+        let led = self.listing.links.path(index);
+        led.unwrap_or_else(|| (root, self.listing.member(index, path).path))
     }
 
     /// A member as it is in the archive, if it is.

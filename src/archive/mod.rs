@@ -33,9 +33,8 @@ mod zip;
 #[cfg(test)]
 mod tests;
 
-pub use follow::Follow;
 pub use format::Format;
-pub use hidden::{Hidden, Place, Veil};
+pub use hidden::{Hidden, Place};
 pub use layout::{Archive, Layout};
 pub use listing::{Kind, Listing, WalkError};
 pub use paths::real_path;

@@ -3,13 +3,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use super::format::Format;
-use super::listing::{Kind, Listing, MAX_PATH, Member, Notes};
+use super::listing::{Kind, Listing, MAX_PATH, Member, NO_PARENT, Notes};
 use super::names::{is_barred_by_windows, one_line, zip_name};
-use super::siblings::{Clashes, Siblings, Spelt};
+use super::siblings::{Siblings, Spelt, hash};
 use super::stored::{BARRED, MOVED, OMITTED, RENAMED, Stored, ZipPath};
 use super::targets::Link;
 
@@ -22,18 +21,10 @@ const SHORT: usize = MAX_PATH * 2 / 13;
 enum Phase {
     /// Names are looked at, and
     Name,
-    /// those that are alike compared,
-    Compare,
-    /// those that are the same numbered,
+    /// those that are the same numbered.
     Number,
-    /// what lies below a renamed directory is marked,
-    Move,
-    /// links are remembered, for a tar,
-    Remember,
-    /// what cannot be in the archive is marked,
-    Omit,
-    /// and notes are written.
-    Tell,
+    /// Then it is known what the archive holds, and what is to be told.
+    Decide,
 }
 
 /// Names that are being looked at.
@@ -46,8 +37,7 @@ pub(super) struct Naming {
     done: usize,
     stored: Stored,
     siblings: Siblings,
-    clashes: Clashes,
-    /// Hashes of the paths of all links.
+    /// Hashes of the paths of all links, for a tar.
     links: HashSet<u64>,
     notes: Notes,
     /// The next one of the twins.
@@ -67,7 +57,6 @@ impl Naming {
             done: 0,
             stored: Stored { marks: vec![0; count], numbers: Vec::new() },
             siblings: Siblings::new(count),
-            clashes: Clashes::default(),
             links: HashSet::new(),
             notes: listing.notes.clone(),
             twin: 0,
@@ -80,17 +69,26 @@ impl Naming {
     pub(super) fn step(&mut self, listing: &Listing, until: Instant) -> bool {
         loop {
             while self.done < self.count {
-                self.look_at(listing, self.done);
+                match self.phase {
+                    Phase::Name => self.name(listing, self.done),
+                    Phase::Number => self.number(listing, self.done),
+                    Phase::Decide => self.decide(listing, self.done),
+                }
                 self.done += 1;
                 // A look at the clock costs about as much as one at a name.
                 if self.done.is_multiple_of(16) && Instant::now() >= until {
                     return false;
                 }
             }
-            if self.phase == Phase::Tell {
-                return true;
-            }
-            self.next_phase(listing);
+            (self.phase, self.count) = match self.phase {
+                Phase::Name => (Phase::Number, self.siblings.compare()),
+                Phase::Number => {
+                    self.stored.numbers.sort_unstable();
+                    (Phase::Decide, listing.len())
+                }
+                Phase::Decide => return true,
+            };
+            self.done = 0;
         }
     }
 
@@ -106,61 +104,49 @@ impl Naming {
         (stored, notes)
     }
 
-    fn next_phase(&mut self, listing: &Listing) {
-        (self.phase, self.count) = match self.phase {
-            Phase::Name => (Phase::Compare, self.siblings.find_alike()),
-            Phase::Compare => (Phase::Number, self.siblings.find_doubles()),
-            Phase::Number => {
-                self.clashes = self.siblings.take_clashes();
-                self.stored.numbers.clone_from(&self.clashes.numbers);
-                for &(index, _) in &self.clashes.numbers {
-                    self.stored.marks[index as usize] |= RENAMED;
-                }
-                (Phase::Move, listing.len())
-            }
-            Phase::Move if self.format == Format::Tar => (Phase::Remember, listing.len()),
-            Phase::Move | Phase::Remember => (Phase::Omit, listing.len()),
-            Phase::Omit | Phase::Tell => (Phase::Tell, listing.len()),
-        };
-        self.done = 0;
-    }
-
-    fn look_at(&mut self, listing: &Listing, at: usize) {
-        let format = self.format;
-        let spell = |index, number| spell(listing, format, index, number);
-        match self.phase {
-            Phase::Name => self.name(listing, at),
-            Phase::Compare => self.siblings.look_at(at, spell),
-            Phase::Number => self.siblings.number(at, spell),
-            Phase::Move => {
-                let parent = listing.entries[at].parent as usize;
-                let above = self.stored.marks.get(parent).map_or(0, |marks| marks & MOVED);
-                if above != 0 || self.stored.has(at, RENAMED) {
-                    self.stored.marks[at] |= MOVED;
-                }
-            }
-            Phase::Remember if listing.entries[at].kind() == Kind::Link => {
-                self.links.insert(hash(listing.member(at, &mut self.path).path));
-            }
-            Phase::Remember => {}
-            Phase::Omit => {
-                if self.is_omitted(listing, at) {
-                    self.stored.marks[at] |= OMITTED;
-                }
-            }
-            Phase::Tell => self.tell(listing, at),
-        }
-    }
-
     fn name(&mut self, listing: &Listing, index: usize) {
-        let (parent, name) = spell(listing, self.format, index as u32, 0);
-        if matches!(name, Cow::Owned(_)) {
+        let spelt = spell(listing, self.format, index as u32, 0);
+        if matches!(spelt.1, Cow::Owned(_)) {
             self.stored.marks[index] |= RENAMED;
         }
-        if is_barred_by_windows(&name) {
+        if is_barred_by_windows(&spelt.1) {
             self.stored.marks[index] |= BARRED;
         }
-        self.siblings.add(index as u32, parent, &name);
+        self.siblings.add(index as u32, &spelt);
+        if self.format == Format::Tar && listing.entries[index].kind() == Kind::Link {
+            let path = listing.member(index, &mut self.path).path;
+            self.links.insert(hash(NO_PARENT, path));
+        }
+    }
+
+    fn number(&mut self, listing: &Listing, at: usize) {
+        let spell = |index, number| spell(listing, self.format, index, number);
+        let (index, number) = self.siblings.number(at, spell);
+        self.stored.marks[index as usize] |= RENAMED;
+        self.stored.numbers.push((index, number));
+    }
+
+    fn decide(&mut self, listing: &Listing, index: usize) {
+        // Directories come before what is in them.
+        let above = self.stored.has(listing.entries[index].parent as usize, MOVED);
+        if above || self.stored.has(index, RENAMED) {
+            self.stored.marks[index] |= MOVED;
+        }
+        if self.is_omitted(listing, index) {
+            self.stored.marks[index] |= OMITTED;
+        }
+        let twin = self.siblings.twins.get(self.twin).filter(|twin| twin.0 as usize == index);
+        let twin = twin.map(|&(_, other)| other);
+        self.twin += usize::from(twin.is_some());
+        if twin.is_some() || self.stored.has(index, OMITTED | RENAMED | BARRED) {
+            let (stored, format) = (&self.stored, self.format);
+            self.notes.add(|| {
+                let mut path = Vec::new();
+                let member = listing.member(index, &mut path);
+                let reason = reason(stored, format, listing, index, &member, twin);
+                (path, reason)
+            });
+        }
     }
 
     /// Returns true for a link that leads to no file in a zip, or that leads out of the folder or in
@@ -169,7 +155,7 @@ impl Naming {
         let entry = &listing.entries[index];
         let is_link = entry.kind() == Kind::Link;
         match self.format {
-            Format::Zip if is_link && listing.led(index).is_none() => true,
+            Format::Zip if is_link && listing.links.led(index).is_none() => true,
             Format::Zip => {
                 self.stored.has(index, MOVED)
                     && usize::from(entry.path_length) > SHORT
@@ -178,63 +164,49 @@ impl Naming {
             Format::Tar if !is_link => false,
             Format::Tar => {
                 let link = Link::of(listing, &listing.member(index, &mut self.path));
-                let is_link = |path: &[u8]| self.links.contains(&hash(path));
-                listing.is_unfit(index) || link.target(is_link).is_none()
+                let is_link = |path: &[u8]| self.links.contains(&hash(NO_PARENT, path));
+                listing.links.is_unfit(index) || link.target(is_link).is_none()
             }
         }
     }
+}
 
-    fn tell(&mut self, listing: &Listing, index: usize) {
-        let twin = self.clashes.twins.get(self.twin).filter(|twin| twin.0 as usize == index);
-        let twin = twin.map(|&(_, other)| other);
-        self.twin += usize::from(twin.is_some());
-        let is_told = self.stored.has(index, OMITTED | RENAMED | BARRED) || twin.is_some();
-        if is_told && self.notes.is_full() {
-            self.notes.count();
-        } else if is_told {
-            let mut path = std::mem::take(&mut self.path);
-            let member = listing.member(index, &mut path);
-            self.notes.add(member.path, &self.reason(listing, index, &member, twin));
-            self.path = path;
-        }
+/// Why there is a note about an entry.
+fn reason(
+    stored: &Stored,
+    format: Format,
+    listing: &Listing,
+    index: usize,
+    member: &Member<'_>,
+    twin: Option<u32>,
+) -> String {
+    let target = || one_line(member.target);
+    if stored.omits(index) {
+        return match (member.kind, format) {
+            (Kind::Link, Format::Tar) => {
+                format!("a symbolic link out of this folder or in circles, to {}", target())
+            }
+            (Kind::Link, Format::Zip) if listing.links.led(index).is_none() => {
+                let is_large = listing.links.is_unfit(index);
+                let size = if is_large { ", which is too much to be here twice" } else { "" };
+                format!("a symbolic link to {}{size}", target())
+            }
+            _ => format!("its path in a zip is longer than {MAX_PATH} bytes"),
+        };
     }
-
-    /// Why there is a note about an entry.
-    fn reason(
-        &self,
-        listing: &Listing,
-        index: usize,
-        member: &Member<'_>,
-        twin: Option<u32>,
-    ) -> String {
-        let target = || one_line(member.target);
-        if self.stored.omits(index) {
-            return match (member.kind, self.format) {
-                (Kind::Link, Format::Tar) => {
-                    format!("a symbolic link out of this folder or in circles, to {}", target())
-                }
-                (Kind::Link, Format::Zip) if listing.led(index).is_none() => {
-                    let is_large = listing.is_unfit(index);
-                    let size = if is_large { ", which is too much to be here twice" } else { "" };
-                    format!("a symbolic link to {}{size}", target())
-                }
-                _ => format!("its path in a zip is longer than {MAX_PATH} bytes"),
-            };
-        }
-        let mut reasons = Vec::new();
-        if self.stored.has(index, RENAMED) {
-            let name = self.stored.zip_name(listing, index as u32);
-            reasons.push(format!("stored as {}", one_line(&name)));
-        }
-        if self.stored.has(index, BARRED) {
-            reasons.push("not a name that Windows allows".to_owned());
-        }
-        if let Some(other) = twin {
-            let other = one_line(listing.name(other as usize));
-            reasons.push(format!("some systems take it for {other}"));
-        }
-        reasons.join("; ")
+    let mut reasons = Vec::new();
+    if stored.has(index, RENAMED) {
+        let name = stored.zip_name(listing, index as u32);
+        reasons.push(format!("stored as {}", one_line(&name)));
     }
+    if stored.has(index, BARRED) {
+        reasons.push("not a name that Windows allows".to_owned());
+    }
+    if let Some(other) = twin {
+        let other = one_line(listing.name(other as usize));
+        reasons.push(format!("some systems take it for {other}"));
+    }
+    reasons.join("; ")
 }
 
 /// The directory of an entry, and the name that it has in an archive with a number.
@@ -245,10 +217,4 @@ fn spell(listing: &Listing, format: Format, index: u32, number: u32) -> Spelt<'_
         Format::Tar => Cow::Borrowed(name),
     };
     (listing.entries[index as usize].parent, name)
-}
-
-fn hash(path: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    path.hash(&mut hasher);
-    hasher.finish()
 }

@@ -52,7 +52,7 @@ impl Stored {
         match entry.kind() {
             _ if self.omits(index) => None,
             Kind::File => Some(entry.size),
-            Kind::Link => listing.led(index).map(|entry| entry.size),
+            Kind::Link => listing.links.led(index).map(|entry| entry.size),
             Kind::Directory => None,
         }
     }
@@ -81,7 +81,7 @@ impl Stored {
         if member.kind != Kind::Link {
             return Some(stored);
         }
-        if let Some(file) = listing.led(index) {
+        if let Some(file) = listing.links.led(index) {
             let path = stored.path;
             return Some(Member { path, ..file.member() });
         }
