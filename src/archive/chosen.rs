@@ -13,21 +13,17 @@ pub(super) struct Chosen {
     whole: Vec<bool>,
 }
 
-impl Default for Chosen {
-    /// Nothing is chosen.
-    fn default() -> Chosen {
-        Chosen { below: BTreeMap::new(), whole: vec![false] }
-    }
-}
-
 impl Chosen {
-    /// Everything is.
-    pub(super) fn whole() -> Chosen {
-        Chosen { below: BTreeMap::new(), whole: vec![true] }
+    /// The `paths`, which are relative to the root. An empty one is all of it.
+    pub(super) fn new(paths: &[String]) -> Result<Chosen, WalkError> {
+        let mut chosen = Chosen { below: BTreeMap::new(), whole: vec![false] };
+        for path in paths {
+            chosen.add(path)?;
+        }
+        Ok(chosen)
     }
 
-    /// Adds `path`.
-    pub(super) fn add(&mut self, path: &str) -> Result<(), WalkError> {
+    fn add(&mut self, path: &str) -> Result<(), WalkError> {
         let mut node = 0;
         for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
             if name == ".." || name.contains('\0') {

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, TryLockError};
 
 use super::open::Since;
 use super::pause::Pause;
@@ -27,7 +28,11 @@ impl ArchiveReader {
         if let Some(crc) = self.own.get(&index).copied().or_else(|| archive.sums.get(index)) {
             return Ok(crc);
         }
-        let turn = self.packed.begin_reading().ok_or(Pause::Busy)?;
+        let reading = Arc::clone(&self.packed.reading);
+        let turn = match reading.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(Pause::Busy.into()),
+            turn => turn,
+        };
         // Others may have come to know it meanwhile.
         if let Some(crc) = archive.sums.get(index) {
             return Ok(crc);

@@ -69,7 +69,3 @@ pub(super) fn examine(
 pub(super) fn kind_of(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
-
-pub(super) fn mtime(stat: &Stat) -> i64 {
-    stat.st_mtime
-}

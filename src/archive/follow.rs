@@ -1,156 +1,133 @@
-//! Finds where symbolic links lead. A zip holds the content of files, since few readers know links in
-//! one: without it, a server that is moved as a zip would lack what it starts with. A tar holds links,
-//! but none that leads in circles: at the next one that leads there, Python gives up.
+//! Where symbolic links lead. A zip holds the content of files, since few readers know links in one:
+//! without it, a server that is moved as a zip would lack what it starts with. A tar holds links, but
+//! none that leads in circles: at the next one that leads there, Python gives up.
 
-use std::fmt;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
 
 use cap_std::fs::Dir;
 use hmac_sha256::Hash;
 
 use super::format::Format;
-use super::hidden::{Hidden, Place};
-use super::listing::{Entry, Kind, Led, Listing, MAX_NAMES, NO_PARENT};
-use super::paths::resolve;
-use super::{WalkError, open};
+use super::hidden::Place;
+use super::listing::{Entry, MAX_NAMES, NO_PARENT};
+use super::open;
 
 /// Links together carry at most as much as all files of the listing, and this: 200,000 links to one
 /// file would be petabytes.
 const MORE: u64 = 1 << 30;
 
-/// A listing whose links are being followed, in steps.
-pub struct Follow {
-    listing: Listing,
-    volume: Arc<Dir>,
-    hidden: Option<Arc<Hidden>>,
-    format: Format,
-    next: usize,
-    /// Bytes that links may still carry.
-    room: u64,
-    digest: Hash,
+/// Where the links of a listing lead, as far as it matters to one format.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    /// The root of the volume, if a link leads to a file.
+    volume: Option<Arc<Dir>>,
+    /// Links, in the order of the entries, and the files that a zip holds in their place.
+    led: Vec<(u32, Entry)>,
+    /// The paths of these files, from the root of the volume.
+    paths: Vec<u8>,
+    /// Links in circles or out of the volume, and those to too much for the archive.
+    unfit: Vec<u32>,
 }
 
-impl fmt::Debug for Follow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Follow").field("next", &self.next).finish_non_exhaustive()
-    }
-}
-
-impl Follow {
-    /// Begins to follow the links of `listing`, which lists `place`, for an archive in `format`.
-    pub fn new(listing: Listing, place: &Place, format: Format) -> Follow {
-        let listing = listing.at(&place.base);
-        let files = listing.entries.iter().filter(|entry| entry.kind() == Kind::File);
-        let room = files.map(|entry| entry.size).sum::<u64>() + MORE;
-        let mut digest = Hash::new();
-        digest.update(listing.digest);
-        Follow {
-            volume: Arc::clone(&place.volume),
-            hidden: place.hidden.clone(),
-            format,
-            next: 0,
-            listing,
-            room,
-            digest,
-        }
-    }
-
-    /// Bytes of memory that it takes so far. What was never written to is not counted.
-    pub fn memory(&self) -> usize {
-        self.listing.written()
-    }
-
-    /// Goes on until `until`, or to the end, or until it takes some more than `memory` bytes. Returns
-    /// `None` if there is more to be followed.
+impl Links {
+    /// Notes where the link `index` of `place` leads, which is at `real`, as far as an archive in
+    /// `format` depends on it.
     ///
     /// # Errors
-    /// [`WalkError::Io`] if the system has no descriptor or memory left.
-    pub fn step(&mut self, until: Instant, memory: usize) -> Result<Option<Listing>, WalkError> {
-        while self.next < self.listing.len() {
-            let index = self.next;
-            self.next += 1;
-            if self.listing.entries[index].kind() == Kind::Link {
-                self.follow(index)?;
-                if Instant::now() >= until || self.memory() > memory {
-                    return Ok(None);
-                }
+    /// If the system has no descriptor or memory left.
+    pub(super) fn follow(
+        &mut self,
+        index: u32,
+        real: Option<&[u8]>,
+        place: &Place,
+        format: Format,
+        digest: &mut Hash,
+    ) -> io::Result<()> {
+        match (real, format) {
+            (Some(real), Format::Zip) => return self.carry(index, real, place, digest),
+            (None, Format::Tar) => {
+                digest.update("nowhere");
+                self.unfit.push(index);
             }
-        }
-        let mut listing = std::mem::take(&mut self.listing);
-        listing.names.shrink_to_fit();
-        listing.led.shrink_to_fit();
-        if !listing.led.is_empty() || !listing.unfit.is_empty() {
-            listing.digest = self.digest.finalize();
-            listing.volume = Some(Arc::clone(&self.volume));
-        }
-        Ok(Some(listing))
-    }
-
-    fn follow(&mut self, index: usize) -> Result<(), WalkError> {
-        let mut path = Vec::new();
-        let member = self.listing.member(index, &mut path);
-        let name = self.listing.name(index).len();
-        let above = &member.path[..member.path.len() - name];
-        let from = [&self.listing.base[..], b"/", above].concat();
-        let real = resolve(&self.volume, &from, member.target);
-        match (real, self.format) {
-            (Some(real), Format::Zip) => self.carry(index, &real)?,
-            (None, Format::Tar) => self.leave_out(index),
             _ => {}
         }
         Ok(())
     }
 
-    fn leave_out(&mut self, index: usize) {
-        self.digest.update((index as u64).to_le_bytes());
-        self.listing.unfit.push(index as u32);
-    }
-
     /// Has the archive hold what is at `real`, if that is a file, in place of the link `index`.
-    fn carry(&mut self, index: usize, real: &[u8]) -> Result<(), WalkError> {
-        if self.hidden.as_ref().is_some_and(|hidden| hidden.hides(real, false)) {
-            return Ok(());
-        }
-        let stat = match open::file(self.volume.as_fd(), real) {
+    fn carry(
+        &mut self,
+        index: u32,
+        real: &[u8],
+        place: &Place,
+        digest: &mut Hash,
+    ) -> io::Result<()> {
+        let stat = match open::file(place.volume.as_fd(), real) {
             Ok((_, stat)) => stat,
-            Err(error) if open::is_exhaustion(&error) => return Err(WalkError::Io(error)),
+            Err(error) if open::is_exhaustion(&error) => return Err(error),
             Err(_) => return Ok(()),
         };
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let room = self.room.checked_sub(size);
-        let has_room = self.listing.names.len() + real.len() <= MAX_NAMES;
-        let Some(room) = room.filter(|_| has_room) else {
-            self.leave_out(index);
+        if self.paths.len() + real.len() > MAX_NAMES {
+            self.unfit.push(index);
             return Ok(());
-        };
-        self.room = room;
-        let entry = Entry {
-            parent: NO_PARENT,
-            name: self.listing.names.len() as u32,
-            path_length: real.len() as u16,
-            mode: stat.st_mode as u16,
-            nanoseconds: stat.st_mtime_nsec as u32,
-            size,
-            seconds: stat.st_mtime,
-            inode: open::identity(&stat),
-        };
-        self.listing.names.extend_from_slice(real);
-        self.listing.modified = self.listing.modified.max(entry.seconds);
-        self.listing.led.push(Led { index: index as u32, entry });
-        self.sum(index, &entry, stat.st_ino, real);
+        }
+        let entry = Entry::of(&stat, NO_PARENT, self.paths.len(), real.len());
+        digest.update("to");
+        entry.sum(digest, &stat, [real, b""]);
+        self.paths.extend_from_slice(real);
+        self.led.push((index, entry));
+        self.volume.get_or_insert_with(|| Arc::clone(&place.volume));
         Ok(())
     }
 
-    fn sum(&mut self, index: usize, entry: &Entry, inode: u64, real: &[u8]) {
-        self.digest.update((index as u64).to_le_bytes());
-        self.digest.update(entry.path_length.to_le_bytes());
-        self.digest.update(entry.mode.to_le_bytes());
-        self.digest.update(entry.size.to_le_bytes());
-        self.digest.update(entry.seconds.to_le_bytes());
-        self.digest.update(entry.nanoseconds.to_le_bytes());
-        self.digest.update(inode.to_le_bytes());
-        self.digest.update(real);
+    /// Ends it, for files of `bytes` in all: what is too much for the archive is left out.
+    pub(super) fn finish(mut self, bytes: u64) -> Links {
+        let (mut room, unfit) = (bytes.saturating_add(MORE), &mut self.unfit);
+        self.led.retain(|(index, entry)| match room.checked_sub(entry.size) {
+            Some(left) => {
+                room = left;
+                true
+            }
+            None => {
+                unfit.push(*index);
+                false
+            }
+        });
+        self.unfit.sort_unstable();
+        self.led.shrink_to_fit();
+        self.paths.shrink_to_fit();
+        self
+    }
+
+    /// The newest modification of a file that is carried, in seconds since the epoch.
+    pub(super) fn modified(&self) -> Option<i64> {
+        self.led.iter().map(|(_, entry)| entry.seconds).max()
+    }
+
+    /// The file that the link `index` leads to.
+    pub(super) fn led(&self, index: usize) -> Option<&Entry> {
+        let found = self.led.binary_search_by_key(&index, |(link, _)| *link as usize).ok()?;
+        Some(&self.led[found].1)
+    }
+
+    /// The root of the volume, and the path of the file that the link `index` leads to from there.
+    pub(super) fn path(&self, index: usize) -> Option<(&Dir, &[u8])> {
+        let entry = self.led(index)?;
+        let path = &self.paths[entry.name as usize..][..usize::from(entry.path_length)];
+        Some((self.volume.as_ref()?, path))
+    }
+
+    /// Returns true if the link `index` leads in circles, out of the volume, or to too much.
+    pub(super) fn is_unfit(&self, index: usize) -> bool {
+        self.unfit.binary_search(&(index as u32)).is_ok()
+    }
+
+    /// Bytes of memory that it takes. What was never written to is not counted.
+    pub(super) fn memory(&self) -> usize {
+        self.led.len() * size_of::<(u32, Entry)>()
+            + self.paths.len()
+            + self.unfit.len() * size_of::<u32>()
     }
 }

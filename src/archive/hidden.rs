@@ -68,8 +68,13 @@ impl Hidden {
     /// cannot be opened.
     pub fn may_hide(&self, volume: &Dir, path: &str) -> bool {
         let path = path.trim_start_matches('/').as_bytes();
-        let paths = [normal(path), resolve(volume, b"", path)];
-        paths.into_iter().flatten().any(|path| self.hides(&path, true) || self.hides(&path, false))
+        self.may_hide_any([normal(path).as_deref(), resolve(volume, b"", path).as_deref()])
+    }
+
+    /// Returns true if one of `paths` is hidden, be it a file or a directory.
+    fn may_hide_any(&self, paths: [Option<&[u8]>; 2]) -> bool {
+        let hides = |path| self.hides(path, true) || self.hides(path, false);
+        paths.into_iter().flatten().any(hides)
     }
 
     /// A hash of `resource` seen with these patterns.
@@ -107,34 +112,45 @@ pub struct Place {
 }
 
 impl Place {
-    /// What is hidden beneath it.
-    pub fn veil(&self) -> Option<Veil> {
-        let hidden = self.hidden.as_ref()?;
-        Some(Veil::new(Arc::clone(hidden), Arc::clone(&self.volume), self.base.clone()))
+    /// Where a symbolic link to `target` in the directory `above` leads: its real path in the volume.
+    pub(super) fn follow(&self, above: &[u8], target: &[u8]) -> Option<Vec<u8>> {
+        resolve(&self.volume, &self.path(above), target)
+    }
+
+    /// Returns true if such a link names what is hidden, or leads to it, which is at `real`.
+    pub(super) fn hides_link(&self, above: &[u8], target: &[u8], real: Option<&[u8]>) -> bool {
+        let Some(hidden) = &self.hidden else { return false };
+        let named = match inside(target) {
+            Some(path) => normal(path),
+            None if target.starts_with(b"/") => None,
+            None => normal(&[&self.path(above), &b"/"[..], target].concat()),
+        };
+        hidden.may_hide_any([named.as_deref(), real])
+    }
+
+    /// The path of the directory `above` from the root of the volume.
+    fn path(&self, above: &[u8]) -> Vec<u8> {
+        [&self.base, &b"/"[..], above].concat()
     }
 }
 
 /// What is hidden beneath one directory of a volume. It remembers the directory that it was asked
 /// about last, since a walk asks about all that is in one.
 #[derive(Debug)]
-pub struct Veil {
+pub(super) struct Veil {
     hidden: Arc<Hidden>,
-    volume: Arc<Dir>,
-    /// The real path of the directory.
-    base: Vec<u8>,
     origin: Vec<Level>,
     at: Vec<u8>,
     levels: Vec<Level>,
 }
 
 impl Veil {
-    /// What `hidden` hides beneath the directory whose real path in `volume` is `base`.
-    pub fn new(hidden: Arc<Hidden>, volume: Arc<Dir>, base: Vec<u8>) -> Veil {
-        let mut origin = hidden.root();
-        for name in names(&base) {
-            origin = hidden.enter(&origin, name);
-        }
-        Veil { levels: origin.clone(), hidden, volume, base, origin, at: Vec::new() }
+    /// What is hidden beneath `place`.
+    pub(super) fn new(place: &Place) -> Option<Veil> {
+        let hidden = place.hidden.clone()?;
+        let enter = |levels: Vec<Level>, name: &[u8]| hidden.enter(&levels, name);
+        let origin = names(&place.base).fold(hidden.root(), enter);
+        Some(Veil { levels: origin.clone(), hidden, origin, at: Vec::new() })
     }
 
     /// Tells these patterns from others.
@@ -143,29 +159,9 @@ impl Veil {
     }
 
     /// Returns true if `name` in the visible directory `above` is hidden.
-    pub fn hides(&mut self, above: &[u8], name: &[u8], is_directory: bool) -> bool {
+    pub(super) fn hides(&mut self, above: &[u8], name: &[u8], is_directory: bool) -> bool {
         self.go_to(above);
         self.hidden.hides_at(&self.levels, name, is_directory)
-    }
-
-    /// Returns true if a symbolic link in the visible directory `above` names what is hidden, or
-    /// leads to it.
-    pub fn hides_target(&self, above: &[u8], target: &[u8]) -> bool {
-        let mut from = self.base.clone();
-        from.push(b'/');
-        from.extend_from_slice(above);
-        // Whatever it is: nobody has looked.
-        let hides = |path: Option<Vec<u8>>| {
-            path.is_some_and(|path| {
-                self.hidden.hides(&path, true) || self.hidden.hides(&path, false)
-            })
-        };
-        let named = match inside(target) {
-            Some(path) => normal(path),
-            None if target.starts_with(b"/") => None,
-            None => normal(&[&from[..], b"/", target].concat()),
-        };
-        hides(named) || hides(resolve(&self.volume, &from, target))
     }
 
     fn go_to(&mut self, directory: &[u8]) {
@@ -198,6 +194,10 @@ mod tests {
     fn hidden(patterns: &[&str]) -> Arc<Hidden> {
         let list = Arc::new(Patterns::new(patterns.iter().copied()));
         Arc::new(Hidden::new([list]).unwrap())
+    }
+
+    fn place(scratch: &Scratch, base: &str, hidden: Arc<Hidden>) -> Place {
+        Place { volume: Arc::new(scratch.dir()), base: base.into(), hidden: Some(hidden) }
     }
 
     #[test]
@@ -235,8 +235,7 @@ mod tests {
         scratch.file("world/plain", b"1");
         scratch.link("alias", "world");
         scratch.link("chain", "alias/secret");
-        let (volume, hidden) = (Arc::new(scratch.dir()), hidden(&["/world/secret", "/gone"]));
-        let veil = Veil::new(hidden, volume, b"world".to_vec());
+        let place = place(&scratch, "world", hidden(&["/world/secret", "/gone"]));
         for (above, target, hides) in [
             ("", "secret", true),
             ("", "./secret", true),
@@ -252,8 +251,10 @@ mod tests {
             ("", "/home/container2/gone", false),
             ("", "../../gone", false),
         ] {
-            let found = veil.hides_target(above.as_bytes(), target.as_bytes());
-            assert_eq!(found, hides, "{target} in {above:?}");
+            let (above, target) = (above.as_bytes(), target.as_bytes());
+            let real = place.follow(above, target);
+            let found = place.hides_link(above, target, real.as_deref());
+            assert_eq!(found, hides, "{place:?}: {}", String::from_utf8_lossy(target));
         }
     }
 
@@ -261,7 +262,7 @@ mod tests {
     fn a_veil_says_the_same_from_directory_to_directory() {
         let scratch = Scratch::new();
         let hidden = hidden(&["b/", "!/w/c/b/", "/w/a/x", "**/d/e", "*.log"]);
-        let mut veil = Veil::new(Arc::clone(&hidden), Arc::new(scratch.dir()), b"w".to_vec());
+        let mut veil = Veil::new(&place(&scratch, "w", Arc::clone(&hidden))).unwrap();
         let visible = ["", "a", "a/c", "a/c/d", "ab", "c", "c/b", "c/b/d", "a"];
         for above in visible {
             for name in ["b", "x", "e", "a.log", "y"] {

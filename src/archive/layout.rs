@@ -6,20 +6,17 @@
 //! tar: (headers, content, padding) for each member, end
 //! ```
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use cap_std::fs::Dir;
 
 use super::format::Format;
-use super::listing::{Entry, Listing, Member, NO_PARENT};
+use super::listing::{Entry, Listing, Member};
+use super::naming::Naming;
 use super::stored::{Spelling, Stored};
 use super::sums::Sums;
 use super::zip::Step;
 use super::{tar, zip};
-
-/// The name of the member that lists what was left out.
-pub const SKIPPED: &str = ".winglet-skipped.txt";
 
 /// A piece of the archive that has one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +63,8 @@ pub struct Archive {
 /// A listing that is being laid out.
 #[derive(Debug, Default)]
 pub struct Layout {
+    /// As long as names are looked at.
+    naming: Option<Box<Naming>>,
     archive: Archive,
     /// The next member.
     next: usize,
@@ -83,35 +82,23 @@ impl Layout {
     pub const MEMORY: usize = 48;
 
     /// Begins to lay `listing` out. If there is something to tell about it, a last member does.
-    pub fn new(mut listing: Listing, format: Format) -> Layout {
+    pub fn new(listing: Listing, format: Format) -> Layout {
+        let naming = Some(Box::new(Naming::new(&listing, format)));
         let tag = listing.tag(format);
-        let (stored, notes) = Stored::new(&listing, format);
-        let skipped = notes.into_text().into_bytes();
-        if !skipped.is_empty() {
-            add_skipped(&mut listing, skipped.len() as u64);
-        }
-        let records = if format == Format::Zip { listing.len() } else { 0 };
-        let sums = Sums::new(records);
-        if format == Format::Zip && !skipped.is_empty() {
-            sums.set(listing.len() - 1, crc32fast::hash(&skipped));
-        }
-        let archive = Archive {
-            starts: Vec::with_capacity(listing.len() + 1),
-            records: Vec::with_capacity(if records > 0 { records + 1 } else { 0 }),
-            listing,
-            format,
-            stored,
-            count: 0,
-            sums,
-            skipped,
-            length: 0,
-            tag,
-        };
-        Layout { archive, ..Layout::default() }
+        let archive = Archive { listing, format, tag, ..Archive::default() };
+        Layout { naming, archive, ..Layout::default() }
     }
 
     /// Goes on until `until`, or to the end. Returns `None` if there is more to be laid out.
     pub fn step(&mut self, until: Instant) -> Option<Archive> {
+        if let Some(mut naming) = self.naming.take() {
+            if !naming.step(&self.archive.listing, until) {
+                self.naming = Some(naming);
+                return None;
+            }
+            let (stored, notes) = naming.into_parts();
+            self.archive.begin(stored, notes.into_text().into_bytes());
+        }
         while self.next < self.archive.listing.len() {
             self.place();
             self.next += 1;
@@ -158,6 +145,23 @@ impl Archive {
         Layout::new(listing, format).step(far).expect("an hour is enough")
     }
 
+    /// Makes room for what is to be computed.
+    fn begin(&mut self, stored: Stored, skipped: Vec<u8>) {
+        if !skipped.is_empty() {
+            self.listing.add_skipped(skipped.len() as u64);
+        }
+        let members = self.listing.len();
+        self.starts.reserve_exact(members + 1);
+        if self.format == Format::Zip {
+            self.records.reserve_exact(members + 1);
+            self.sums = Sums::new(members);
+            if !skipped.is_empty() {
+                self.sums.set(members - 1, crc32fast::hash(&skipped));
+            }
+        }
+        (self.stored, self.skipped) = (stored, skipped);
+    }
+
     /// Bytes of the whole archive.
     pub fn length(&self) -> u64 {
         self.length
@@ -198,7 +202,7 @@ impl Archive {
 
     /// What a member's content was listed as: of a link that leads to a file, that file.
     pub(super) fn entry(&self, index: usize) -> &Entry {
-        self.listing.led(index).unwrap_or(&self.listing.entries[index])
+        self.listing.links.led(index).unwrap_or(&self.listing.entries[index])
     }
 
     /// Where the content of a member begins.
@@ -219,13 +223,8 @@ impl Archive {
         root: &'a Dir,
         path: &'a mut Vec<u8>,
     ) -> (&'a Dir, &'a [u8]) {
-        match (self.listing.led(index), &self.listing.volume) {
-            (Some(file), Some(volume)) => {
-                let range = file.name as usize..file.name as usize + file.path_length as usize;
-                (volume, &self.listing.names[range])
-            }
-            _ => (root, self.listing.member(index, path).path),
-        }
+        let led = self.listing.links.path(index);
+        led.unwrap_or_else(|| (root, self.listing.member(index, path).path))
     }
 
     /// A member as it is in the archive, if it is.
@@ -371,32 +370,4 @@ impl Archive {
         let length = self.records.last().copied().unwrap_or(0);
         zip::end(self.count, length, self.starts[self.listing.len()])
     }
-}
-
-/// Adds the last member under a name that no other one has.
-fn add_skipped(listing: &mut Listing, size: u64) {
-    let mut path = Vec::new();
-    let taken: BTreeSet<Vec<u8>> = (0..listing.len())
-        .filter(|&index| listing.entries[index].parent == NO_PARENT)
-        .map(|index| listing.member(index, &mut path).path.to_vec())
-        .filter(|path| path.starts_with(b".winglet-skipped"))
-        .collect();
-    let mut name = SKIPPED.to_owned();
-    let mut number = 1;
-    while taken.contains(name.as_bytes()) {
-        number += 1;
-        name = format!(".winglet-skipped-{number}.txt");
-    }
-    let start = listing.names.len() as u32;
-    listing.names.extend_from_slice(name.as_bytes());
-    listing.entries.push(Entry {
-        parent: NO_PARENT,
-        name: start,
-        path_length: name.len() as u16,
-        mode: 0o100_644,
-        nanoseconds: 0,
-        size,
-        seconds: listing.modified,
-        inode: 0,
-    });
 }

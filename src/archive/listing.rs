@@ -4,19 +4,23 @@
 //! A listing may have 200,000 entries and several may be kept, so an entry is 40 bytes and its name,
 //! without the directories above it, lies in one arena.
 
-use std::sync::Arc;
-use std::{error, fmt, io};
+use std::collections::BTreeSet;
+use std::io;
 
-use cap_std::fs::Dir;
 use hmac_sha256::Hash;
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
+use super::follow::Links;
 use super::format::Format;
 use super::names::one_line;
+use super::open;
 
 /// Most entries that a listing has, what was left out included.
 pub const MAX_ENTRIES: usize = 200_000;
+
+/// The name of the member that lists what was left out.
+pub const SKIPPED: &str = ".winglet-skipped.txt";
 
 /// Longest path of a member in bytes: what one system call takes (`PATH_MAX`), less some room for the
 /// directory that it is unpacked into. At a longer one Java's, Python's and PHP's readers give up and
@@ -79,6 +83,34 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// What `stat` says of a file or a directory, with the name that begins at `name` in the arena.
+    pub(super) fn of(stat: &Stat, parent: u32, name: usize, path_length: usize) -> Entry {
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        Entry {
+            parent,
+            name: name as u32,
+            path_length: path_length as u16,
+            mode: stat.st_mode as u16,
+            nanoseconds: stat.st_mtime_nsec as u32,
+            size: if is_file { u64::try_from(stat.st_size).unwrap_or(0) } else { 0 },
+            seconds: stat.st_mtime,
+            inode: open::identity(stat),
+        }
+    }
+
+    /// Adds all of it to `digest`, with what `stat` says and `names`: its name, and its target.
+    pub(super) fn sum(&self, digest: &mut Hash, stat: &Stat, names: [&[u8]; 2]) {
+        digest.update(self.parent.to_le_bytes());
+        digest.update(self.path_length.to_le_bytes());
+        digest.update(self.mode.to_le_bytes());
+        digest.update(self.size.to_le_bytes());
+        digest.update(self.seconds.to_le_bytes());
+        digest.update(self.nanoseconds.to_le_bytes());
+        // Without the device, whose number may be another one after a restart, or on another machine.
+        digest.update(stat.st_ino.to_le_bytes());
+        names.iter().for_each(|name| digest.update(name));
+    }
+
     pub(super) fn kind(&self) -> Kind {
         match FileType::from_raw_mode(self.mode.into()) {
             FileType::Directory => Kind::Directory,
@@ -100,15 +132,6 @@ impl Entry {
             target: &[],
         }
     }
-}
-
-/// The file that a symbolic link leads to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Led {
-    /// Of the link.
-    pub(super) index: u32,
-    /// The file. Its path counts from the root of the volume.
-    pub(super) entry: Entry,
 }
 
 /// An entry with its path and target.
@@ -147,12 +170,7 @@ pub struct Listing {
     pub(super) notes: Notes,
     /// The listed directory, from the root of its server's volume.
     pub(super) base: Vec<u8>,
-    /// Where links lead, in the order of the entries, if they were followed.
-    pub(super) led: Vec<Led>,
-    /// Links that lead in circles, out of the volume, or to files which are too much for the archive.
-    pub(super) unfit: Vec<u32>,
-    /// The root of the volume, if a link leads anywhere.
-    pub(super) volume: Option<Arc<Dir>>,
+    pub(super) links: Links,
     /// A hash of all of it, inodes included.
     pub(super) digest: [u8; 32],
     /// The newest modification in it, seconds since the epoch.
@@ -170,13 +188,6 @@ impl Listing {
         self.entries.is_empty()
     }
 
-    /// Says that the listed directory is at `base` in its server's volume.
-    #[must_use]
-    pub(super) fn at(mut self, base: &[u8]) -> Listing {
-        self.base = base.to_vec();
-        self
-    }
-
     /// A strong validator of the archive in `format`: changes if a name, size, mode, time or inode
     /// does.
     pub fn tag(&self, format: Format) -> u64 {
@@ -190,12 +201,30 @@ impl Listing {
         u64::from_le_bytes(tag)
     }
 
-    /// Bytes of it that were written to: those that it grew by, and never used, take no memory.
-    pub(super) fn written(&self) -> usize {
-        self.entries.len() * size_of::<Entry>()
-            + self.names.len()
-            + self.led.len() * size_of::<Led>()
-            + self.notes.memory()
+    /// Adds the file of notes, which has `size` bytes, under a name that no other one has.
+    pub(super) fn add_skipped(&mut self, size: u64) {
+        let at_top = (0..self.len()).filter(|&index| self.entries[index].parent == NO_PARENT);
+        let names = at_top.map(|index| self.name(index));
+        let taken: BTreeSet<&[u8]> =
+            names.filter(|name| name.starts_with(b".winglet-skipped")).collect();
+        let mut name = SKIPPED.to_owned();
+        let mut number = 1;
+        while taken.contains(name.as_bytes()) {
+            number += 1;
+            name = format!(".winglet-skipped-{number}.txt");
+        }
+        let start = self.names.len() as u32;
+        self.names.extend_from_slice(name.as_bytes());
+        self.entries.push(Entry {
+            parent: NO_PARENT,
+            name: start,
+            path_length: name.len() as u16,
+            mode: 0o100_644,
+            nanoseconds: 0,
+            size,
+            seconds: self.modified,
+            inode: 0,
+        });
     }
 
     /// Bytes of memory that it takes.
@@ -205,14 +234,7 @@ impl Listing {
             + self.names.capacity()
             + self.notes.memory()
             + self.base.capacity()
-            + self.led.capacity() * size_of::<Led>()
-            + self.unfit.capacity() * size_of::<u32>()
-    }
-
-    /// The file that the link `index` leads to.
-    pub(super) fn led(&self, index: usize) -> Option<&Entry> {
-        let found = self.led.binary_search_by_key(&index, |led| led.index as usize).ok()?;
-        Some(&self.led[found].entry)
+            + self.links.memory()
     }
 
     /// The name of the entry `index`.
@@ -289,24 +311,6 @@ pub enum WalkError {
     Io(io::Error),
 }
 
-impl fmt::Display for WalkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            WalkError::TooMany => {
-                write!(
-                    f,
-                    "more than {MAX_ENTRIES} files and folders, or more than an archive holds"
-                )
-            }
-            WalkError::BadPath => f.write_str("a chosen path leads out of its directory"),
-            WalkError::Missing => f.write_str("nothing of what was chosen is there"),
-            WalkError::Io(error) => write!(f, "directory: {error}"),
-        }
-    }
-}
-
-impl error::Error for WalkError {}
-
 impl From<Errno> for WalkError {
     fn from(errno: Errno) -> WalkError {
         WalkError::Io(errno.into())
@@ -323,16 +327,22 @@ pub(super) struct Notes {
     text: String,
     /// Lines that did not fit.
     unnamed: u64,
+    /// There is nothing in the folder.
+    is_empty: bool,
 }
 
 impl Notes {
-    pub(super) fn add(&mut self, path: &[u8], reason: &str) {
-        let line = format!("{}: {reason}\n", one_line(path));
-        if self.unnamed == 0 && self.text.len() + line.len() <= MAX_NOTES {
-            self.text.push_str(&line);
-        } else {
-            self.unnamed += 1;
+    /// Adds a line with the path and the reason that `tell` says. A hostile tree may have 200,000 of
+    /// them, thousands of bytes each, so those that do not fit are only counted.
+    pub(super) fn add(&mut self, tell: impl FnOnce() -> (Vec<u8>, String)) {
+        if self.unnamed == 0 {
+            let (path, reason) = tell();
+            let line = format!("{}: {reason}\n", one_line(&path));
+            if self.text.len() + line.len() <= MAX_NOTES {
+                return self.text.push_str(&line);
+            }
         }
+        self.unnamed += 1;
     }
 
     /// Bytes of memory that it takes besides its own.
@@ -340,19 +350,9 @@ impl Notes {
         self.text.capacity()
     }
 
-    /// Returns true if no further line fits.
-    pub(super) fn is_full(&self) -> bool {
-        self.unnamed > 0
-    }
-
-    /// Counts a line that does not fit.
-    pub(super) fn count(&mut self) {
-        self.unnamed += 1;
-    }
-
     /// Says that there is nothing in the folder.
     pub(super) fn say_empty(&mut self) {
-        self.text.push_str("This folder is empty.\n");
+        self.is_empty = true;
     }
 
     /// The text; empty if there is nothing to tell.
@@ -360,6 +360,8 @@ impl Notes {
         let mut text = self.text;
         if !text.is_empty() {
             text.insert_str(0, HEADING);
+        } else if self.is_empty {
+            text.push_str("This folder is empty.\n");
         }
         if self.unnamed > 0 {
             text.push_str(&format!("and {} more\n", self.unnamed));

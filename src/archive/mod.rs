@@ -15,6 +15,7 @@ pub mod hidden;
 pub mod layout;
 pub mod listing;
 mod names;
+mod naming;
 mod open;
 mod paths;
 mod patterns;
@@ -32,9 +33,8 @@ mod zip;
 #[cfg(test)]
 mod tests;
 
-pub use follow::Follow;
 pub use format::Format;
-pub use hidden::{Hidden, Place, Veil};
+pub use hidden::{Hidden, Place};
 pub use layout::{Archive, Layout};
 pub use listing::{Kind, Listing, WalkError};
 pub use paths::real_path;

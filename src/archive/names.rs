@@ -2,7 +2,6 @@
 //! the systems that they are unpacked on, and the lines of the file that lists what was left out.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use hmac_sha256::Hash;
 use unicode_normalization::char::decompose_canonical;
@@ -30,10 +29,7 @@ pub(super) fn zip_name(name: &[u8], number: u32) -> Cow<'_, [u8]> {
     }
     let mut text = String::with_capacity(name.len() + 8);
     push(&mut text, name, is_escaped);
-    let mut end = String::new();
-    if number > 0 {
-        let _ = write!(end, " ({number})");
-    }
+    let mut end = if number > 0 { format!(" ({number})") } else { String::new() };
     let (stem, extension) = text.split_at(extension_start(&text));
     end.push_str(extension);
     let is_long = stem.len() + end.len() > MAX_NAME;
@@ -122,9 +118,10 @@ fn push(text: &mut String, bytes: &[u8], escaped: impl Fn(char) -> bool) {
 }
 
 fn percent(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in bytes {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "%{byte:02X}");
+        let digit = |half: u8| char::from(DIGITS[usize::from(half & 15)]);
+        text.extend(['%', digit(byte >> 4), digit(*byte)]);
     }
 }
 

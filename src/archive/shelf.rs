@@ -35,6 +35,7 @@ pub const MAX_PER_LINK: usize = 2;
 const SMALL: usize = 256 << 10;
 /// An archive stays this long without a link that is in use.
 const IDLE: Duration = Duration::from_secs(300);
+
 /// A listing laid out, and the open directory that its members lie in. It stays on the shelf for as
 /// long as there is a clone of this.
 #[derive(Clone, Debug)]
@@ -45,77 +46,41 @@ pub struct Packed {
     pub root: Arc<Dir>,
     /// Bytes that were read for CRCs on account of one link.
     pub(super) paid: Arc<AtomicU64>,
-    server: u128,
-    readings: Readings,
+    /// Locked by whoever reads for a CRC on account of its server.
+    pub(super) reading: Arc<Mutex<()>>,
 }
 
 impl Packed {
     /// `archive`, whose members lie beneath `root`, for a link of nobody else's.
     #[cfg(test)]
     pub(super) fn new(archive: Arc<Archive>, root: Arc<Dir>) -> Packed {
-        let (paid, readings) = (Arc::default(), Readings::default());
-        Packed { archive, root, paid, server: 0, readings }
-    }
-
-    /// Begins to read for a CRC, unless somebody else does so for the same server.
-    pub(super) fn begin_reading(&self) -> Option<Reading> {
-        let readings = self.readings.clone();
-        let is_first = readings.lock().insert(self.server);
-        is_first.then(|| Reading { readings, server: self.server })
+        Packed { archive, root, paid: Arc::default(), reading: Arc::default() }
     }
 }
 
-/// The servers that somebody reads for.
-#[derive(Clone, Debug, Default)]
-struct Readings(Arc<Mutex<HashSet<u128>>>);
-
-impl Readings {
-    fn lock(&self) -> MutexGuard<'_, HashSet<u128>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The right to read for a CRC on a server's account, given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct Reading {
-    readings: Readings,
-    server: u128,
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        self.readings.lock().remove(&self.server);
-    }
-}
-
-/// What a walk that was done shortly before has found.
-#[derive(Debug)]
-pub enum Recent {
-    /// An archive.
-    Packed(Packed),
-    /// None.
-    Refused(TooMuch),
-}
+/// What a walk has found: an archive, or why there is none.
+pub type Outcome = Result<Packed, TooMuch>;
 
 #[derive(Debug)]
 struct Kept {
     walked: Walked,
-    packed: Packed,
+    outcome: Outcome,
     used: Instant,
 }
 
 impl Kept {
-    fn is(&self, link: &Link, seen: &Seen, tag: u64) -> bool {
-        self.walked.asked.link == *link && self.is_tree(seen, tag)
+    fn link(&self) -> Link {
+        self.walked.asked.link
     }
 
     fn is_tree(&self, seen: &Seen, tag: u64) -> bool {
-        self.walked.seen.place == seen.place && self.packed.archive.tag() == tag
+        let is_same = |packed: &Packed| packed.archive.tag() == tag;
+        self.walked.seen.place == seen.place && self.outcome.as_ref().is_ok_and(is_same)
     }
 
     /// Returns true if a download uses it. Only from here can it be had, under the lock.
     fn is_used(&self) -> bool {
-        Arc::strong_count(&self.packed.paid) > 1
+        self.outcome.as_ref().is_ok_and(|packed| Arc::strong_count(&packed.paid) > 1)
     }
 }
 
@@ -132,7 +97,6 @@ struct Gathered {
 struct Stock {
     kept: Vec<Kept>,
     walks: Vec<Gathered>,
-    readings: Readings,
     /// The number of the next walk.
     next: u64,
 }
@@ -156,8 +120,6 @@ pub struct Shelf {
     /// Most bytes that they take.
     memory: usize,
     stock: Mutex<Stock>,
-    /// Walks that found no archive.
-    refused: Mutex<Vec<(Walked, TooMuch)>>,
 }
 
 impl Default for Shelf {
@@ -170,7 +132,7 @@ impl Shelf {
     /// A shelf for `memory` bytes of listings, or the least or the most that is sensible.
     pub fn new(memory: usize) -> Shelf {
         let memory = memory.clamp(MIN_MEMORY, MAX_MEMORY);
-        Shelf { memory, stock: Mutex::default(), refused: Mutex::default() }
+        Shelf { memory, stock: Mutex::default() }
     }
 
     /// Room for a walk through a tree of `server`: none at first.
@@ -184,44 +146,21 @@ impl Shelf {
 
     /// What was found when `asked` was last walked for, if that was just now and the directory is
     /// still the one that is `seen`.
-    pub fn recent(&self, asked: &Asked, seen: &Seen) -> Option<Recent> {
-        self.find(|walked| walked.answers(asked, seen)).map(|(recent, _)| recent)
+    pub fn recent(&self, asked: &Asked, seen: &Seen) -> Option<Outcome> {
+        self.lock().find(|walked| walked.answers(asked, seen)).map(|(found, _)| found)
     }
 
     /// What a walk has found that began after `asked` was `seen`, for whichever link.
-    pub fn since(&self, asked: &Asked, seen: &Seen) -> Option<Recent> {
-        let (recent, walked) = self.find(|walked| walked.is_later(asked, seen))?;
-        Some(match recent {
-            Recent::Packed(packed) => {
-                let walked = Walked { asked: *asked, ..walked };
-                Recent::Packed(self.lock().keep(walked, packed.archive, packed.root))
-            }
-            refused => refused,
-        })
-    }
-
-    fn find(&self, is_it: impl Fn(&Walked) -> bool) -> Option<(Recent, Walked)> {
+    pub fn since(&self, asked: &Asked, seen: &Seen) -> Option<Outcome> {
         let mut stock = self.lock();
-        let found = stock.kept.iter_mut().filter(|kept| is_it(&kept.walked));
-        if let Some(newest) = found.max_by_key(|kept| kept.walked.ended) {
-            newest.used = Instant::now();
-            return Some((Recent::Packed(newest.packed.clone()), newest.walked));
-        }
-        drop(stock);
-        let refused = self.lock_refused();
-        let found = refused.iter().find(|(walked, _)| is_it(walked))?;
-        Some((Recent::Refused(found.1), found.0))
+        let (found, walked) = stock.find(|walked| walked.is_later(asked, seen))?;
+        let walked = Walked { asked: *asked, ..walked };
+        Some(found.map(|packed| stock.keep(walked, packed.archive, packed.root)))
     }
 
     /// Remembers for a while that what was `seen` becomes no archive.
     pub fn put_refused(&self, asked: &Asked, seen: Seen, what: TooMuch) {
-        let walked = Walked::now(asked, seen);
-        let mut all = self.lock_refused();
-        all.retain(|(other, _)| other.is_fresh(walked.ended) && other.asked != *asked);
-        if all.len() >= MAX_KEPT {
-            all.remove(0);
-        }
-        all.push((walked, what));
+        self.lock().add(Walked::now(asked, seen), Err(what));
     }
 
     /// The archive of `listing`, which was `seen` before its walk, if the same tree is here already:
@@ -256,36 +195,31 @@ impl Shelf {
             let mut stock = self.lock();
             stock.kept.iter_mut().filter(|kept| kept.is_used()).for_each(|kept| kept.used = now);
             let idle = stock.kept.iter().filter(|kept| kept.used + IDLE <= now);
-            idle.map(|kept| kept.walked.asked.link).collect()
+            idle.map(Kept::link).collect()
         };
         for link in idle.iter().filter(|link| !in_use(link)) {
-            self.lock().kept.retain(|kept| {
-                kept.walked.asked.link != *link || kept.is_used() || kept.used + IDLE > now
-            });
+            let is_kept =
+                |kept: &Kept| kept.link() != *link || kept.is_used() || kept.used + IDLE > now;
+            self.lock().kept.retain(is_kept);
         }
     }
 
     #[cfg(test)]
     pub(super) fn keeps(&self, link: &Link, tag: u64) -> bool {
-        self.lock()
-            .kept
-            .iter()
-            .any(|kept| kept.walked.asked.link == *link && kept.packed.archive.tag() == tag)
+        let is_it = |packed: &Packed| packed.archive.tag() == tag;
+        let found = |kept: &Kept| kept.link() == *link && kept.outcome.as_ref().is_ok_and(is_it);
+        self.lock().kept.iter().any(found)
     }
 
     /// How much is in memory.
     pub fn usage(&self) -> Usage {
         let stock = self.lock();
         Usage {
-            kept: stock.kept.len(),
+            kept: stock.kept.iter().filter(|kept| kept.outcome.is_ok()).count(),
             used: stock.kept.iter().filter(|kept| kept.is_used()).count(),
             walks: stock.walks.len(),
             bytes: stock.bytes(|_| true, |_| true),
         }
-    }
-
-    fn lock_refused(&self) -> MutexGuard<'_, Vec<(Walked, TooMuch)>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Stock> {
@@ -294,31 +228,45 @@ impl Shelf {
 }
 
 impl Stock {
+    /// The newest outcome of such a walk, which is used once more.
+    fn find(&mut self, is_it: impl Fn(&Walked) -> bool) -> Option<(Outcome, Walked)> {
+        let found = self.kept.iter_mut().filter(|kept| is_it(&kept.walked));
+        let newest = found.max_by_key(|kept| kept.walked.ended)?;
+        newest.used = Instant::now();
+        Some((newest.outcome.clone(), newest.walked))
+    }
+
     fn same(&self, seen: &Seen, tag: u64) -> Option<(Arc<Archive>, Arc<Dir>)> {
-        let same = self.kept.iter().find(|kept| kept.is_tree(seen, tag));
-        let Packed { archive, root, .. } = &same?.packed;
-        Some((Arc::clone(archive), Arc::clone(root)))
+        let same = self.kept.iter().find(|kept| kept.is_tree(seen, tag))?;
+        let Packed { archive, root, .. } = same.outcome.clone().ok()?;
+        Some((archive, root))
     }
 
     /// Keeps an archive for the link that it was `walked` for.
     fn keep(&mut self, walked: Walked, archive: Arc<Archive>, root: Arc<Dir>) -> Packed {
-        let (link, tag) = (walked.asked.link, archive.tag());
-        let place = self.kept.iter().position(|kept| kept.is(&link, &walked.seen, tag));
-        let packed = match place {
-            Some(place) => self.kept.remove(place).packed,
-            None => {
-                let (server, readings) = (walked.asked.server, self.readings.clone());
-                Packed { archive, root, paid: Arc::default(), server, readings }
-            }
-        };
-        self.kept.push(Kept { walked, packed: packed.clone(), used: Instant::now() });
-        while self.unused(|kept| kept.walked.asked.link == link).count() > MAX_PER_LINK {
-            self.drop_oldest(|kept| kept.walked.asked.link == link);
+        let (Asked { link, server, .. }, tag) = (walked.asked, archive.tag());
+        let is_it = |kept: &Kept| kept.link() == link && kept.is_tree(&walked.seen, tag);
+        let known = self.kept.iter().position(is_it).map(|place| self.kept.remove(place).outcome);
+        let packed = known.and_then(Result::ok).unwrap_or_else(|| {
+            let others = self.kept.iter().filter(|kept| kept.walked.asked.server == server);
+            let other = others.filter_map(|kept| kept.outcome.as_ref().ok()).next();
+            let reading = other.map(|packed| Arc::clone(&packed.reading)).unwrap_or_default();
+            Packed { archive, root, paid: Arc::default(), reading }
+        });
+        self.add(walked, Ok(packed.clone()));
+        packed
+    }
+
+    /// Adds what was `walked`, and drops what is too much then.
+    fn add(&mut self, walked: Walked, outcome: Outcome) {
+        let link = walked.asked.link;
+        self.kept.push(Kept { walked, outcome, used: Instant::now() });
+        while self.unused(|kept| kept.link() == link).count() > MAX_PER_LINK {
+            self.drop_oldest(|kept| kept.link() == link);
         }
         while self.unused(|_| true).count() > MAX_KEPT {
             self.drop_oldest(|_| true);
         }
-        packed
     }
 
     fn unused(&self, which: impl Fn(&Kept) -> bool) -> impl Iterator<Item = (usize, &Kept)> {
@@ -337,8 +285,9 @@ impl Stock {
     fn bytes(&self, which: impl Fn(&Kept) -> bool, walks: impl Fn(&Gathered) -> bool) -> usize {
         let mut counted = HashSet::new();
         let kept = self.kept.iter().filter(|kept| which(kept));
-        let kept = kept.filter(|kept| counted.insert(Arc::as_ptr(&kept.packed.archive)));
-        let kept: usize = kept.map(|kept| kept.packed.archive.memory()).sum();
+        let packed = kept.filter_map(|kept| kept.outcome.as_ref().ok());
+        let packed = packed.filter(|packed| counted.insert(Arc::as_ptr(&packed.archive)));
+        let kept: usize = packed.map(|packed| packed.archive.memory()).sum();
         kept + self.walks.iter().filter(|walk| walks(walk)).map(|walk| walk.bytes).sum::<usize>()
     }
 }

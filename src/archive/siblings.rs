@@ -2,110 +2,109 @@
 //! disks of Windows and macOS those that differ only in case or in how an accent is encoded.
 //!
 //! A directory's entries do not stand side by side in a listing and there may be 200,000 of them, so
-//! what is compared is a hash of the directory and the folded name, and few names are ever spelt out.
+//! what is compared is a hash of the directory and the name. No method takes long for one entry.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::mem;
 
 use super::names::fold;
 
-/// All entries of a listing, by the hashes of their names.
-#[derive(Debug)]
+/// The directory of an entry, and the name that it is stored under, which is borrowed if it is its own.
+pub(super) type Spelt<'a> = (u32, Cow<'a, [u8]>);
+
+/// The entries of a listing, by hashes of their names.
+#[derive(Debug, Default)]
 pub(super) struct Siblings {
-    /// Hashes and indices, in this order once all are there.
-    all: Vec<(u64, u32)>,
+    all: Vec<Named>,
+    /// Those that have the name of another one, after the first of those that are alike.
+    doubles: Vec<(u32, u32)>,
+    /// The number that was given last, and the first of those that are alike there.
+    last: Option<(u32, u32)>,
+    /// Hashes of names with numbers.
+    taken: HashSet<u64>,
+    /// Entries that some disks take for another one, and that one, in the order of the listing.
+    pub(super) twins: Vec<(u32, u32)>,
     folded: String,
 }
 
-/// What is to be done about names that fall together. Both are in the order of the listing.
-#[derive(Debug, Default)]
-pub(super) struct Clashes {
-    /// Entries whose name another one has, and the number that tells each apart.
-    pub(super) numbers: Vec<(u32, u32)>,
-    /// Entries that some disks take for another one, and that one.
-    pub(super) twins: Vec<(u32, u32)>,
+/// An entry. They sort by what they have in common; and whoever bears a name on the server keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Named {
+    /// Hash of the name as disks compare it.
+    folded: u64,
+    /// Hash of the name itself.
+    exact: u64,
+    is_renamed: bool,
+    index: u32,
 }
 
 impl Siblings {
     /// Makes room for `count` entries.
     pub(super) fn new(count: usize) -> Siblings {
-        Siblings { all: Vec::with_capacity(count), folded: String::new() }
+        Siblings { all: Vec::with_capacity(count), ..Siblings::default() }
     }
 
-    /// Adds the entry `index` of the directory `parent`, which is stored under `name`.
-    pub(super) fn add(&mut self, index: u32, parent: u32, name: &[u8]) {
-        let hash = self.hash(parent, name);
-        self.all.push((hash, index));
+    /// Adds the entry `index`.
+    pub(super) fn add(&mut self, index: u32, (parent, name): &Spelt<'_>) {
+        let folded = self.hash_folded(*parent, name);
+        let is_folded = self.folded.as_bytes() == &**name;
+        let exact = if is_folded { folded } else { hash(*parent, name) };
+        self.all.push(Named { folded, exact, is_renamed: matches!(name, Cow::Owned(_)), index });
     }
 
-    /// Finds what falls together, once all entries are added. `spell` says the parent of an entry
-    /// and the name that it gets with a number, which is borrowed if it is its own.
-    pub(super) fn clashes<'a>(
-        mut self,
-        spell: impl Fn(u32, u32) -> (u32, Cow<'a, [u8]>),
-    ) -> Clashes {
+    /// Compares all names, once all entries are added. Returns how many have that of another one.
+    pub(super) fn compare(&mut self) -> usize {
         self.all.sort_unstable();
-        let all = mem::take(&mut self.all);
-        let groups = all.chunk_by(|one, other| one.0 == other.0);
-        let mut groups: Vec<_> = groups.filter(|group| group.len() > 1).collect();
-        // Not in the order of the hashes, which another build may compute in another way.
-        groups.sort_unstable_by_key(|group| group[0].1);
-        let mut clashes = Clashes::default();
-        let mut taken = HashSet::new();
-        for group in groups {
-            let (kept, doubles) = told_apart(group, &spell);
-            clashes.twins.extend(kept.iter().skip(1).map(|&index| (index, kept[0])));
-            // Counted on for the whole group: a hostile one may be as large as the listing.
-            let mut number = 1;
-            for index in doubles {
-                loop {
-                    number += 1;
-                    let (parent, name) = spell(index, number);
-                    let hash = self.hash(parent, &name);
-                    let is_used = all.binary_search_by_key(&hash, |&(other, _)| other).is_ok();
-                    if !is_used && taken.insert(hash) {
-                        break;
-                    }
-                }
-                clashes.numbers.push((index, number));
+        let groups = self.all.chunk_by(|one, other| one.folded == other.folded);
+        for group in groups.filter(|group| group.len() > 1) {
+            // Not their hash, which another build may compute in another way.
+            let first = group.iter().map(|named| named.index).min().unwrap_or_default();
+            let mut kept = Vec::new();
+            for same in group.chunk_by(|one, other| one.exact == other.exact) {
+                kept.push(same[0].index);
+                self.doubles.extend(same[1..].iter().map(|double| (first, double.index)));
+            }
+            kept.sort_unstable();
+            self.twins.extend(kept[1..].iter().map(|&index| (index, kept[0])));
+        }
+        self.twins.sort_unstable();
+        self.doubles.sort_unstable();
+        self.doubles.len()
+    }
+
+    /// Finds a number that tells one of those apart that have the name of another one. `spell` says
+    /// what it is called with a number. Returns the entry and its number.
+    pub(super) fn number<'a>(
+        &mut self,
+        at: usize,
+        spell: impl Fn(u32, u32) -> Spelt<'a>,
+    ) -> (u32, u32) {
+        let (first, index) = self.doubles[at];
+        // Counted on for all that are alike: a hostile directory may have nothing else.
+        let last = self.last.filter(|last| last.0 == first);
+        let mut number = last.map_or(1, |(_, number)| number);
+        loop {
+            number += 1;
+            let (parent, name) = spell(index, number);
+            let hash = self.hash_folded(parent, &name);
+            let is_used = self.all.binary_search_by_key(&hash, |named| named.folded).is_ok();
+            if !is_used && self.taken.insert(hash) {
+                break;
             }
         }
-        clashes.numbers.sort_unstable();
-        clashes.twins.sort_unstable();
-        clashes
+        self.last = Some((first, number));
+        (index, number)
     }
 
-    fn hash(&mut self, parent: u32, name: &[u8]) -> u64 {
+    fn hash_folded(&mut self, parent: u32, name: &[u8]) -> u64 {
         fold(name, &mut self.folded);
         hash(parent, self.folded.as_bytes())
     }
 }
 
-/// Entries of `group` whose names differ, and those that have the name of one of them. Whoever bears
-/// a name on the server keeps it.
-fn told_apart<'a>(
-    group: &[(u64, u32)],
-    spell: &impl Fn(u32, u32) -> (u32, Cow<'a, [u8]>),
-) -> (Vec<u32>, Vec<u32>) {
-    let spelt = |&(_, index): &(u64, u32)| {
-        let (parent, name) = spell(index, 0);
-        (hash(parent, &name), matches!(name, Cow::Owned(_)), index)
-    };
-    let mut exact: Vec<(u64, bool, u32)> = group.iter().map(spelt).collect();
-    exact.sort_unstable();
-    let (mut kept, mut doubles) = (Vec::new(), Vec::new());
-    for same in exact.chunk_by(|one, other| one.0 == other.0) {
-        kept.push(same[0].2);
-        doubles.extend(same[1..].iter().map(|&(_, _, index)| index));
-    }
-    kept.sort_unstable();
-    doubles.sort_unstable();
-    (kept, doubles)
-}
-
-fn hash(parent: u32, name: &[u8]) -> u64 {
+/// A hash of `name` in the directory `parent`.
+pub(super) fn hash(parent: u32, name: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     parent.hash(&mut hasher);
     name.hash(&mut hasher);

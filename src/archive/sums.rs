@@ -12,9 +12,6 @@ const KNOWN: u64 = 1 << 32;
 /// Most members of which the beginning's CRC is remembered.
 const MAX_BEGUN: usize = 64;
 
-/// The polynomial of CRC-32, the coefficient of x^0 in the highest bit.
-const POLYNOMIAL: u32 = 0xEDB8_8320;
-
 /// What is known of each member.
 #[derive(Debug, Default)]
 pub(super) struct Sums {
@@ -99,10 +96,17 @@ impl Running {
     }
 
     /// Adds `count` zeros, in a time that hardly depends on how many.
-    pub(super) fn add_zeros(&mut self, count: u64) {
-        let crc = with_zeros(self.hasher.clone().finalize(), count);
+    pub(super) fn add_zeros(&mut self, mut count: u64) {
         self.at += count;
-        self.hasher = Hasher::new_with_initial_len(crc, self.at - self.from);
+        let mut zeros = Hasher::new();
+        zeros.update(&[0]);
+        while count > 0 {
+            if count & 1 == 1 {
+                self.hasher.combine(&zeros);
+            }
+            zeros.combine(&zeros.clone());
+            count >>= 1;
+        }
     }
 
     /// The CRC of this part and then `rest`.
@@ -112,31 +116,6 @@ impl Running {
         }
         self.hasher.finalize()
     }
-}
-
-/// The CRC of what has `crc`, and then `count` zeros: each shifts the remainder by x^8.
-fn with_zeros(crc: u32, mut count: u64) -> u32 {
-    let (mut factor, mut power) = (1 << 31, 1 << 23);
-    while count > 0 {
-        if count & 1 == 1 {
-            factor = multiply(factor, power);
-        }
-        power = multiply(power, power);
-        count >>= 1;
-    }
-    !multiply(factor, !crc)
-}
-
-/// The product of two polynomials modulo [`POLYNOMIAL`].
-fn multiply(one: u32, mut other: u32) -> u32 {
-    let mut product = 0;
-    for bit in (0..32).rev() {
-        if one >> bit & 1 == 1 {
-            product ^= other;
-        }
-        other = if other & 1 == 1 { (other >> 1) ^ POLYNOMIAL } else { other >> 1 };
-    }
-    product
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
@@ -18,13 +18,15 @@ use rustix::io::Errno;
 
 use super::branch::Branch;
 use super::chosen::{Chosen, Take};
-use super::examine::{Content, Left, examine, kind_of, mtime};
+use super::examine::{Content, Left, examine, kind_of};
+use super::follow::Links;
 use super::found::{Folder, Found, Known, Waiting};
+use super::hidden::{Place, Veil};
 use super::listing::{
     Entry, FREE_DEPTH, Listing, MAX_BYTES, MAX_DEPTHS, MAX_ENTRIES, MAX_NAMES, MAX_PATH, NO_PARENT,
     Notes, WalkError, write_path,
 };
-use super::{Kind, Veil, open};
+use super::{Format, Kind, open};
 
 pub use super::branch::MAX_OPEN;
 
@@ -41,6 +43,9 @@ struct Reading {
 
 /// A walk that is under way. Dropped, it ends.
 pub struct Walk {
+    /// Where it began, for an archive in this format.
+    place: Place,
+    format: Format,
     chosen: Chosen,
     /// What is passed over as if it were not there.
     veil: Option<Veil>,
@@ -48,6 +53,7 @@ pub struct Walk {
     reading: Option<Reading>,
     found: Found,
     entries: Vec<Entry>,
+    links: Links,
     notes: Notes,
     bytes: u64,
     left_out: usize,
@@ -66,40 +72,32 @@ impl fmt::Debug for Walk {
 }
 
 impl Walk {
-    /// Begins to list everything beneath `root`. What cannot be part of an archive is noted in the
-    /// listing.
-    ///
-    /// # Errors
-    /// [`WalkError::Io`].
-    pub fn new(root: &Dir) -> Result<Walk, WalkError> {
-        Walk::begin(root, Chosen::whole())
-    }
-
-    /// Begins to list the files and directories `paths` beneath `root`, with the directories that
-    /// lead to them. Slashes at either end of a path do not count; an empty path is all of `root`. A
-    /// path that is not there is noted in the listing.
+    /// Begins to list the files and directories `paths` beneath `root`, which is `place`, with the
+    /// directories that lead to them, for an archive in `format`. Slashes at either end of a path do
+    /// not count; an empty path is all of `root`. What cannot be part of the archive, or is not there,
+    /// is noted in the listing.
     ///
     /// # Errors
     /// [`WalkError::BadPath`] and [`WalkError::Io`].
-    pub fn of_paths(root: &Dir, paths: &[String]) -> Result<Walk, WalkError> {
-        let mut chosen = Chosen::default();
-        for path in paths {
-            chosen.add(path)?;
-        }
-        Walk::begin(root, chosen)
-    }
-
-    fn begin(root: &Dir, chosen: Chosen) -> Result<Walk, WalkError> {
+    pub fn new(
+        root: &Dir,
+        place: &Place,
+        format: Format,
+        paths: &[String],
+    ) -> Result<Walk, WalkError> {
         let root = open::again(root.as_fd()).map_err(WalkError::Io)?;
-        let modified = mtime(&fstat(&root)?);
+        let (modified, chosen) = (fstat(&root)?.st_mtime, Chosen::new(paths)?);
         let take = chosen.root();
         let mut walk = Walk {
+            place: place.clone(),
+            format,
             chosen,
-            veil: None,
+            veil: Veil::new(place),
             branch: Branch::new(root),
             reading: None,
             found: Found::new(MAX_ENTRIES),
             entries: Vec::new(),
+            links: Links::default(),
             notes: Notes::default(),
             bytes: 0,
             left_out: 0,
@@ -108,17 +106,11 @@ impl Walk {
             digest: Hash::new(),
             modified,
         };
+        if let Some(veil) = &walk.veil {
+            walk.digest.update(veil.digest());
+        }
         walk.enter(Folder { index: NO_PARENT, depth: 0 }, take)?;
         Ok(walk)
-    }
-
-    /// Leaves out what `veil` hides. To be called before the first step.
-    pub fn behind(mut self, veil: Option<Veil>) -> Walk {
-        if let Some(veil) = &veil {
-            self.digest.update(veil.digest());
-        }
-        self.veil = veil;
-        self
     }
 
     /// Lowers the number of entries that is too many.
@@ -136,7 +128,10 @@ impl Walk {
 
     /// Bytes of memory that it takes so far. What was never written to is not counted.
     pub fn memory(&self) -> usize {
-        self.entries.len() * size_of::<Entry>() + self.found.memory() + self.notes.memory()
+        self.entries.len() * size_of::<Entry>()
+            + self.found.memory()
+            + self.links.memory()
+            + self.notes.memory()
     }
 
     /// Goes on until `until`, or to the end, or until it takes some more than `memory` bytes. Returns
@@ -164,17 +159,19 @@ impl Walk {
         if is_part && self.entries.is_empty() && self.left_out == self.missing {
             return Err(WalkError::Missing);
         }
-        let notes = std::mem::take(&mut self.notes);
+        let notes = mem::take(&mut self.notes);
         self.digest.update(notes.clone().into_text());
         self.entries.shrink_to_fit();
         self.found.arena.shrink_to_fit();
+        let links = mem::take(&mut self.links).finish(self.bytes);
         Ok(Listing {
-            entries: std::mem::take(&mut self.entries),
-            names: std::mem::take(&mut self.found.arena),
+            entries: mem::take(&mut self.entries),
+            names: mem::take(&mut self.found.arena),
             notes,
+            base: mem::take(&mut self.place.base),
+            modified: self.modified.max(links.modified().unwrap_or(self.modified)),
+            links,
             digest: self.digest.finalize(),
-            modified: self.modified,
-            ..Listing::default()
         })
     }
 
@@ -231,7 +228,14 @@ impl Walk {
     /// Lists one name, or notes why not.
     fn list(&mut self, next: &Waiting) -> Result<(), WalkError> {
         let examined = self.examine(next);
-        if self.is_hidden(next, examined.as_ref().ok()) {
+        let real = match &examined {
+            Ok((_, Content::Link(target))) => {
+                let above = path_of(&self.entries, &self.found.arena, next.parent);
+                self.place.follow(&above, target)
+            }
+            _ => None,
+        };
+        if self.is_hidden(next, examined.as_ref().ok(), real.as_deref()) {
             self.found.room += 1;
             return Ok(());
         }
@@ -240,7 +244,7 @@ impl Walk {
                 self.missing += 1;
                 "not a folder".to_owned()
             }
-            Ok((stat, content)) => return self.push(next, &stat, content),
+            Ok((stat, content)) => return self.push(next, &stat, content, real.as_deref()),
             Err(Left::Error(error)) if error.kind() == io::ErrorKind::NotFound => {
                 // Removed since the directory was read, which is as if it had been before.
                 if next.kind != Known::Chosen {
@@ -258,13 +262,23 @@ impl Walk {
             Err(Left::LongPath) => format!("its path is longer than {MAX_PATH} bytes"),
         };
         self.left_out += 1;
-        self.note(next.parent, Some(next), &reason);
+        self.notes.add(|| {
+            let mut path = path_of(&self.entries, &self.found.arena, next.parent);
+            path.extend_from_slice(if path.is_empty() { b"" } else { b"/" });
+            path.extend_from_slice(self.found.name(next));
+            (path, reason)
+        });
         Ok(())
     }
 
-    /// Returns true if `next` is to be passed over, or a link that leads to what is. Of what could not
-    /// be `examined`, nobody knows what it is.
-    fn is_hidden(&mut self, next: &Waiting, examined: Option<&(Stat, Content)>) -> bool {
+    /// Returns true if `next` is to be passed over, or a link that leads to what is, at `real`. Of what
+    /// could not be `examined`, nobody knows what it is.
+    fn is_hidden(
+        &mut self,
+        next: &Waiting,
+        examined: Option<&(Stat, Content)>,
+        real: Option<&[u8]>,
+    ) -> bool {
         let Some(veil) = &mut self.veil else { return false };
         let (kinds, target): (&[bool], _) = match examined.map(|(_, content)| content) {
             Some(Content::File) => (&[false], None),
@@ -281,7 +295,7 @@ impl Walk {
         let above = path_of(&self.entries, &self.found.arena, next.parent);
         let name = self.found.name(next);
         kinds.iter().any(|kind| is_new(*kind) && veil.hides(&above, name, *kind))
-            || target.is_some_and(|target| veil.hides_target(&above, target))
+            || target.is_some_and(|target| self.place.hides_link(&above, target, real))
     }
 
     fn examine(&mut self, next: &Waiting) -> Result<(Stat, Content), Left> {
@@ -299,39 +313,42 @@ impl Walk {
         above + usize::from(waiting.length)
     }
 
-    fn push(&mut self, next: &Waiting, stat: &Stat, content: Content) -> Result<(), WalkError> {
-        let target_start = self.found.arena.len();
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let (size, inode, target) = match &content {
-            Content::Link(target) => (target.len() as u64, target_start as u64, &target[..]),
-            Content::File => (size, open::identity(stat), &[][..]),
-            _ => (0, open::identity(stat), &[][..]),
-        };
-        let entry = Entry {
-            parent: next.parent,
-            name: next.name,
-            path_length: self.path_length(next) as u16,
-            mode: stat.st_mode as u16,
-            nanoseconds: stat.st_mtime_nsec as u32,
-            size,
-            seconds: mtime(stat),
-            inode,
+    fn push(
+        &mut self,
+        next: &Waiting,
+        stat: &Stat,
+        content: Content,
+        real: Option<&[u8]>,
+    ) -> Result<(), WalkError> {
+        let (index, start) = (self.entries.len() as u32, self.found.arena.len());
+        let mut entry = Entry::of(stat, next.parent, next.name as usize, self.path_length(next));
+        let target = match &content {
+            Content::Link(target) => {
+                (entry.size, entry.inode) = (target.len() as u64, start as u64);
+                &target[..]
+            }
+            _ => &[],
         };
         if entry.kind() == Kind::File {
-            self.bytes = self.bytes.saturating_add(size);
+            self.bytes = self.bytes.saturating_add(entry.size);
         }
-        if self.bytes > MAX_BYTES || target_start + target.len() > MAX_NAMES {
+        if self.bytes > MAX_BYTES || start + target.len() > MAX_NAMES {
             return Err(WalkError::TooMany);
         }
+        entry.sum(&mut self.digest, stat, [self.found.name(next), target]);
         self.found.arena.extend_from_slice(target);
-        self.sum(&entry, stat.st_ino, next, target);
-        let index = self.entries.len() as u32;
+        self.modified = self.modified.max(entry.seconds);
         self.entries.push(entry);
         match content {
-            Content::File | Content::Link(_) => Ok(()),
+            Content::File => Ok(()),
+            Content::Link(_) => {
+                let (place, digest) = (&self.place, &mut self.digest);
+                let followed = self.links.follow(index, real, place, self.format, digest);
+                followed.map_err(WalkError::Io)
+            }
             Content::Closed(error) => self.note_unlisted(index, error),
             Content::Deep => {
-                self.note(index, None, "nothing in it is listed, since too much lies as deep");
+                self.note(index, "nothing in it is listed, since too much lies as deep".to_owned());
                 Ok(())
             }
             Content::Directory(dir) => {
@@ -342,41 +359,18 @@ impl Walk {
         }
     }
 
-    fn sum(&mut self, entry: &Entry, inode: u64, name: &Waiting, target: &[u8]) {
-        self.digest.update(entry.parent.to_le_bytes());
-        self.digest.update(entry.path_length.to_le_bytes());
-        self.digest.update(entry.mode.to_le_bytes());
-        self.digest.update(entry.size.to_le_bytes());
-        self.digest.update(entry.seconds.to_le_bytes());
-        self.digest.update(entry.nanoseconds.to_le_bytes());
-        // Without the device, whose number may be another one after a restart, or on another machine.
-        self.digest.update(inode.to_le_bytes());
-        self.digest.update(self.found.name(name));
-        self.digest.update(target);
-        self.modified = self.modified.max(entry.seconds);
-    }
-
     /// Notes that the directory `index` is not listed to its end.
     fn note_unlisted(&mut self, index: u32, error: io::Error) -> Result<(), WalkError> {
         if index == NO_PARENT || open::is_exhaustion(&error) {
             return Err(WalkError::Io(error));
         }
-        self.note(index, None, &format!("not all of it could be listed ({})", error.kind()));
+        self.note(index, format!("not all of it could be listed ({})", error.kind()));
         Ok(())
     }
 
-    /// Notes `reason` for `name` in the directory `index`, or for that itself.
-    fn note(&mut self, index: u32, name: Option<&Waiting>, reason: &str) {
-        // A hostile tree may have 200,000 of them, thousands of bytes each.
-        if self.notes.is_full() {
-            return self.notes.count();
-        }
-        let mut path = path_of(&self.entries, &self.found.arena, index);
-        if let Some(name) = name {
-            path.extend_from_slice(if path.is_empty() { b"" } else { b"/" });
-            path.extend_from_slice(self.found.name(name));
-        }
-        self.notes.add(&path, reason);
+    /// Notes `reason` for the directory `index`.
+    fn note(&mut self, index: u32, reason: String) {
+        self.notes.add(|| (path_of(&self.entries, &self.found.arena, index), reason));
     }
 }
 

@@ -10,9 +10,9 @@ use cap_std::fs::Dir;
 use super::Uuid;
 use super::storage::{Found, Missing, OpenError, Source, Storage, classify};
 use super::token::Resource;
-use crate::archive::shelf::{Asked, Link, Recent, Room, Seen, TooMuch};
+use crate::archive::shelf::{Asked, Link, Outcome, Room, Seen, TooMuch};
 use crate::archive::{
-    Archive, Follow, Format, Hidden, Layout, Listing, Packed, Place, Shelf, Walk, WalkError,
+    Archive, Format, Hidden, Layout, Listing, Packed, Place, Shelf, Walk, WalkError,
 };
 
 /// The longest that one walk may take in all its steps.
@@ -60,7 +60,6 @@ enum Job {
     /// Nothing is done yet.
     New,
     Walk(Box<Walk>),
-    Follow(Box<Follow>),
     Layout(Box<Layout>),
 }
 
@@ -158,13 +157,7 @@ impl Walking {
             self.job = Job::Walk(Box::new(self.walk().map_err(walk_error)?));
         }
         if let Job::Walk(walk) = &mut self.job {
-            let listing = gather(walk.as_mut(), &self.room, until, Walk::memory, Walk::step)?;
-            let Some(listing) = listing else { return Ok(None) };
-            self.job = Job::Follow(Box::new(Follow::new(listing, &self.place, self.asked.format)));
-        }
-        if let Job::Follow(follow) = &mut self.job {
-            let listing = gather(follow.as_mut(), &self.room, until, Follow::memory, Follow::step)?;
-            let Some(listing) = listing else { return Ok(None) };
+            let Some(listing) = gather(walk, &self.room, until)? else { return Ok(None) };
             if let Some(packed) = self.room.shelf().known(&self.asked, &self.seen, &listing) {
                 return Ok(Some(self.found(packed)));
             }
@@ -179,11 +172,12 @@ impl Walking {
     }
 
     fn walk(&self) -> Result<Walk, WalkError> {
-        match &self.resource {
-            Resource::Files { files, .. } => Walk::of_paths(&self.root, files),
-            _ => Walk::new(&self.root),
-        }
-        .map(|walk| walk.behind(self.place.veil()))
+        let whole = [String::new()];
+        let paths = match &self.resource {
+            Resource::Files { files, .. } => &files[..],
+            _ => &whole,
+        };
+        Walk::new(&self.root, &self.place, self.asked.format, paths)
     }
 
     fn refuse<T>(&self, what: TooMuch) -> Result<T, OpenError> {
@@ -191,11 +185,8 @@ impl Walking {
         Err(too_much(what))
     }
 
-    fn reuse(&self, recent: Recent) -> Result<Found<Source>, OpenError> {
-        match recent {
-            Recent::Packed(packed) => Ok(self.found(packed)),
-            Recent::Refused(what) => Err(too_much(what)),
-        }
+    fn reuse(&self, recent: Outcome) -> Result<Found<Source>, OpenError> {
+        recent.map(|packed| self.found(packed)).map_err(too_much)
     }
 
     fn found(&self, packed: Packed) -> Found<Source> {
@@ -211,19 +202,13 @@ impl Walking {
     }
 }
 
-/// Lets `job` go on until `until`, or to the end, with as much memory as it asks for.
-fn gather<J>(
-    job: &mut J,
-    room: &Room,
-    until: Instant,
-    taken: impl Fn(&J) -> usize,
-    step: impl Fn(&mut J, Instant, usize) -> Result<Option<Listing>, WalkError>,
-) -> Result<Option<Listing>, OpenError> {
+/// Lets `walk` go on until `until`, or to the end, with as much memory as it asks for.
+fn gather(walk: &mut Walk, room: &Room, until: Instant) -> Result<Option<Listing>, OpenError> {
     loop {
-        let taken = taken(job);
+        let taken = walk.memory();
         let memory = taken + (taken / 4).max(MEMORY);
         claim(room, memory)?;
-        match step(job, until, memory).map_err(walk_error)? {
+        match walk.step(until, memory).map_err(walk_error)? {
             None if Instant::now() < until => {}
             outcome => return Ok(outcome),
         }

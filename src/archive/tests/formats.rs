@@ -11,8 +11,8 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use proptest::prelude::*;
 
-use super::super::layout::SKIPPED;
 use super::super::listing::Member;
+use super::super::listing::SKIPPED;
 use super::super::stored::Spelling;
 use super::super::{Archive, Format, Kind, Listing};
 use super::tools::{check, has, run};

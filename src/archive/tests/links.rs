@@ -6,13 +6,12 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use super::super::{Archive, ArchiveReader, Follow, Format, Hidden, Packed, Patterns, Place};
+use super::super::{Archive, ArchiveReader, Format, Hidden, Packed, Patterns, Place, Walk};
 use super::names::{notes, stored};
 use super::tools::{has, run};
 use super::tree::{Scratch, set};
-use super::{FORMATS, list, walk};
+use super::{FORMATS, finish, list};
 
 const GIB: u64 = 1 << 30;
 
@@ -111,11 +110,10 @@ fn no_link_leads_to_what_is_hidden() {
     let scratch = volume();
     let hidden = Hidden::new([Arc::new(Patterns::new(["/libraries/"]))]).map(Arc::new);
     let volume = Arc::new(scratch.dir());
-    let listing = walk(&volume.open_dir("world").unwrap()).unwrap();
+    let root = volume.open_dir("world").unwrap();
     let place = Place { volume, base: b"world".to_vec(), hidden };
-    let far = Instant::now() + Duration::from_secs(60);
-    let listing = Follow::new(listing, &place, Format::Zip).step(far, usize::MAX).unwrap().unwrap();
-    let names = stored(&Archive::new(listing, Format::Zip)).join(" ");
+    let walk = Walk::new(&root, &place, Format::Zip, &[String::new()]).unwrap();
+    let names = stored(&Archive::new(finish(walk).unwrap(), Format::Zip)).join(" ");
     assert_eq!(names, "d d/file inside .winglet-skipped.txt");
 }
 

@@ -21,9 +21,7 @@ use std::time::{Duration, Instant};
 
 use cap_std::fs::Dir;
 
-use super::{
-    Archive, ArchiveReader, Follow, Format, Listing, Packed, Pause, Place, Walk, WalkError,
-};
+use super::{Archive, ArchiveReader, Format, Listing, Packed, Pause, Place, Walk, WalkError};
 use tree::Scratch;
 
 const FORMATS: [Format; 2] = [Format::Zip, Format::Tar];
@@ -34,22 +32,22 @@ fn finish(mut walk: Walk) -> Result<Listing, WalkError> {
     walk.step(far, usize::MAX).map(|listing| listing.expect("an hour is enough"))
 }
 
-fn walk(root: &Dir) -> Result<Listing, WalkError> {
-    finish(Walk::new(root)?)
+/// Begins to list all of `root`, which is a volume.
+fn begin(root: &Dir) -> Walk {
+    let volume = Arc::new(root.try_clone().unwrap());
+    let place = Place { volume, base: Vec::new(), hidden: None };
+    Walk::new(root, &place, Format::Tar, &[String::new()]).unwrap()
 }
 
-/// Lists `base`, which is a directory of `volume`, and follows links as `format` wants it.
+fn walk(root: &Dir) -> Result<Listing, WalkError> {
+    finish(begin(root))
+}
+
+/// Lists `base`, which is a directory of `volume`, for an archive in `format`.
 fn list(volume: Dir, base: &str, format: Format) -> Listing {
-    let listing = match base {
-        "" => walk(&volume),
-        base => walk(&volume.open_dir(base).unwrap()),
-    };
+    let root = if base.is_empty() { volume.try_clone() } else { volume.open_dir(base) };
     let place = Place { volume: Arc::new(volume), base: base.into(), hidden: None };
-    let far = Instant::now() + Duration::from_secs(3600);
-    Follow::new(listing.unwrap(), &place, format)
-        .step(far, usize::MAX)
-        .unwrap()
-        .expect("an hour is enough")
+    finish(Walk::new(&root.unwrap(), &place, format, &[String::new()]).unwrap()).unwrap()
 }
 
 /// What `scratch` holds, laid out; no CRC is known yet.

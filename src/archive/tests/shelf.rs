@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::shelf::{
-    Asked, MAX_KEPT, MAX_MEMORY, MIN_MEMORY, Recent, Room, Seen, TooMuch, Usage,
-};
+use super::super::shelf::{Asked, MAX_KEPT, MAX_MEMORY, MIN_MEMORY, Room, Seen, TooMuch, Usage};
 use super::super::{Archive, Format, Packed, Shelf};
 use super::tree::{Scratch, noise};
 use super::walk;
@@ -106,7 +104,7 @@ fn a_walk_answers_whoever_asked_before_it_began() {
     let shelf = shelf();
     let before = Seen::of(&scratch.dir()).unwrap();
     let found = |link: &Asked, seen: &Seen| match shelf.since(link, seen) {
-        Some(Recent::Packed(packed)) => Some(packed.archive.tag()),
+        Some(Ok(packed)) => Some(packed.archive.tag()),
         _ => None,
     };
     assert_eq!(found(&asked(2, 1, Format::Zip), &before), None);
@@ -128,7 +126,7 @@ fn a_listing_answers_its_own_link_again_for_a_while() {
     let found = |asked: &Asked, milliseconds| match shelf
         .recent(asked, &seen_after(&scratch, milliseconds))
     {
-        Some(Recent::Packed(packed)) => Some(packed.archive.tag()),
+        Some(Ok(packed)) => Some(packed.archive.tag()),
         _ => None,
     };
     assert_eq!(found(&link, 1_000), Some(first.archive.tag()));
@@ -158,11 +156,11 @@ fn a_walk_that_took_long_is_not_done_anew_at_once() {
     std::thread::sleep(Duration::from_millis(50));
     scratch.file("new", b"");
     let recent = |asked, milliseconds| shelf.recent(asked, &seen_after(&scratch, milliseconds));
-    assert!(matches!(recent(&large, 4_000), Some(Recent::Packed(_))));
+    assert!(matches!(recent(&large, 4_000), Some(Ok(_))));
     // It took eight seconds.
-    assert!(matches!(recent(&large, 7_000), Some(Recent::Packed(_))));
+    assert!(matches!(recent(&large, 7_000), Some(Ok(_))));
     assert!(recent(&large, 9_000).is_none());
-    assert!(matches!(recent(&refused, 4_000), Some(Recent::Refused(TooMuch::Entries))));
+    assert!(matches!(recent(&refused, 4_000), Some(Err(TooMuch::Entries))));
     assert!(recent(&refused, 6_000).is_none());
 }
 

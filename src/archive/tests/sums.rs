@@ -292,8 +292,7 @@ fn one_reader_at_a_time_reads_for_a_server_and_no_more_than_the_archive() {
     let packed = Packed::new(Arc::clone(&archive), Arc::new(scratch.dir()));
     let range = archive.length() - 60..archive.length();
     let mut reader = ArchiveReader::new(packed.clone(), &range, None);
-    let turn = packed.begin_reading().unwrap();
-    assert!(packed.begin_reading().is_none());
+    let turn = packed.reading.lock().unwrap();
     for _ in 0..3 {
         assert_eq!(pause(reader.read(&mut [0; 100])), Some(Pause::Busy));
     }

@@ -1,21 +1,17 @@
 //! Walks that pass over what is hidden.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use super::super::{Format, Hidden, Patterns, Veil, Walk, WalkError};
+use super::super::{Format, Hidden, Patterns, Place, Walk, WalkError};
+use super::finish;
 use super::tree::Scratch;
-
-fn veil(scratch: &Scratch, patterns: &[&str]) -> Option<Veil> {
-    let hidden = Hidden::new([Arc::new(Patterns::new(patterns.iter().copied()))])?;
-    Some(Veil::new(Arc::new(hidden), Arc::new(scratch.dir()), Vec::new()))
-}
 
 /// How many entries are listed if there may be `limit`, and the archive's tag.
 fn listed(scratch: &Scratch, patterns: &[&str], limit: usize) -> Result<(usize, u64), WalkError> {
-    let walk = Walk::new(&scratch.dir())?.behind(veil(scratch, patterns));
-    let far = Instant::now() + Duration::from_secs(3600);
-    let listing = walk.limited(limit).step(far, usize::MAX)?.expect("an hour is enough");
+    let hidden = Hidden::new([Arc::new(Patterns::new(patterns.iter().copied()))]).map(Arc::new);
+    let place = Place { volume: Arc::new(scratch.dir()), base: Vec::new(), hidden };
+    let walk = Walk::new(&scratch.dir(), &place, Format::Zip, &[String::new()])?;
+    let listing = finish(walk.limited(limit))?;
     Ok((listing.len(), listing.tag(Format::Zip)))
 }
 

@@ -12,9 +12,9 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 
 use super::super::listing::{FREE_DEPTH, HEADING};
-use super::super::{Archive, Format, Kind, Listing, Walk, WalkError};
+use super::super::{Archive, Format, Kind, Listing, Place, Walk, WalkError};
 use super::tree::Scratch;
-use super::{FORMATS, finish, pack, read_whole, walk};
+use super::{FORMATS, begin, finish, pack, read_whole, walk};
 
 fn paths(listing: &Listing) -> Vec<String> {
     let mut path = Vec::new();
@@ -59,7 +59,8 @@ fn chosen_paths_bring_the_directories_that_lead_to_them() {
     }
     let chosen = |names: &[&str]| {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        Walk::of_paths(&scratch.dir(), &names)
+        let place = Place { volume: Arc::new(scratch.dir()), base: Vec::new(), hidden: None };
+        Walk::new(&scratch.dir(), &place, Format::Zip, &names)
             .and_then(finish)
             .map(|listing| paths(&listing).join(" "))
     };
@@ -140,7 +141,7 @@ fn the_bound_counts_everything() {
         scratch.file(format!("a/{index}"), b"");
     }
     scratch.fifo("pipe");
-    let within = |limit| finish(Walk::new(&scratch.dir()).unwrap().limited(limit));
+    let within = |limit| finish(begin(&scratch.dir()).limited(limit));
     assert_eq!(within(12).unwrap().len(), 11);
     assert!(matches!(within(11), Err(WalkError::TooMany)));
 }
@@ -156,7 +157,7 @@ fn files_that_claim_more_than_there_is_are_too_many() {
     assert!(["a", "b", "c"].into_iter().all(claim));
     match walk(&scratch.dir()) {
         Ok(listing) => assert!(Archive::new(listing, Format::Zip).length() > 3 << 32),
-        Err(error) => assert!(matches!(error, WalkError::TooMany), "{error}"),
+        Err(error) => assert!(matches!(error, WalkError::TooMany), "{error:?}"),
     }
 }
 
@@ -179,7 +180,7 @@ fn a_walk_in_small_steps_finds_the_same() {
     }
     let at_once = walk(&scratch.dir()).unwrap();
     assert_eq!(at_once.len(), 600 + 601);
-    let mut walk = Walk::new(&scratch.dir()).unwrap();
+    let mut walk = begin(&scratch.dir());
     let mut steps = 1;
     let listing = loop {
         match walk.step(Instant::now(), usize::MAX).unwrap() {
@@ -207,7 +208,7 @@ fn what_is_moved_during_a_walk_costs_nothing_but_itself() {
     scratch.file("z/file", b"");
     let tree = scratch.tree();
     let at = |depth: usize| tree.join(vec!["a"; depth].join("/"));
-    let mut walk = Walk::new(&scratch.dir()).unwrap();
+    let mut walk = begin(&scratch.dir());
     // Down to the lowest `a`. Those above the last few are closed.
     walk_until(&mut walk, 100);
     fs::rename(at(50), scratch.out("moved")).unwrap();
@@ -226,7 +227,7 @@ fn a_directory_that_another_took_the_place_of_is_not_listed() {
     scratch.file("z/file", b"");
     let tree = scratch.tree();
     let at = |depth: usize| tree.join(vec!["a"; depth].join("/"));
-    let mut walk = Walk::new(&scratch.dir()).unwrap();
+    let mut walk = begin(&scratch.dir());
     walk_until(&mut walk, 100);
     // The way up leads to a stranger, and so does the path from the root.
     fs::rename(at(50), scratch.out("moved")).unwrap();
