@@ -1,12 +1,14 @@
 //! Downloads that wait for their client without a worker, over every kind of connection and
 //! through everything that an operator does meanwhile.
 
-use std::net::SocketAddr;
+use std::io::ErrorKind::UnexpectedEof;
+use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, connect_from, get};
+use crate::control::status;
 use crate::harness::{Node, pattern};
 use crate::mint::Token;
 
@@ -180,6 +182,31 @@ fn a_client_that_sends_no_more_is_served() {
     client.request("GET", &Token::file("large").target(), "");
     client.stream().shutdown(std::net::Shutdown::Write).unwrap();
     assert!(client.answer().body == content);
+}
+
+/// A request that comes while the answer to the last one is parked, or is yet to be acknowledged.
+#[test]
+fn a_request_that_comes_early_is_answered() {
+    let (node, content) = node("control: unix:control.sock\ntimeouts: { head: 10m, idle: 10m }");
+    let server = node.start();
+    for (file, state) in [("large", "parked"), ("tail", "finishing")] {
+        let content = &content[..if file == "tail" { 60_000 } else { LENGTH }];
+        node.file(file, content);
+        let mut client = Client::over(connect_from("127.0.0.1", server.address(), Some(4096)));
+        client.request("GET", &Token::file(file).target(), "");
+        server.wait_until(state, |_| status(&node)["downloads"][0]["state"] == state);
+        client.request("GET", "/health", "");
+        client.request("GET", &Token::file("small").target(), "");
+        assert!(client.answer().body == content);
+        assert_eq!(client.answer().text(), "{\"status\":\"ok\"}", "{state}");
+        assert_eq!(client.answer().text(), "small", "{state}");
+        // An end that comes early is one, too.
+        client.request("GET", &Token::file(file).target(), "");
+        server.wait_until(state, |_| status(&node)["downloads"][0]["state"] == state);
+        client.stream().shutdown(Shutdown::Write).unwrap();
+        assert!(client.answer().body == content);
+        assert_eq!(client.try_answer().unwrap_err().kind(), UnexpectedEof, "{state}");
+    }
 }
 
 /// A server that hangs, with a full backlog, is one that is there.
