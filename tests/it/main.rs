@@ -18,6 +18,7 @@ mod harness;
 mod kin;
 mod mint;
 mod proxy;
+mod stalled;
 
 mod archives;
 mod backups;

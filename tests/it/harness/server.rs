@@ -190,6 +190,24 @@ impl Server {
         }
     }
 
+    /// Waits until it has nothing to do: no thread was found at work, twenty times in a row. A thread
+    /// that turns in circles is found at work nearly always, however little of a processor it gets.
+    pub fn wait_until_asleep(&self) {
+        let is_at_work = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('R'))
+        };
+        let works = || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+            tasks.map_while(Result::ok).any(is_at_work)
+        };
+        let looks = || {
+            thread::sleep(Duration::from_millis(20));
+            works()
+        };
+        self.wait_until("nothing to do", |_| !(0..20).any(|_| looks()));
+    }
+
     /// Runs a `winglet serve` that no [`Node`] made, and waits until it serves.
     pub fn spawn(command: Command, config: String) -> Server {
         let server = Server::over(command, config);
