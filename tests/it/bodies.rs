@@ -199,32 +199,6 @@ fn a_file_from_the_future_was_modified_now() {
 }
 
 #[test]
-fn pages_of_the_panel_may_read_answers_and_others_may_not() {
-    let node = Node::new()
-        .top_level("remote: https://panel.example/\nallowed_origins: [\"https://shop.example\"]");
-    node.file("a", b"content");
-    let server = node.start();
-    let origins = [
-        ("https://panel.example", true),
-        ("https://shop.example", true),
-        ("http://panel.example", false),
-        ("https://panel.example.evil.test", false),
-        ("null", false),
-    ];
-    for (origin, allowed) in origins {
-        for target in [Token::file("a").target(), Token::file("missing").target()] {
-            let fields = format!("Origin: {origin}\r\n");
-            let answer = Client::connect(server.address()).get_with(&target, &fields);
-            let seen = answer.field("Access-Control-Allow-Origin");
-            assert_eq!(seen, allowed.then_some(origin), "{}", answer.raw);
-            let varies = |on: &(String, String)| on.0 == "Vary" && on.1 == "Origin";
-            assert!(answer.fields.iter().any(varies), "{}", answer.raw);
-            assert!(answer.field("Access-Control-Allow-Credentials").is_none());
-        }
-    }
-}
-
-#[test]
 fn head_equals_the_head_of_get_and_spends_nothing() {
     for (reuse, ranges) in [("once", "none"), ("resume", "bytes"), ("unlimited", "bytes")] {
         let node = Node::new().winglet(&format!("reuse: {reuse}"));

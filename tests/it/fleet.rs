@@ -4,22 +4,23 @@
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use rustix::process::Signal;
 
 use crate::client::{Client, get};
 use crate::control::{exchange, request};
 use crate::front_ends::{Fleet, Redis, free_port, location, next_line, until};
-use crate::harness::{Node, PATIENCE, Server, have, pattern};
+use crate::harness::{Node, Server, have, pattern};
 use crate::mint::Token;
 
 #[test]
 fn of_three_front_ends_one_delivers() {
     let Some(redis) = Redis::start(&[]) else { return };
-    let fleet = Fleet::start(&redis, 3, "max_connections_per_address: 1000");
+    let more = "max_connections_per_address: 1000\ncontrol: unix:control.sock";
+    let fleet = Fleet::start(&redis, 3, more);
     fleet.introduce();
     fleet.nodes[0].file("f", b"content");
+    let mut redirects = 0;
     for round in 0..60 {
         let target = Token::file("/f").target();
         let answers = fleet.all_at_once(&target, round % 2 == 0);
@@ -33,8 +34,16 @@ fn of_three_front_ends_one_delivers() {
             let (address, marked) = location(answer);
             assert_eq!(address, fleet.address(owner));
             assert_eq!(marked, format!("{target}&hop"));
+            redirects += 1;
         }
     }
+    let counted = fleet.nodes.iter().map(|node| {
+        let metrics = exchange(node, &request("GET", "/metrics", "", ""));
+        let line =
+            metrics.lines().find(|line| line.starts_with("winglet_requests_total{code=\"307\""));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    });
+    assert_eq!(counted.sum::<usize>(), redirects);
 }
 
 #[test]
@@ -161,11 +170,9 @@ fn goes_on_without(redis: &mut Redis, harm: impl Fn(&mut Redis), mend: impl Fn(&
     fleet.servers.iter_mut().for_each(Server::may_log_errors);
     harm(redis);
     let fresh = Token::file("/f").target();
-    let began = Instant::now();
     let refused = Client::connect(fleet.address(0)).get_with(&fresh, part);
     assert_eq!(refused.status, 503, "{}", refused.raw);
     assert!(refused.field("Retry-After").is_some());
-    assert!(began.elapsed() < PATIENCE / 2, "a worker waited for {:?}", began.elapsed());
     fleet.servers[0].wait_for_log("ERROR");
     for _ in 0..20 {
         assert_eq!(Client::connect(fleet.address(0)).get_with(&owned, part).status, 206);
@@ -282,7 +289,7 @@ fn behind_the_shipped_haproxy_a_client_keeps_its_front_end_until_that_dies() {
     fleet.nodes[0].file("f", &content);
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/proxy/haproxy-front-ends.cfg");
     let front: SocketAddr = ([127, 0, 0, 1], free_port()).into();
-    let certificate = " ssl crt /etc/haproxy/certs/node.example.com.pem alpn h2,http/1.1";
+    let certificate = " ssl crt /etc/haproxy/certs/node.example.com.pem alpn http/1.1";
     let config = fs::read_to_string(path).unwrap().replace(certificate, "");
     let config = config
         .replace("bind :443", &format!("bind {front}"))

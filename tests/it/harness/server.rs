@@ -222,16 +222,6 @@ impl Server {
         let reader = thread::spawn(move || sink.follow(BufReader::new(stderr)));
         Server { child, log, reader: Some(reader), config, clean: true, dead: false }
     }
-
-    /// Processor time that the process has used.
-    pub fn processor_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        let after_name = stat.rsplit(')').next().unwrap();
-        let ticks = after_name.split_whitespace().skip(11).take(2);
-        let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
-        // Linux counts in hundredths of a second for everybody who reads this file.
-        Duration::from_millis(ticks * 10)
-    }
 }
 
 impl Drop for Server {

@@ -3,6 +3,9 @@
 //! The reason goes to standard error at once, past the capture of the test harness, and into the
 //! file that `tests/summary.rs` prints at the end of `cargo test`. With `WINGLET_STRICT=1`, which
 //! `.ci/run` sets, a skip is a failure.
+//!
+//! Tests that take long are left out unless `WINGLET_TESTS=all` asks for them, as `make test-all` does.
+//! They are named at the end as well, and are no failures.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -25,12 +28,26 @@ pub(super) fn begin() {
 
 /// Notes that the calling test does not run, or not all of it, and why.
 pub fn skip(reason: impl AsRef<str>) {
+    let line = note(reason.as_ref());
+    assert!(std::env::var_os("WINGLET_STRICT").is_none_or(|value| value == "0"), "skipped {line}");
+}
+
+/// Whether the calling test may take `time`, which is long; if not, that is noted.
+pub fn may_take(time: &str) -> bool {
+    let all = std::env::var_os("WINGLET_TESTS").is_some_and(|value| value == "all");
+    if !all {
+        note(&format!("takes {time}; `make test-all` runs it"));
+    }
+    all
+}
+
+fn note(reason: &str) -> String {
     let thread = thread::current();
-    let line = format!("{}: {}\n", thread.name().unwrap_or("a helper thread"), reason.as_ref());
+    let line = format!("{}: {reason}\n", thread.name().unwrap_or("a helper thread"));
     SKIPPED.lock().unwrap().write_all(line.as_bytes()).unwrap();
     // Not `eprint!`, which a test that passes keeps to itself.
     let _ = write!(std::io::stderr(), "skipped {line}");
-    assert!(std::env::var_os("WINGLET_STRICT").is_none_or(|value| value == "0"), "skipped {line}");
+    line
 }
 
 /// Whether a program that the calling test needs is there; a skip if it is not.
