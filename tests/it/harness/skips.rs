@@ -10,21 +10,9 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{LazyLock, Mutex};
 use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-/// What this run skipped. Opening it clears what the last run left there.
-static SKIPPED: LazyLock<Mutex<File>> = LazyLock::new(|| {
-    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/skipped");
-    Mutex::new(File::create(path).unwrap())
-});
-
-/// Clears the list of the last run, even if this one skips nothing.
-pub(super) fn begin() {
-    LazyLock::force(&SKIPPED);
-}
 
 /// Notes that the calling test does not run, or not all of it, and why.
 pub fn skip(reason: impl AsRef<str>) {
@@ -44,7 +32,11 @@ pub fn may_take(time: &str) -> bool {
 fn note(reason: &str) -> String {
     let thread = thread::current();
     let line = format!("{}: {reason}\n", thread.name().unwrap_or("a helper thread"));
-    SKIPPED.lock().unwrap().write_all(line.as_bytes()).unwrap();
+    // By the number of the cargo that runs all tests.
+    let cargo = std::os::unix::process::parent_id();
+    let list = format!("{}/skipped-{cargo}", env!("CARGO_TARGET_TMPDIR"));
+    let list = File::options().append(true).create(true).open(list);
+    list.unwrap().write_all(line.as_bytes()).unwrap();
     // Not `eprint!`, which a test that passes keeps to itself.
     let _ = write!(std::io::stderr(), "skipped {line}");
     line
