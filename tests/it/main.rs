@@ -42,6 +42,7 @@ mod keys;
 mod layers;
 mod limits;
 mod listening;
+mod lockout;
 mod logs;
 #[cfg(feature = "tls")]
 mod matrix;

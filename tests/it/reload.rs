@@ -1,16 +1,17 @@
 //! TERM, HUP, and what a service manager is told: draining, reloading, the notify socket, pid file.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, connect_from, get};
 use crate::control::status;
-use crate::harness::{KEY, Node, PATIENCE, Server, pattern, skip};
+use crate::harness::{KEY, Node, PATIENCE, Server, have, pattern, skip};
 use crate::mint::Token;
 use crate::stalled::{Stalled, busy_workers};
 
@@ -155,6 +156,33 @@ fn a_second_signal_leaves_no_download_without_its_line() {
     assert_eq!(lines.len(), CLIENTS, "{log}");
     for line in lines {
         assert!(line.ends_with(" interrupted: server stopping"), "{line}");
+    }
+}
+
+/// Which are sent to a process that has yet to read its configuration.
+#[test]
+fn signals_that_come_before_it_serves_are_not_lost() {
+    if !have("mkfifo") {
+        return;
+    }
+    for signal in ["HUP", "USR1", "TERM"] {
+        let node = Node::new();
+        let config = fs::read(node.write_config()).unwrap();
+        fs::remove_file(node.config()).unwrap();
+        assert!(Command::new("mkfifo").arg(node.config()).status().unwrap().success());
+        let mut server = node.launch(&[]);
+        // Opened once the server opens it, too.
+        let mut pipe = fs::File::options().write(true).open(node.config()).unwrap();
+        server.signal(signal);
+        fs::remove_file(node.config()).unwrap();
+        fs::write(node.config(), &config).unwrap();
+        pipe.write_all(&config).unwrap();
+        drop(pipe);
+        match signal {
+            "HUP" => drop(server.wait_for_log("reload: done")),
+            "USR1" => drop(server.wait_for_log("status: up ")),
+            _ => assert!(server.wait().success(), "{}", server.log()),
+        }
     }
 }
 

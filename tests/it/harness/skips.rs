@@ -22,11 +22,26 @@ pub fn skip(reason: impl AsRef<str>) {
 
 /// Whether the calling test may take `time`, which is long; if not, that is noted.
 pub fn may_take(time: &str) -> bool {
-    let all = std::env::var_os("WINGLET_TESTS").is_some_and(|value| value == "all");
-    if !all {
+    let may = is_asked_for("all");
+    if !may {
         note(&format!("takes {time}; `make test-all` runs it"));
     }
-    all
+    may
+}
+
+/// Whether nothing else uses this machine's memory and disks; if not, or nobody knows, that is noted.
+pub fn is_quiet() -> bool {
+    let quiet = is_asked_for("quiet");
+    if !quiet {
+        note("needs a machine on which nothing else runs: WINGLET_TESTS=quiet");
+    }
+    quiet
+}
+
+/// Whether `what` is among the words of `WINGLET_TESTS`, which a comma divides.
+fn is_asked_for(what: &str) -> bool {
+    let asked = std::env::var("WINGLET_TESTS").unwrap_or_default();
+    asked.split(',').any(|word| word == what)
 }
 
 fn note(reason: &str) -> String {
