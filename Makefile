@@ -12,8 +12,11 @@ help: ## list the targets
 build: ## build the release binary
 	$(CARGO) build --release --locked
 
-test: ## run all tests; the last lines name what was skipped
+test: ## run the tests; the last lines name what was skipped
 	$(CARGO) test --locked --no-fail-fast
+
+test-all: ## run those that take long as well
+	WINGLET_TESTS=all $(CARGO) test --locked --no-fail-fast
 
 lint: ## check format, clippy and documentation
 	$(CARGO) fmt --check
@@ -32,4 +35,4 @@ fuzz: ## fuzz what parses strangers' bytes
 # install, uninstall, static, dist, deb
 -include contrib/install.mk
 
-.PHONY: help build test lint demo bench fuzz
+.PHONY: help build test test-all lint demo bench fuzz

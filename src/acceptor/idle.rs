@@ -85,7 +85,11 @@ impl Acceptor {
         let mut sign = Sign::None;
         if download.wants_input() && events.intersects(INPUT) {
             sign = match connection.socket.read(&mut self.scratch) {
-                Ok(0) => Sign::Fin,
+                Ok(0) => {
+                    // Whatever follows the answer has to know.
+                    self.connections.remember(connection.id, EventFlags::RDHUP);
+                    Sign::Fin
+                }
                 Ok(count) => {
                     connection.input.extend_from_slice(&self.scratch[..count]);
                     // More may be there, and the epoll set has said so already.

@@ -263,10 +263,9 @@ impl Acceptor {
             self.connections.remember(id, events);
             return self.hold_on(Held { connection, state });
         }
-        if events.contains(EventFlags::RDHUP) {
-            // Reported once: whoever reads up to it now does not see it.
-            self.connections.remember(id, EventFlags::RDHUP);
-        }
+        // Reported once: whoever reads up to an end now does not see it, and who is parked reads nothing.
+        let unread = if matches!(state, State::Parked(_)) { INPUT } else { EventFlags::RDHUP };
+        self.connections.remember(id, events & unread);
         match state {
             #[cfg(feature = "tls")]
             State::Handshake { until } => self.carry_on_handshake(connection, until),

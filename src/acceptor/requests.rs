@@ -41,8 +41,8 @@ const NAMES_NO_CLIENT: &str = "forwards requests without X-Forwarded-For: have t
 enum Read {
     /// More bytes are needed.
     More(usize),
-    /// A well-formed head.
-    Head(Box<Head>),
+    /// A well-formed head. True: it was there already, and the socket was not looked at.
+    Head(Box<Head>, bool),
     /// Something that is none.
     Refused(Option<Box<Head>>, Refusal),
     /// The client has closed its side.
@@ -81,7 +81,12 @@ impl Acceptor {
                 let deadline = deadline.or_else(|| self.connections.deadline(connection.id));
                 self.hold(connection, State::Reading { screened }, deadline);
             }
-            Read::Head(head) => self.dispatch(connection, head),
+            Read::Head(head, is_unread) => {
+                if is_unread {
+                    self.connections.remember(connection.id, EventFlags::IN);
+                }
+                self.dispatch(connection, head);
+            }
             Read::Refused(head, refusal) => {
                 self.refuse_and_close(connection, head.as_deref(), &refusal);
             }
@@ -221,7 +226,7 @@ fn mistake_of_proxy(
 
 /// Reads from `connection` until a head is complete, `screened` bytes of which were looked at.
 fn read_head(connection: &mut Connection, mut screened: usize, scratch: &mut [u8]) -> Read {
-    let mut is_drained = false;
+    let (mut is_unread, mut is_drained) = (true, false);
     loop {
         if connection.input.len() > screened {
             match screen(&connection.input, screened, Place::Public) {
@@ -233,7 +238,7 @@ fn read_head(connection: &mut Connection, mut screened: usize, scratch: &mut [u8
                     } else {
                         connection.input.drain(..length);
                     }
-                    return Read::Head(head);
+                    return Read::Head(head, is_unread);
                 }
                 Screened::Refused(head, refusal) => return Read::Refused(head, refusal),
             }
@@ -241,6 +246,7 @@ fn read_head(connection: &mut Connection, mut screened: usize, scratch: &mut [u8
         if is_drained {
             return Read::More(screened);
         }
+        is_unread = false;
         match connection.socket.read(scratch) {
             Ok(0) => return Read::Finished,
             Ok(count) => {

@@ -27,6 +27,7 @@ use crate::config::{self, Finding, Loaded};
 use crate::error::CommandError;
 use crate::http::head::token_of;
 use crate::process;
+use crate::process::signals::Signals;
 
 /// What is known about a link, as pairs of a name and a text.
 type Lines = Vec<(&'static str, String)>;
@@ -37,6 +38,11 @@ const IN_PROGRESS: &str = "in progress";
 /// Runs the command that `arguments` (the program's name first) ask for. The status is 0 for
 /// success, 1 for a failure, and 2 for a command line that is not understood.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.collect();
+    // Before anything that takes time: a service manager may ask for a reload at once. Other commands
+    // end by a signal.
+    let serves = arguments.get(1).is_some_and(|word| word == "serve");
+    let signals = serves.then(Signals::catch);
     let command = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli.command,
         Err(usage) => {
@@ -49,7 +55,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
     let mut out = String::new();
     let result = match &command {
-        Command::Serve(options) => serve::serve(options),
+        Command::Serve(options) => serve::serve(options, signals.unwrap_or_else(Signals::catch)),
         Command::Check(options) => Ok(check::check(options, &mut out)),
         Command::Sign(what) => sign::sign(what, &mut out),
         Command::Explain(options) => explain::explain(options, &mut out),

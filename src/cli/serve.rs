@@ -1,6 +1,6 @@
 //! `winglet serve`
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::{environment, names};
@@ -16,11 +16,15 @@ use crate::process::{self, priority};
 use crate::replay;
 use crate::server::{self, Opened, Server};
 
-/// Serves until told to stop.
+/// Serves until `signals` say stop.
 ///
 /// # Errors
 /// Why the server could not start, or what it died of.
-pub(super) fn serve(options: &Serve) -> Result<ExitCode, CommandError> {
+pub(super) fn serve(
+    options: &Serve,
+    signals: io::Result<Signals>,
+) -> Result<ExitCode, CommandError> {
+    let signals = signals.map_err(StartError::from)?;
     let files = config::files(&options.files.config);
     let loaded = config::load(&files, &options.listen, &environment, &[]);
     let mut findings = loaded.findings;
@@ -36,8 +40,6 @@ pub(super) fn serve(options: &Serve) -> Result<ExitCode, CommandError> {
         findings.extend(priority::lower());
     }
     process::forbid_core_dumps();
-    // Caught before anything is opened: from here on, TERM means an orderly end.
-    let signals = Signals::catch().map_err(StartError::from)?;
     let opened = Opened::open(&config, &environment)?;
     let notifier = Notifier::connect(&environment);
     let mut pid_file = options.pid_file.as_deref().map(PidFile::create).transpose()?;

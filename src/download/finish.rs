@@ -181,7 +181,8 @@ impl Download {
             return Look::Ended(How::Delivered(EndedBy::Other), After::Close);
         }
         let hang_up_after = HANG_UP_AFTER.min(idle);
-        if self.keep_alive || self.finish.hung_up {
+        let may_ask_again = self.keep_alive && self.finish.client != FromClient::EarlyFin;
+        if may_ask_again || self.finish.hung_up {
             Look::Pending(since + idle)
         } else if silent < hang_up_after {
             Look::Pending(since + hang_up_after)

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::client::{Answer, Client, connect_from};
-use crate::harness::{Node, have, pattern};
+use crate::harness::{Node, have, may_take, pattern};
 use crate::mint::Token;
 
 /// Lengths around tiny_http's chunking threshold, and the usual suspects.
@@ -82,6 +82,9 @@ fn http_1_0_closes_unless_asked_and_1_1_stays_unless_asked() {
 
 #[test]
 fn a_5_gib_file_arrives_with_every_byte_in_its_place() {
+    if !may_take("20 s") {
+        return;
+    }
     let length: u64 = 5 << 30;
     let marks = [0, (4 << 30) - 3, length - 6];
     let node = Node::new();
@@ -196,32 +199,6 @@ fn a_file_from_the_future_was_modified_now() {
     let answer = crate::client::get(server.address(), &Token::file("a").target());
     let date = |name| httpdate::parse_http_date(answer.field(name).unwrap()).unwrap();
     assert!(date("Last-Modified") <= date("Date"), "{}", answer.raw);
-}
-
-#[test]
-fn pages_of_the_panel_may_read_answers_and_others_may_not() {
-    let node = Node::new()
-        .top_level("remote: https://panel.example/\nallowed_origins: [\"https://shop.example\"]");
-    node.file("a", b"content");
-    let server = node.start();
-    let origins = [
-        ("https://panel.example", true),
-        ("https://shop.example", true),
-        ("http://panel.example", false),
-        ("https://panel.example.evil.test", false),
-        ("null", false),
-    ];
-    for (origin, allowed) in origins {
-        for target in [Token::file("a").target(), Token::file("missing").target()] {
-            let fields = format!("Origin: {origin}\r\n");
-            let answer = Client::connect(server.address()).get_with(&target, &fields);
-            let seen = answer.field("Access-Control-Allow-Origin");
-            assert_eq!(seen, allowed.then_some(origin), "{}", answer.raw);
-            let varies = |on: &(String, String)| on.0 == "Vary" && on.1 == "Origin";
-            assert!(answer.fields.iter().any(varies), "{}", answer.raw);
-            assert!(answer.field("Access-Control-Allow-Credentials").is_none());
-        }
-    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Browsers with a `resume` link each, without a window: whole in the end, and the link spent.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::get;
+use crate::client::{Client, get};
 use crate::clients::{Download, assert_spent, node};
 use crate::harness::{Node, PATIENCE, Scratch, have, pattern};
 use crate::mint::Token;
@@ -32,8 +33,12 @@ fn chromium(download: &Download, profile: &Scratch, url: &str) -> Command {
 
 /// Waits for a file of that length in the browser's directory, under its final name.
 fn wait_for_browser(download: &Download, length: usize) {
+    wait_for_file(download, &download.path(), length);
+}
+
+fn wait_for_file(download: &Download, path: &Path, length: usize) {
     let deadline = Instant::now() + 2 * PATIENCE;
-    while fs::metadata(download.path()).map_or(0, |data| data.len()) != length as u64 {
+    while fs::metadata(path).map_or(0, |data| data.len()) != length as u64 {
         let there: Vec<_> = fs::read_dir(download.directory())
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
@@ -68,11 +73,14 @@ fn chromium_downloads_a_folder() {
     node.file("world/level.dat", b"level");
     let server = node.start();
     let target = Token::directory("world").target();
+    let mut client = Client::connect(server.address());
+    client.request("HEAD", &target, "");
+    let length = client.bodiless_answer().length().unwrap();
     let (download, profile) = (Download::new(), Scratch::new());
     let mut browser =
         download.start(&mut chromium(&download, &profile, &(server.base() + &target)));
     let archive = download.directory().join("world.zip");
-    server.wait_until("the browser has the archive", |_| archive.exists());
+    wait_for_file(&download, &archive, length as usize);
     // It would keep the connection, and say nothing.
     browser.kill();
     server.wait_for_log("delivered");

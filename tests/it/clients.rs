@@ -1,5 +1,5 @@
-//! Real clients with one `resume` link each: whole in the end, and the link spent. `matrix.rs` has
-//! more of them, on more paths.
+//! Real clients with one `resume` link each that are cut and retry: whole in the end, and the link spent.
+//! In `matrix.rs` each client downloads on each path, and is killed and continued.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::client::{Client as Connection, get};
 use crate::harness::{Node, PATIENCE, Scratch, Server, have, pattern};
@@ -162,23 +162,6 @@ pub fn wait_until_spent(address: SocketAddr, target: &str) {
 }
 
 #[test]
-fn curl_killed_at_a_third_and_continued() {
-    if !have("curl") {
-        return;
-    }
-    let (node, content, target) = node(16 * MIB);
-    let node = node.winglet("rate_limit: 16");
-    let server = node.start();
-    let download = Download::new();
-    let mut first = download.start(curl(&download).arg(server.base() + &target));
-    download.wait_for_bytes(content.len() * 3 / 10);
-    first.kill();
-    server.wait_for_log("interrupted");
-    download.run(curl(&download).args(["-C", "-"]).arg(server.base() + &target));
-    assert_settles(&server, &download, &content, &target);
-}
-
-#[test]
 fn curl_that_retries_from_the_start() {
     if !have("curl") {
         return;
@@ -223,26 +206,6 @@ fn ten_interruptions_in_a_row() {
 }
 
 #[test]
-fn wget_continues() {
-    if !have("wget") {
-        return;
-    }
-    let (node, content, target) = node(8 * MIB);
-    let server = node.start();
-    let download = Download::new();
-    let wget = |address: String| {
-        let mut command = Command::new("wget");
-        command.args(["--quiet", "--continue", "--tries=1", "--no-hsts", "--output-document"]);
-        command.arg(download.path()).arg(address);
-        command
-    };
-    let proxy = Proxy::start(server.address(), vec![content.len() * 3 / 10]);
-    assert!(!download.start(&mut wget(proxy.base() + &target)).wait().unwrap().success());
-    download.run(&mut wget(proxy.base() + &target));
-    assert_settles(&server, &download, &content, &target);
-}
-
-#[test]
 fn wget_that_retries_by_itself() {
     if !have("wget") {
         return;
@@ -267,18 +230,6 @@ fn aria2c(download: &Download) -> Command {
 }
 
 #[test]
-fn aria2c_in_eight_parts() {
-    if !have("aria2c") {
-        return;
-    }
-    let (node, content, target) = node(32 * MIB);
-    let server = node.start();
-    let download = Download::new();
-    download.run(aria2c(&download).arg(server.base() + &target));
-    assert_whole(&server, &download, &content, &target);
-}
-
-#[test]
 fn aria2c_in_eight_parts_that_are_cut() {
     if !have("aria2c") {
         return;
@@ -291,26 +242,6 @@ fn aria2c_in_eight_parts_that_are_cut() {
     let proxy = Proxy::start(server.address(), cuts);
     download.run(aria2c(&download).arg(proxy.base() + &target));
     assert!(proxy.cut() > 0);
-    assert_whole(&server, &download, &content, &target);
-}
-
-#[test]
-fn aria2c_killed_and_continued() {
-    if !have("aria2c") {
-        return;
-    }
-    let (node, content, target) = node(32 * MIB);
-    let node = node.winglet("rate_limit: 2");
-    let server = node.start();
-    let download = Download::new();
-    let url = server.base() + &target;
-    let mut first = download.start(aria2c(&download).arg("--auto-save-interval=1").arg(&url));
-    download.wait_for_bytes(content.len() / 4);
-    // By a signal that it can catch, so that it notes what it has.
-    kill_process(Pid::from_child(&first.0), Signal::INT).unwrap();
-    first.wait().unwrap();
-    server.wait_for_logs(1, "interrupted");
-    download.run(aria2c(&download).arg("--continue").arg(&url));
     assert_whole(&server, &download, &content, &target);
 }
 

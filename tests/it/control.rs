@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -391,23 +391,4 @@ fn the_end_of_the_certificate_is_told_and_follows_a_new_one() {
     authority.replace("leaf", "other");
     wait_for(&node, "the new certificate", |status| days(status) >= 89);
     drop(server);
-}
-
-/// Every user of the machine, and every page in its browsers, reaches a port.
-#[test]
-fn a_port_is_for_whoever_says_something_under_its_own_name() {
-    let node = Node::new().winglet("control: 127.0.0.1:0");
-    let server = node.start();
-    let line = server.wait_for_log("control on ");
-    let address: SocketAddr = line.rsplit("http://").next().unwrap().trim().parse().unwrap();
-    let ask = |host: &str| {
-        let mut client = Client::connect(address);
-        client.send(format!("GET /status HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
-        client.answer().status
-    };
-    assert_eq!((ask("evil.example.com"), ask("127.0.0.1.example.com:80")), (400, 400));
-    assert_eq!((ask("localhost:1"), ask("[::1]:1"), ask("127.0.0.1")), (200, 200, 200));
-    let silent: Vec<Client> = (0..100).map(|_| Client::connect(address)).collect();
-    assert_eq!(ask("localhost"), 200, "connections that say nothing give way");
-    drop(silent);
 }

@@ -1,14 +1,13 @@
-//! Resources run out: descriptors, connections, processor time. The server sheds, says so, and
+//! Resources run out: descriptors, connections, memory. The server sheds, says so, and
 //! goes on when it can.
 
 use std::net::Shutdown;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::client::{Client, connect_from, get};
 use crate::crowd::Crowd;
 use crate::harness::{Node, Server, descriptors_for, have, pattern};
 use crate::mint::Token;
+use crate::stalled::{Occupied, TWO_WORKERS, busy_workers, wait_for_queue};
 
 /// `text` in the log, so often.
 fn count(server: &Server, text: &str) -> usize {
@@ -132,14 +131,15 @@ fn memory_is_back_where_it_was() {
     assert!(second < most + 8 * 1024, "{most} KiB, then {second} KiB");
 }
 
-/// Connections in odd states cost no processor time while nothing happens on them.
+/// Nothing is done for connections in odd states while nothing happens on them.
 #[test]
 fn odd_connections_do_not_keep_the_server_busy() {
     let node = Node::new()
-        .winglet("threads: 3\ntimeouts: { head: 60s, idle: 60s, queue: 60s, stall: 60s }");
+        .winglet(TWO_WORKERS)
+        .winglet("min_rate: 0\ntimeouts: { head: 10m, idle: 10m, queue: 10m, stall: 10m }");
     node.file("large", &pattern(12 << 20));
     node.file("tail", &pattern(60_000));
-    let server = node.start();
+    let mut server = node.start();
     let mut odd = Vec::new();
     let mut add = |host: u8, request: &str, file: &str, half_closed: bool| {
         let source = format!("127.0.0.{host}");
@@ -166,34 +166,35 @@ fn odd_connections_do_not_keep_the_server_busy() {
         add(3, request, "tail", false);
         add(3, request, "tail", true);
     }
-    // Workers that wait for their reader; and what waits for those, whole and half closed.
+    // Parked downloads, whole and half closed.
     for half_closed in [false, true, false] {
         add(4, get, "large", half_closed);
     }
-    let queued: Vec<Client> = (0..20)
+    server.wait_until_asleep();
+    // Workers that wait for their disks, and what waits for those.
+    let Some(occupied) = Occupied::start(&node, &server) else { return };
+    server.may_log_errors();
+    let mut queued: Vec<Client> = (0..15)
         .map(|number| {
             let mut client = Client::connect_from("127.0.0.5", server.address());
             client.request("GET", "/download/file?token=x", "");
-            if number % 2 == 0 {
-                client.send(get);
+            match number % 3 {
+                0 => {}
+                1 => client.send(get),
+                _ => client.stream().shutdown(Shutdown::Write).unwrap(),
             }
             client
         })
         .collect();
-    settle_and_idle(&server);
-    for (number, client) in queued.into_iter().enumerate() {
-        if number % 3 == 0 {
-            client.reset();
-        }
+    wait_for_queue(&node, &server, 15);
+    server.wait_until_asleep();
+    queued.drain(..5).for_each(Client::reset);
+    server.wait_for_logs(5, " GET file 499 ");
+    server.wait_until_asleep();
+    assert_eq!(busy_workers(&node), 2);
+    occupied.end();
+    for mut client in queued {
+        assert_eq!(client.answer().status, 401);
     }
-    settle_and_idle(&server);
-}
-
-/// After a moment to settle, three seconds pass without work.
-fn settle_and_idle(server: &Server) {
-    thread::sleep(Duration::from_millis(500));
-    let (began, before) = (Instant::now(), server.processor_time());
-    thread::sleep(Duration::from_secs(3));
-    let used = server.processor_time() - before;
-    assert!(used < began.elapsed() / 4, "{used:?} in {:?}", began.elapsed());
+    assert!(!server.log().contains("file=\"large\""), "a download has ended:\n{}", server.log());
 }

@@ -14,9 +14,11 @@ use crate::mint::Token;
 #[test]
 fn of_three_front_ends_one_delivers() {
     let Some(redis) = Redis::start(&[]) else { return };
-    let fleet = Fleet::start(&redis, 3, "max_connections_per_address: 1000");
+    let more = "max_connections_per_address: 1000\ncontrol: unix:control.sock";
+    let fleet = Fleet::start(&redis, 3, more);
     fleet.introduce();
     fleet.nodes[0].file("f", b"content");
+    let mut redirects = 0;
     for apart in [false, true] {
         let targets: Vec<_> = (0..1000).map(|_| Token::file("/f").target()).collect();
         let all = fleet.all_at_once(&targets, apart);
@@ -32,9 +34,17 @@ fn of_three_front_ends_one_delivers() {
                 let (address, marked) = location(answer);
                 assert_eq!(address, fleet.address(owner));
                 assert_eq!(marked, format!("{target}&hop"));
+                redirects += 1;
             }
         }
     }
+    let counted = fleet.nodes.iter().map(|node| {
+        let metrics = exchange(node, &request("GET", "/metrics", "", ""));
+        let line =
+            metrics.lines().find(|line| line.starts_with("winglet_requests_total{code=\"307\""));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    });
+    assert_eq!(counted.sum::<usize>(), redirects);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use server::Server;
-pub use skips::{descriptors_for, have, is_root, must_be_root, skip};
+pub use skips::{descriptors_for, have, is_quiet, is_root, may_take, must_be_root, skip};
 
 /// The server that tests download from.
 pub const SERVER: &str = "8d1f3c52-6a0e-4a7b-9f3e-2c5b7e1a9d40";
@@ -33,7 +33,6 @@ pub struct Scratch(PathBuf);
 impl Scratch {
     /// An empty directory.
     pub fn new() -> Scratch {
-        skips::begin();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("winglet-it-{}-{count}", std::process::id());
         let path = std::env::temp_dir().join(name);

@@ -108,6 +108,7 @@ fn forwarded_addresses_are_read_from_the_right() {
     let mut stranger = Client::connect_from("127.0.0.2", address);
     let target = Token::file("small").target();
     assert_eq!(stranger.get_with(&target, "X-Forwarded-For: 192.0.2.9\r\n").status, 200);
+    drop(stranger);
     server.wait_for_log(" 127.0.0.2 GET file 200 ");
     assert!(!server.log().contains("6.6.6.6") && !server.log().contains("192.0.2.9"));
 }
@@ -148,41 +149,43 @@ fn a_share_is_the_clients_and_not_the_proxys() {
 #[test]
 fn pages_of_the_panel_may_read_answers_and_others_may_not() {
     let node = Node::new()
-        .top_level("remote: https://panel.example\nallowed_origins: [\"https://shop.example\"]");
+        .top_level("remote: https://panel.example/\nallowed_origins: [\"https://shop.example\"]");
     node.file("small", b"content");
     let server = node.start();
-    let ask = |method: &str, origin: &str| {
+    let ask = |method: &str, file: &str, origin: &str| {
         let mut client = Client::connect(server.address());
         let fields = format!(
             "Origin: {origin}\r\nAccess-Control-Request-Method: GET\r\nAccess-Control-Request-Headers: range\r\n"
         );
-        client.request(method, &Token::file("small").target(), &fields);
+        client.request(method, &Token::file(file).target(), &fields);
         if method == "GET" { client.answer() } else { client.head().unwrap() }
     };
-    for origin in ["https://panel.example", "https://shop.example"] {
-        for method in ["OPTIONS", "GET"] {
-            let answer = ask(method, origin);
-            assert!(matches!(answer.status, 200 | 204), "{}", answer.raw);
-            assert_eq!(answer.field("Access-Control-Allow-Origin"), Some(origin));
-            assert_eq!(answer.field("Vary"), Some("Origin"));
+    for (origin, allowed) in [
+        ("https://panel.example", true),
+        ("https://shop.example", true),
+        ("https://evil.example", false),
+        ("http://panel.example", false),
+        ("https://panel.example.evil", false),
+        ("null", false),
+    ] {
+        for (method, file, status) in
+            [("OPTIONS", "small", 204), ("GET", "small", 200), ("GET", "missing", 404)]
+        {
+            let answer = ask(method, file, origin);
+            assert_eq!(answer.status, status, "{}", answer.raw);
+            let seen = answer.field("Access-Control-Allow-Origin");
+            assert_eq!(seen, allowed.then_some(origin), "{}", answer.raw);
+            let varies = |on: &(String, String)| on.0 == "Vary" && on.1 == "Origin";
+            assert!(answer.fields.iter().any(varies), "{}", answer.raw);
             assert_eq!(answer.field("Access-Control-Allow-Credentials"), None);
         }
     }
-    let preflight = ask("OPTIONS", "https://panel.example");
+    let preflight = ask("OPTIONS", "small", "https://panel.example");
     assert!(preflight.field("Access-Control-Allow-Methods").unwrap().contains("GET"));
     assert!(preflight.field("Access-Control-Allow-Headers").unwrap().contains("Range"));
-    let exposed = ask("GET", "https://panel.example");
+    let exposed = ask("GET", "small", "https://panel.example");
     let exposed = exposed.field("Access-Control-Expose-Headers").unwrap();
     assert!(exposed.contains("Content-Disposition") && exposed.contains("Content-Range"));
-    for origin in
-        ["https://evil.example", "http://panel.example", "null", "https://panel.example.evil"]
-    {
-        for method in ["OPTIONS", "GET"] {
-            let answer = ask(method, origin);
-            assert_eq!(answer.field("Access-Control-Allow-Origin"), None, "{origin}");
-            assert_eq!(answer.field("Vary"), Some("Origin"));
-        }
-    }
 }
 
 /// Starts a server on a socket of the test's own, as a service manager does.
@@ -253,15 +256,7 @@ fn a_passed_socket_is_left_alone_while_the_server_drains() {
     // Waits for the next server.
     let mut newcomer = Client::connect(server.address());
     newcomer.request("GET", &Token::file("small").target(), "");
-    let ticks = || -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    let before = ticks();
-    thread::sleep(Duration::from_secs(1));
-    let spent = ticks() - before;
-    assert!(spent < 50, "{spent} hundredths of a second of work while nothing happens");
+    server.wait_until_asleep();
     drop(slow);
     assert!(server.wait().success());
     let _next = pass(&node, socket);

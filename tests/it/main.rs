@@ -20,6 +20,7 @@ mod mint;
 mod proxy;
 #[cfg(feature = "shared-state")]
 mod relay;
+mod stalled;
 
 mod archives;
 mod backups;
@@ -44,6 +45,7 @@ mod layers;
 mod lending;
 mod limits;
 mod listening;
+mod lockout;
 mod logs;
 #[cfg(feature = "tls")]
 mod matrix;

@@ -17,7 +17,7 @@ use crate::certs::{Authority, Kind, SSL};
 use crate::client::{Client, connect_from};
 use crate::clients::{Client as Process, Download};
 use crate::fronts::Front;
-use crate::harness::{Node, Server, have, pattern};
+use crate::harness::{Node, Server, have, may_take, pattern};
 use crate::kin::{Kin, Run, clients};
 use crate::mint::Token;
 use crate::proxy::{ACKNOWLEDGED_BY, Plan, Proxy};
@@ -263,6 +263,9 @@ fn settled(job: &Job, link: &str, wrong: &mut Vec<String>) -> &'static str {
 
 #[test]
 fn every_client_on_every_path() {
+    if !may_take("a minute") {
+        return;
+    }
     const SETTLES: &str = "settle_time: 5s\nmax_connections_per_address: 500";
     let slow = format!("{SETTLES}\nrate_limit: 3");
     let direct = [node(SSL, SETTLES), node(SSL, &slow)];

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::fs::{Advice, fadvise, statfs};
 
 use crate::client::{Client, connect_from};
-use crate::harness::{Node, Server, have, pattern, skip};
+use crate::harness::{Node, Server, have, is_quiet, pattern, skip};
 use crate::mint::Token;
 
 const MIB: u64 = 1 << 20;
@@ -23,10 +23,9 @@ fn node() -> Node {
 }
 
 /// Whether the page cache is to be measured, and the node's file system has one. Other programs, and
-/// a kernel that reclaims memory, change what is measured: it is asked for with
-/// `WINGLET_TEST_PAGE_CACHE=1` on a quiet machine.
+/// a kernel that reclaims memory, change what is measured.
 fn has_cache(node: &Node) -> bool {
-    if std::env::var_os("WINGLET_TEST_PAGE_CACHE").is_none() {
+    if !is_quiet() {
         return false;
     }
     /// ext4, XFS, Btrfs; from linux/magic.h.

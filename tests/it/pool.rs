@@ -1,46 +1,18 @@
-//! The fixed pool with every worker busy, and the private socket when it breaks.
+//! The fixed pool with every worker busy, and what waiting connections cost.
 
-use std::net::SocketAddr;
-
-use crate::client::{Client, connect_from, get};
-use crate::harness::{Node, Server};
+use crate::client::{Client, get};
+use crate::harness::Node;
 use crate::mint::Token;
-
-/// More than all buffers on the way hold.
-const LARGE: u64 = 64 << 20;
-
-/// A node whose two workers have enough to do with [`occupy`].
-fn node(winglet: &str) -> Node {
-    let node = Node::new().winglet(&format!("threads: 2\n{winglet}"));
-    node.sparse("large", LARGE);
-    node.file("small", b"content");
-    node
-}
-
-/// A client that takes a worker and reads no further than the head.
-fn occupy(address: SocketAddr) -> Client {
-    let mut client = Client::over(connect_from("127.0.0.1", address, Some(4096)));
-    client.request("GET", &Token::file("large").target(), "");
-    assert_eq!(client.head().unwrap().status, 200);
-    client
-}
-
-/// Waits until the server has this many descriptors more than `before`, as it has when it has
-/// accepted that many connections.
-fn wait_for_connections(server: &Server, before: usize, count: usize) {
-    server.wait_until("connections", |server| server.descriptors() >= before + count);
-}
+use crate::stalled::{Occupied, TWO_WORKERS, busy_workers, wait_for_queue};
 
 #[test]
 fn health_answers_while_every_worker_is_busy_and_waiting_takes_no_memory() {
     const WAITING: usize = 200;
-    let node = node("timeouts: { queue: 10m, stall: 10m }\nmin_rate: 0");
-    let server = node.start();
-    if !server.shows_descriptors() {
-        return;
-    }
-    let busy = [occupy(server.address()), occupy(server.address())];
-    let before = server.descriptors();
+    let node = Node::new().winglet(TWO_WORKERS).winglet("timeouts: { queue: 10m }");
+    node.file("small", b"content");
+    let mut server = node.start();
+    let Some(occupied) = Occupied::start(&node, &server) else { return };
+    server.may_log_errors();
     assert_eq!(get(server.address(), "/health").status, 200);
     let (memory, threads) = (server.resident_kib(), server.threads());
     let mut waiting: Vec<Client> = (0..WAITING)
@@ -52,7 +24,7 @@ fn health_answers_while_every_worker_is_busy_and_waiting_takes_no_memory() {
             client
         })
         .collect();
-    wait_for_connections(&server, before, WAITING);
+    wait_for_queue(&node, &server, WAITING as u64);
     let mut health = Client::connect(server.address());
     for _ in 0..20 {
         assert_eq!(health.get("/health").text(), r#"{"status":"ok"}"#);
@@ -60,7 +32,8 @@ fn health_answers_while_every_worker_is_busy_and_waiting_takes_no_memory() {
     assert_eq!(server.threads(), threads);
     let grown = server.resident_kib().saturating_sub(memory);
     assert!(grown < 6 * 1024, "{WAITING} waiting requests took {grown} KiB");
-    drop(busy);
+    assert_eq!(busy_workers(&node), 2, "nobody had to wait");
+    occupied.end();
     for client in &mut waiting {
         let answer = client.answer();
         assert_eq!((answer.status, answer.body.as_slice()), (200, b"content".as_slice()));
@@ -93,7 +66,7 @@ fn connections_take_no_threads_and_give_their_descriptors_back() {
             client
         })
         .collect();
-    wait_for_connections(&server, before, CONNECTIONS - 1);
+    server.wait_until("all are there", |server| server.descriptors() >= before + CONNECTIONS - 1);
     assert_eq!(server.threads(), threads);
     for client in clients.iter_mut().skip(3).step_by(4) {
         assert_eq!(client.get(&Token::file("small").target()).status, 200);

@@ -1,14 +1,19 @@
 //! TERM, HUP, and what a service manager is told: draining, reloading, the notify socket, pid file.
 
 use std::fs;
-use std::net::TcpStream;
+use std::io::{self, Write};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::{Client, connect_from, get};
-use crate::harness::{KEY, Node, PATIENCE, Server, pattern, skip};
+use crate::control::status;
+use crate::harness::{KEY, Node, PATIENCE, Server, have, pattern, skip};
 use crate::mint::Token;
+use crate::stalled::{Stalled, busy_workers};
 
 /// More than all buffers on the way hold.
 const LARGE: usize = 8 << 20;
@@ -72,15 +77,138 @@ fn a_second_signal_ends_it_at_once() {
     assert!(client.read_to_end().len() < LARGE);
 }
 
+/// What is parked, and what a worker holds whose disk stalls: each has its line in the log, and its link
+/// is known to be as far as it came.
 #[test]
 fn what_does_not_end_in_time_is_cut() {
-    let node = Node::new().winglet("timeouts: { drain: 300ms }");
-    node.sparse("large", LARGE as u64);
+    const READABLE: u64 = 4 << 20;
+    let node = Node::new().with_state();
+    let node = node.winglet("timeouts: { drain: 300ms }\ncontrol: unix:control.sock");
+    node.backup(&pattern(LARGE));
+    let Some(stalled) = Stalled::after(&node.volume(), LARGE as u64, READABLE) else {
+        return;
+    };
     let mut server = node.start();
-    let mut client = begin(&server, "large");
+    let [parked, held] = [Token::backup(), Token::file("file")];
+    let clients = [(&parked, "127.0.0.1"), (&held, "127.0.0.2")].map(|(token, source)| {
+        let mut client = Client::over(connect_from(source, server.address(), Some(16 << 10)));
+        client.request("GET", &token.target(), "");
+        assert_eq!(client.head().unwrap().status, 200);
+        client
+    });
+    server.wait_until("both are parked", |_| status(&node)["phases"]["parked"] == 2);
+    let [mut idle, reading] = clients;
+    let reading = thread::spawn(move || io::copy(&mut reading.stream(), &mut io::sink()));
+    let sent = || status(&node)["downloads"][1]["sent"].as_u64().unwrap();
+    server.wait_until("a worker waits for the disk", |_| {
+        let before = sent();
+        thread::sleep(Duration::from_millis(100));
+        before == sent() && before > READABLE / 2 && busy_workers(&node) == 1
+    });
     server.stop();
-    assert!(server.log().contains("drain: 1 connections did not end in time"), "{}", server.log());
-    assert!(client.read_to_end().len() < LARGE);
+    let _ = reading.join().unwrap();
+    assert!(idle.read_to_end().len() < LARGE);
+    assert!(server.log().contains("drain: 2 connections did not end in time"), "{}", server.log());
+    drop(stalled);
+    for (token, what) in [(&parked, " backup="), (&held, " file=\"file\" ")] {
+        let lines: Vec<_> =
+            server.log().lines().filter(|line| line.contains(what)).map(str::to_owned).collect();
+        assert_eq!(lines.len(), 1, "{what}: {}", server.log());
+        assert!(lines[0].ends_with(" interrupted: server stopping"), "{lines:?}");
+        let sent = lines[0].split(" bytes=").nth(1).unwrap().split('/').next().unwrap();
+        assert_ne!(sent, "0", "{lines:?}");
+        let explained = node.run(&["explain", &token.sign()]);
+        let text = String::from_utf8_lossy(&explained.stdout).into_owned();
+        assert!(text.contains(&format!("in progress: {sent} of {LARGE} bytes")), "{text}");
+    }
+}
+
+/// Downloads that are as fast as they can be are at a worker, or about to be.
+#[test]
+fn a_second_signal_leaves_no_download_without_its_line() {
+    const CLIENTS: usize = 6;
+    let node = Node::new().with_state();
+    node.sparse("huge", 1 << 40);
+    let mut server = node.start();
+    let (ready, began) = (Barrier::new(CLIENTS + 1), Barrier::new(CLIENTS + 1));
+    thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let (server, ready, began) = (&server, &ready, &began);
+            scope.spawn(move || {
+                let source = format!("127.0.0.{}", number + 1);
+                let mut client = Client::connect_from(&source, server.address());
+                let answer = client.get_part(&Token::file("huge").target(), "", 8 << 20);
+                assert_eq!(answer.status, 200);
+                ready.wait();
+                began.wait();
+                io::copy(&mut client.stream(), &mut io::sink()).unwrap_or_default();
+            });
+        }
+        ready.wait();
+        began.wait();
+        server.signal("TERM");
+        server.wait_for_log("stopping");
+        server.signal("TERM");
+    });
+    assert!(server.wait().success());
+    let log = server.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains(" GET file 200 ")).collect();
+    assert_eq!(lines.len(), CLIENTS, "{log}");
+    for line in lines {
+        assert!(line.ends_with(" interrupted: server stopping"), "{line}");
+    }
+}
+
+/// Which are sent to a process that has yet to read its configuration.
+#[test]
+fn signals_that_come_before_it_serves_are_not_lost() {
+    if !have("mkfifo") {
+        return;
+    }
+    for signal in ["HUP", "USR1", "TERM"] {
+        let node = Node::new();
+        let config = fs::read(node.write_config()).unwrap();
+        fs::remove_file(node.config()).unwrap();
+        assert!(Command::new("mkfifo").arg(node.config()).status().unwrap().success());
+        let mut server = node.launch(&[]);
+        // Opened once the server opens it, too.
+        let mut pipe = fs::File::options().write(true).open(node.config()).unwrap();
+        server.signal(signal);
+        fs::remove_file(node.config()).unwrap();
+        fs::write(node.config(), &config).unwrap();
+        pipe.write_all(&config).unwrap();
+        drop(pipe);
+        match signal {
+            "HUP" => drop(server.wait_for_log("reload: done")),
+            "USR1" => drop(server.wait_for_log("status: up ")),
+            _ => assert!(server.wait().success(), "{}", server.log()),
+        }
+    }
+}
+
+/// One client has the server to itself, and is limited all the same.
+#[test]
+fn a_reload_reaches_a_download_that_a_worker_holds() {
+    let node = Node::new().winglet("bandwidth: 0\ncontrol: unix:control.sock");
+    node.sparse("huge", 1 << 40);
+    let server = node.start();
+    let mut client = Client::connect(server.address());
+    let stream = client.stream().try_clone().unwrap();
+    assert_eq!(client.get_part(&Token::file("huge").target(), "", 8 << 20).status, 200);
+    let read = thread::spawn(move || io::copy(&mut client.stream(), &mut io::sink()));
+    let row = || status(&node)["downloads"][0].clone();
+    server.wait_until("a worker has it", |_| busy_workers(&node) == 1);
+    change(&node, &server, "bandwidth: 0", "bandwidth: 2", "reload: done");
+    server.wait_until("it is limited", |_| row()["state"] == "limited");
+    // Two MiB per second, and what had been given out before.
+    let (since, before) = (Instant::now(), row()["sent"].as_u64().unwrap());
+    server.wait_until("some more is sent", |_| row()["sent"].as_u64() >= Some(before + (4 << 20)));
+    assert!(since.elapsed() >= Duration::from_secs(1), "4 MiB in {:?}", since.elapsed());
+    // And back.
+    change(&node, &server, "bandwidth: 2", "bandwidth: 0", "reload: done");
+    server.wait_until("it is limited no more", |_| row()["state"] != "limited");
+    stream.shutdown(Shutdown::Both).unwrap();
+    let _ = read.join().unwrap();
 }
 
 #[test]

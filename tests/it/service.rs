@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{Scratch, have, skip};
+use crate::harness::{Scratch, have, may_take, skip};
 
 /// The worst exposure of the unit that is accepted; 10 is no protection at all, and 1.5 was reached.
 const EXPOSURE: f64 = 1.9;
@@ -21,6 +21,9 @@ fn said(output: &Output) -> String {
 
 /// Runs `contrib/test/NAME.sh` on `binary`. What it skips is skipped here.
 fn script(name: &str, binary: &Path) {
+    if !may_take("up to half a minute") {
+        return;
+    }
     let path = root().join("contrib/test").join(name).with_extension("sh");
     let output = Command::new("sh")
         .arg(path)
@@ -84,6 +87,18 @@ fn the_debian_package() {
 #[test]
 fn from_the_tarball_to_a_download() {
     script("dist", &built());
+}
+
+/// A reader that is not installed is a failure to the script itself where it has to be one.
+#[test]
+fn every_reader_unpacks_nasty_trees() {
+    if !may_take("half a minute") || !have("python3") {
+        return;
+    }
+    let path = root().join("contrib/test/readers.py");
+    let output = Command::new("python3").arg(path).arg(built()).stdin(Stdio::null()).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", said(&output));
 }
 
 /// Shell scripts of the project, by their first line or their name.

@@ -1,19 +1,17 @@
 //! The Redis that front ends share: down, frozen, full, empty, and behind TLS.
 
+use rustix::process::Signal;
 use std::fs;
 #[cfg(feature = "shared-state-tls")]
 use std::net::TcpStream;
 #[cfg(feature = "shared-state-tls")]
 use std::process::{Command, Stdio};
-use std::time::Instant;
-
-use rustix::process::Signal;
 
 use crate::client::{Client, get};
 use crate::front_ends::{Fleet, Redis, key, until};
 #[cfg(feature = "shared-state-tls")]
 use crate::harness::have;
-use crate::harness::{Node, PATIENCE, Server};
+use crate::harness::{Node, Server};
 use crate::mint::Token;
 
 /// Owned links go on, and new ones are refused, until `mend`, and then nothing is forgotten.
@@ -27,11 +25,9 @@ fn goes_on_without(redis: &mut Redis, harm: impl Fn(&mut Redis), mend: impl Fn(&
     fleet.servers.iter_mut().for_each(Server::may_log_errors);
     harm(redis);
     let fresh = Token::file("/f").target();
-    let began = Instant::now();
     let refused = Client::connect(fleet.address(0)).get_with(&fresh, part);
     assert_eq!(refused.status, 503, "{}", refused.raw);
     assert!(refused.field("Retry-After").is_some());
-    assert!(began.elapsed() < PATIENCE / 2, "a worker waited for {:?}", began.elapsed());
     fleet.servers[0].wait_for_log("ERROR");
     for _ in 0..20 {
         assert_eq!(Client::connect(fleet.address(0)).get_with(&owned, part).status, 206);

@@ -1,5 +1,5 @@
 //! Everything at once for a while: hostile clients of all kinds beside real downloads, every byte
-//! of which is compared. `SOAK_SECONDS` says how long (10), and `SOAK_SEED` repeats what an earlier
+//! of which is compared. `SOAK_SECONDS` says how long (60), and `SOAK_SEED` repeats what an earlier
 //! run printed.
 
 use std::io::Write;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::{Client, connect_from};
 use crate::crowd::Crowd;
-use crate::harness::{Node, Server, descriptors_for, pattern};
+use crate::harness::{Node, Server, descriptors_for, may_take, pattern};
 use crate::mint::Token;
 
 /// Threads of each kind.
@@ -185,7 +185,10 @@ fn setting(name: &str) -> Option<u64> {
 
 #[test]
 fn hostile_and_legitimate_clients_side_by_side() {
-    let seconds = setting("SOAK_SECONDS").unwrap_or(10);
+    let Some(seconds) = setting("SOAK_SECONDS").or_else(|| may_take("a minute").then_some(60))
+    else {
+        return;
+    };
     let seed = setting("SOAK_SEED")
         .unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64);
     // Not `eprintln!`, which a test that passes, or is killed, keeps to itself.
@@ -223,7 +226,5 @@ fn hostile_and_legitimate_clients_side_by_side() {
     server.wait_until("threads as at the start", |s| s.threads() <= threads);
     server.wait_until("memory as before", |s| s.resident_kib() < early + SLACK_KIB);
     println!("resident: {early} KiB early, {} KiB at the end", server.resident_kib());
-    let before = server.processor_time();
-    thread::sleep(Duration::from_secs(1));
-    assert!(server.processor_time() - before < Duration::from_millis(500), "it is still busy");
+    server.wait_until_asleep();
 }

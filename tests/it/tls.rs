@@ -59,7 +59,7 @@ fn curl_downloads_with_both_versions_and_both_kinds_of_key() {
     if !tools() {
         return;
     }
-    let (small, large) = (pattern(100), pattern(64 << 20));
+    let (small, large) = (pattern(100), pattern(16 << 20));
     for kind in [Kind::Ec, Kind::Rsa] {
         let (node, _authority) = tls_node(kind);
         node.file("small", &small);

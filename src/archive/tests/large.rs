@@ -12,15 +12,12 @@ use cap_std::fs::Dir;
 
 use super::super::layout::Part;
 use super::super::{Archive, Format, Layout};
-use super::tools::{check, check_tar, check_zip, has, members, run, write_sparse};
+use super::tools::{check, check_tar, check_zip, has, may_take, members, run, write_sparse};
 use super::tree::Scratch;
 use super::walks::chain;
 use super::{begin, pack, read_range};
 
 const GIB: u64 = 1 << 30;
-
-/// Set, the tests here write archives of several GiB to the temporary directory.
-const LARGE: &str = "WINGLET_TEST_LARGE";
 
 fn six_gib() -> Scratch {
     let scratch = Scratch::new();
@@ -128,8 +125,7 @@ fn seventy_thousand_members_are_counted_by_all() {
 /// All of it through every program: some 20 GiB are read.
 #[test]
 fn six_gib_and_seventy_thousand_members_pass_every_program() {
-    if std::env::var_os(LARGE).is_none() {
-        eprintln!("skipped: {LARGE} is not set");
+    if !may_take("some minutes and 14 GB of disk") {
         return;
     }
     let scratch = six_gib();
@@ -149,13 +145,10 @@ fn six_gib_and_seventy_thousand_members_pass_every_program() {
     }
 }
 
-/// Figures for the record: memory, the walk, and the stream beside plain reading.
+/// Memory, the walk, and the stream beside plain reading.
 #[test]
+#[ignore = "figures for the record, and no test"]
 fn figures() {
-    if std::env::var_os(LARGE).is_none() {
-        eprintln!("skipped: {LARGE} is not set");
-        return;
-    }
     let scratch = Scratch::new();
     for directory in 0..70 {
         let path = scratch.directory(format!("region-{directory}"));
@@ -196,13 +189,10 @@ fn drain(scratch: &Scratch, archive: &Arc<Archive>) {
     while reader.read(&mut buffer).unwrap() > 0 {}
 }
 
-/// Figures for the record: a hostile tree beside a flat one, with the longest step of each.
+/// A hostile tree beside a flat one, with the longest step of each.
 #[test]
+#[ignore = "figures for the record, and no test"]
 fn figures_of_hostile_walks() {
-    if std::env::var_os(LARGE).is_none() {
-        eprintln!("skipped: {LARGE} is not set");
-        return;
-    }
     let flat = Scratch::new();
     for index in 0..200_000 {
         File::create(flat.tree().join(format!("{index:06}"))).unwrap();

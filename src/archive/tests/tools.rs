@@ -55,13 +55,38 @@ class Stream {
 }
 "#;
 
+/// Returns true if the calling test may take `time`, which is long; notes it if not.
+pub(super) fn may_take(time: &str) -> bool {
+    let asked = std::env::var("WINGLET_TESTS").unwrap_or_default();
+    let may = asked.split(',').any(|word| word == "all");
+    if !may {
+        note(&format!("takes {time}; `make test-all` runs it"));
+    }
+    may
+}
+
+/// Notes why the calling test does not run, or not all of it: at once, and where `tests/summary.rs`
+/// finds it.
+fn note(reason: &str) {
+    let thread = std::thread::current();
+    let line = format!("{}: {reason}\n", thread.name().unwrap_or("a helper thread"));
+    // Not `eprint!`, which a test that passes keeps to itself.
+    let _ = write!(std::io::stderr(), "skipped {line}");
+    let program = std::env::current_exe().unwrap();
+    // target/tmp beside target/debug/deps/winglet-…, by the number of the cargo that runs all tests.
+    let directory = program.ancestors().nth(3).unwrap().join("tmp");
+    let list = directory.join(format!("skipped-{}", std::os::unix::process::parent_id()));
+    std::fs::create_dir_all(directory).unwrap();
+    let list = File::options().append(true).create(true).open(list);
+    list.unwrap().write_all(line.as_bytes()).unwrap();
+}
+
 /// Whether `tool` is installed.
 pub(super) fn has(tool: &str) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&paths).any(|path| path.join(tool).is_file());
     if !found {
-        // Not `eprint!`, which a test that passes keeps to itself.
-        let _ = writeln!(std::io::stderr(), "skipped: {tool} is not installed");
+        note(&format!("{tool} is not installed"));
     }
     let strict = std::env::var_os("WINGLET_STRICT").is_some_and(|value| value != "0");
     assert!(found || !strict, "{tool} is not installed");

@@ -190,6 +190,24 @@ impl Server {
         }
     }
 
+    /// Waits until it has nothing to do: no thread was found at work, twenty times in a row. A thread
+    /// that turns in circles is found at work nearly always, however little of a processor it gets.
+    pub fn wait_until_asleep(&self) {
+        let is_at_work = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('R'))
+        };
+        let works = || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+            tasks.map_while(Result::ok).any(is_at_work)
+        };
+        let looks = || {
+            thread::sleep(Duration::from_millis(20));
+            works()
+        };
+        self.wait_until("nothing to do", |_| !(0..20).any(|_| looks()));
+    }
+
     /// Runs a `winglet serve` that no [`Node`] made, and waits until it serves.
     pub fn spawn(command: Command, config: String) -> Server {
         let server = Server::over(command, config);
@@ -203,16 +221,6 @@ impl Server {
         let (stderr, sink) = (child.stderr.take().unwrap(), Arc::clone(&log));
         let reader = thread::spawn(move || sink.follow(BufReader::new(stderr)));
         Server { child, log, reader: Some(reader), config, clean: true, dead: false }
-    }
-
-    /// Processor time that the process has used.
-    pub fn processor_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        let after_name = stat.rsplit(')').next().unwrap();
-        let ticks = after_name.split_whitespace().skip(11).take(2);
-        let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
-        // Linux counts in hundredths of a second for everybody who reads this file.
-        Duration::from_millis(ticks * 10)
     }
 }
 

@@ -3,34 +3,58 @@
 //! The reason goes to standard error at once, past the capture of the test harness, and into the
 //! file that `tests/summary.rs` prints at the end of `cargo test`. With `WINGLET_STRICT=1`, which
 //! `.ci/run` sets, a skip is a failure.
+//!
+//! Tests that take long are left out unless `WINGLET_TESTS=all` asks for them, as `make test-all` does.
+//! They are named at the end as well, and are no failures.
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::sync::{LazyLock, Mutex};
 use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What this run skipped. Opening it clears what the last run left there.
-static SKIPPED: LazyLock<Mutex<File>> = LazyLock::new(|| {
-    let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/skipped");
-    Mutex::new(File::create(path).unwrap())
-});
-
-/// Clears the list of the last run, even if this one skips nothing.
-pub(super) fn begin() {
-    LazyLock::force(&SKIPPED);
-}
-
 /// Notes that the calling test does not run, or not all of it, and why.
 pub fn skip(reason: impl AsRef<str>) {
+    let line = note(reason.as_ref());
+    assert!(std::env::var_os("WINGLET_STRICT").is_none_or(|value| value == "0"), "skipped {line}");
+}
+
+/// Whether the calling test may take `time`, which is long; if not, that is noted.
+pub fn may_take(time: &str) -> bool {
+    let may = is_asked_for("all");
+    if !may {
+        note(&format!("takes {time}; `make test-all` runs it"));
+    }
+    may
+}
+
+/// Whether nothing else uses this machine's memory and disks; if not, or nobody knows, that is noted.
+pub fn is_quiet() -> bool {
+    let quiet = is_asked_for("quiet");
+    if !quiet {
+        note("needs a machine on which nothing else runs: WINGLET_TESTS=quiet");
+    }
+    quiet
+}
+
+/// Whether `what` is among the words of `WINGLET_TESTS`, which a comma divides.
+fn is_asked_for(what: &str) -> bool {
+    let asked = std::env::var("WINGLET_TESTS").unwrap_or_default();
+    asked.split(',').any(|word| word == what)
+}
+
+fn note(reason: &str) -> String {
     let thread = thread::current();
-    let line = format!("{}: {}\n", thread.name().unwrap_or("a helper thread"), reason.as_ref());
-    SKIPPED.lock().unwrap().write_all(line.as_bytes()).unwrap();
+    let line = format!("{}: {reason}\n", thread.name().unwrap_or("a helper thread"));
+    // By the number of the cargo that runs all tests.
+    let cargo = std::os::unix::process::parent_id();
+    let list = format!("{}/skipped-{cargo}", env!("CARGO_TARGET_TMPDIR"));
+    let list = File::options().append(true).create(true).open(list);
+    list.unwrap().write_all(line.as_bytes()).unwrap();
     // Not `eprint!`, which a test that passes keeps to itself.
     let _ = write!(std::io::stderr(), "skipped {line}");
-    assert!(std::env::var_os("WINGLET_STRICT").is_none_or(|value| value == "0"), "skipped {line}");
+    line
 }
 
 /// Whether a program that the calling test needs is there; a skip if it is not.
