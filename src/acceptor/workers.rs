@@ -150,9 +150,9 @@ impl Acceptor {
     /// Corrects what a piece took of the bandwidth by what it used.
     fn settle(&mut self, live: &Live, (taken, used): (u64, u64)) {
         let config = &self.settings.config;
-        if bandwidth::is_limited(config) && taken > 0 {
-            // What was queued while nothing was limited took nothing.
-            let taken = if taken == u64::MAX { 0 } else { taken };
+        // A piece that was queued while nothing was limited took nothing, and owes nothing: what it
+        // sent without a limit may be more than what a limit gives in minutes.
+        if bandwidth::is_limited(config) && taken > 0 && taken < u64::MAX {
             let left = taken as f64 - used as f64;
             self.bandwidth.settle(config, client(live), live.link.link, left);
             self.parts.crew.queue.settle(left);

@@ -298,7 +298,7 @@ impl<J> Inner<J> {
             if !self.is_held(lane)
                 && let Some((id, (job, bytes))) = self.turns[kind][lane as usize].pop()
             {
-                // A piece that was queued while nothing was limited is charged when it comes back.
+                // One that was queued while nothing was limited is one piece, and goes free.
                 if let Some((bucket, _)) = self.bandwidth.as_mut().filter(|_| bytes < u64::MAX) {
                     bucket.take(bytes as f64);
                 }

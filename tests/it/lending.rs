@@ -72,7 +72,7 @@ fn a_cut_download_leaves_nothing_and_nothing_of_it_reaches_another() {
     }
     let server = node.start();
     drop(Client::connect(server.address()).get("/health"));
-    server.wait_until("an idle server", |server| server.descriptors() > 0);
+    server.wait_until_asleep();
     let before = server.descriptors();
     let cuts = std::env::var("WINGLET_TEST_CUTS").map_or(CUTS, |cuts| cuts.parse().unwrap());
     thread::scope(|scope| {

@@ -167,16 +167,17 @@ fn signals_that_come_before_it_serves_are_not_lost() {
     }
     for signal in ["HUP", "USR1", "TERM"] {
         let node = Node::new();
-        let config = fs::read(node.write_config()).unwrap();
+        let config = fs::read_to_string(node.write_config()).unwrap();
         fs::remove_file(node.config()).unwrap();
         assert!(Command::new("mkfifo").arg(node.config()).status().unwrap().success());
-        let mut server = node.launch(&[]);
+        let command = node.command(&["serve", "--config", "config.yml"]);
+        let mut server = Server::over(command, config.clone());
         // Opened once the server opens it, too.
         let mut pipe = fs::File::options().write(true).open(node.config()).unwrap();
         server.signal(signal);
         fs::remove_file(node.config()).unwrap();
         fs::write(node.config(), &config).unwrap();
-        pipe.write_all(&config).unwrap();
+        pipe.write_all(config.as_bytes()).unwrap();
         drop(pipe);
         match signal {
             "HUP" => drop(server.wait_for_log("reload: done")),

@@ -215,7 +215,7 @@ impl Server {
         server
     }
 
-    pub(super) fn over(mut command: Command, config: String) -> Server {
+    pub fn over(mut command: Command, config: String) -> Server {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Log::default());
         let (stderr, sink) = (child.stderr.take().unwrap(), Arc::clone(&log));
