@@ -1,6 +1,8 @@
 # The front door: `make` lists what there is.
 
 CARGO ?= cargo
+# Most tests wait most of the time.
+export RUST_TEST_THREADS ?= 5
 TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 BINARY = $(TARGET_DIR)/release/winglet
 

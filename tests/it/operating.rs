@@ -2,6 +2,7 @@
 //! output in pipes, priorities, and what is kept out of core dumps.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::symlink;
@@ -298,7 +299,12 @@ fn an_abstract_socket_of_a_service_manager_is_heard_in_the_sandbox() {
     let server = node.start();
     let mut buffer = [0; 64];
     for expected in ["READY=1", "RELOADING=1"] {
-        let length = socket.recv(&mut buffer).unwrap();
+        let length = loop {
+            match socket.recv(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result.unwrap(),
+            }
+        };
         assert!(buffer[..length].starts_with(expected.as_bytes()), "{:?}", &buffer[..length]);
         server.signal("HUP");
     }
