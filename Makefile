@@ -17,8 +17,9 @@ build: ## build the release binary
 test: ## run the tests; the last lines name what was skipped
 	$(CARGO) test --locked --no-fail-fast
 
-test-all: ## run those that take long as well
+test-all: ## run those that take long as well, and try the tarball
 	WINGLET_TESTS=all $(CARGO) test --locked --no-fail-fast
+	WINGLET_TEST_OVERLAY=$(or $(WINGLET_TEST_OVERLAY),1) $(MAKE) test-dist
 
 lint: ## check format, clippy and documentation
 	$(CARGO) fmt --check

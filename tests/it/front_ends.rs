@@ -166,10 +166,10 @@ pub fn until(what: &str, condition: impl Fn() -> bool) {
 
 /// Front ends over the volumes of the first.
 pub struct Fleet {
+    /// Their servers, which end before their directories are removed.
+    pub servers: Vec<Server>,
     /// Their nodes.
     pub nodes: Vec<Node>,
-    /// Their servers.
-    pub servers: Vec<Server>,
 }
 
 impl Fleet {

@@ -135,11 +135,16 @@ impl Job<'_> {
         client.bodiless_answer().status
     }
 
-    /// Lines of the log about this download that contain `text`.
-    fn lines(&self, text: &str) -> usize {
+    /// The lines of the log about this download.
+    fn log(&self) -> Vec<String> {
         let name = format!("file=\"{}\"", self.file);
         let log = self.way.server.log();
-        log.lines().filter(|line| line.contains(&name) && line.contains(text)).count()
+        log.lines().filter(|line| line.contains(&name)).map(str::to_owned).collect()
+    }
+
+    /// How many of them contain `text`.
+    fn lines(&self, text: &str) -> usize {
+        self.log().iter().filter(|line| line.contains(text)).count()
     }
 }
 
@@ -237,7 +242,7 @@ fn make(jobs: Vec<Job>, content: &[u8], ca: &str) -> (Vec<String>, Vec<String>) 
             }
         };
         if refused > 0 {
-            wrong.push(format!("{name} was refused"));
+            wrong.push(format!("{name} was refused:\n{}", job.log().join("\n")));
         }
         table.push(format!("{name} {note}{}", if busy > 0 { ", met 503" } else { "" }));
     }

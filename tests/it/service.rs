@@ -84,11 +84,6 @@ fn the_debian_package() {
     script("deb", &stripped);
 }
 
-#[test]
-fn from_the_tarball_to_a_download() {
-    script("dist", &built());
-}
-
 /// A reader that is not installed is a failure to the script itself where it has to be one.
 #[test]
 fn every_reader_unpacks_nasty_trees() {
