@@ -253,7 +253,7 @@ fn make(jobs: Vec<Job>, content: &[u8], ca: &str) -> (Vec<String>, Vec<String>) 
 /// Waits until the link of `job` is spent. Of streams that a client resets, nobody knows what it had
 /// and not yet acknowledged: a link that was read in parts may stay open then.
 fn settled(job: &Job, link: &str, wrong: &mut Vec<String>) -> &'static str {
-    let deadline = Instant::now() + Duration::from_secs(8);
+    let deadline = Instant::now() + Duration::from_secs(12);
     while job.status(link, "127.0.0.1") != 401 {
         if Instant::now() > deadline {
             if !job.client.parallel && job.course == Course::Whole {
@@ -271,7 +271,7 @@ fn every_client_on_every_path() {
     if !may_take("a minute") {
         return;
     }
-    const SETTLES: &str = "settle_time: 5s\nmax_connections_per_address: 500";
+    const SETTLES: &str = "settle_time: 7s\nmax_connections_per_address: 500";
     let slow = format!("{SETTLES}\nrate_limit: 3");
     let direct = [node(SSL, SETTLES), node(SSL, &slow)];
     let proxied = [node(&behind_proxy(), SETTLES), node(&behind_proxy(), &slow)];
