@@ -34,7 +34,7 @@ const MAX_OWN: usize = 4096;
 /// Of an archive longer than this, small members do not stay in the page cache either.
 const LARGE: u64 = 64 << 20;
 
-/// What was read and not sent is at most this much, and is read again.
+/// What was read and not sent is at most this much, and is read again for a zip's CRCs.
 const AGAIN: u64 = 2 << 20;
 
 /// Reads a range of an archive.
@@ -77,8 +77,6 @@ pub struct ArchiveReader {
 pub(super) struct Open {
     index: usize,
     pub(super) file: DiskFile,
-    /// Where it was last read to.
-    at: u64,
 }
 
 impl ArchiveReader {
@@ -117,7 +115,7 @@ impl ArchiveReader {
     /// Closes what is open.
     pub fn finish(&mut self) {
         if let Some(mut open) = self.open.take() {
-            open.file.finish(open.at);
+            open.file.finish();
         }
     }
 
@@ -132,7 +130,8 @@ impl ArchiveReader {
             self.sent.clone_from(before);
             self.go_to(*at);
         }
-        let again = position.checked_sub(self.position).filter(|again| *again <= AGAIN);
+        let most = if self.packed.archive.format() == Format::Zip { AGAIN } else { 0 };
+        let again = position.checked_sub(self.position).filter(|again| *again <= most);
         let Some(again) = again else {
             self.sent = None;
             self.go_to(position);
@@ -146,6 +145,16 @@ impl ArchiveReader {
             }
         }
         Ok(())
+    }
+
+    /// The member that is open, and where in the archive its content lies, if `position` is there and
+    /// its bytes need not pass through here. A zip's have to, for the CRC.
+    pub fn file_at(&mut self, position: u64) -> Option<(&mut DiskFile, Range<u64>)> {
+        let archive = &self.packed.archive;
+        let open = self.open.as_mut().filter(|_| archive.format() == Format::Tar)?;
+        let start = archive.content_start(open.index);
+        let place = start..start + archive.file_size(open.index)?;
+        place.contains(&position).then_some((&mut open.file, place))
     }
 
     fn go_to(&mut self, position: u64) {
@@ -248,9 +257,7 @@ impl ArchiveReader {
         share: &mut Share,
     ) -> io::Result<usize> {
         let open = self.member(index, since, share)?;
-        let result = open.file.read_at(buffer, offset);
-        open.at = offset + *result.as_ref().unwrap_or(&0) as u64;
-        match result {
+        match open.file.read_at(buffer, offset) {
             Ok(count) if count > 0 => Ok(count),
             result => {
                 let error = result.err().unwrap_or_else(open::changed);
@@ -288,7 +295,7 @@ impl ArchiveReader {
             Some(readers) => DiskFile::spare(file, &(0..size), worth, readers),
             None => DiskFile::keep(file),
         };
-        Ok(Open { index, file, at: 0 })
+        Ok(Open { index, file })
     }
 }
 

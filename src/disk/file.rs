@@ -162,10 +162,9 @@ impl DiskFile {
         }
     }
 
-    /// Drops what is left, nothing after `position` being sent any more.
-    pub fn finish(&mut self, position: u64) {
+    /// Drops what is left, nothing more being sent.
+    pub fn finish(&mut self) {
         let Some(mut sparing) = self.sparing.take() else { return };
-        sparing.place.advance(position);
         let end = sparing.cached;
         sparing.drop_until(&self.file, end);
         if sparing.place.leave() {

@@ -35,11 +35,13 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// The pipe of this worker; `None` if pages cannot be lent here.
+    /// Returns true if this system lends pages to sockets.
+    pub fn works() -> bool {
+        *WORKS
+    }
+
+    /// The pipe of this worker; `None` if there is none to be had.
     pub fn take() -> Option<Pipe> {
-        if !*WORKS {
-            return None;
-        }
         IDLE.take().or_else(|| Pipe::new().ok())
     }
 

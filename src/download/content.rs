@@ -2,9 +2,14 @@
 //! the way.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use crate::archive::ArchiveReader;
 use crate::disk::file::DiskFile;
+use crate::disk::pipe::CAPACITY;
+
+/// Less than this is copied.
+const LEAST: u64 = CAPACITY as u64;
 
 /// What is sent.
 #[derive(Debug)]
@@ -31,11 +36,27 @@ impl Content {
         }
     }
 
-    /// The file, if its pages can be lent.
-    pub fn file(&mut self) -> Option<&mut DiskFile> {
+    /// Returns the file whose pages are worth lending from the beginning of `rest` on, and where in it
+    /// that is; `None` if what is there has to be copied.
+    pub fn lendable(&mut self, rest: &Range<u64>) -> Option<(&mut DiskFile, u64)> {
+        let (file, place) = self.file_at(rest.start)?;
+        let (from, end) = (rest.start - place.start, rest.end.min(place.end) - place.start);
+        (from + LEAST < file.lends_until(end)).then_some((file, from))
+    }
+
+    /// Drops from the page cache what lies behind `acknowledged`, of a client that has come to
+    /// `position`.
+    pub fn drop_behind(&mut self, acknowledged: u64, position: u64) {
+        if let Some((file, place)) = self.file_at(position) {
+            file.drop_behind(acknowledged.saturating_sub(place.start), position - place.start);
+        }
+    }
+
+    /// The file that is open at `position`, and where in the content it lies.
+    fn file_at(&mut self, position: u64) -> Option<(&mut DiskFile, Range<u64>)> {
         match self {
-            Content::File(file) => Some(file),
-            Content::Archive(_) => None,
+            Content::File(file) => Some((file, 0..u64::MAX)),
+            Content::Archive(archive) => archive.file_at(position),
         }
     }
 
@@ -47,10 +68,10 @@ impl Content {
         }
     }
 
-    /// Closes what is open, all before `position` having been sent and nothing more to come.
-    pub fn finish(&mut self, position: u64) {
+    /// Closes what is open, nothing more of it being sent.
+    pub fn finish(&mut self) {
         match self {
-            Content::File(file) => file.finish(position),
+            Content::File(file) => file.finish(),
             Content::Archive(archive) => archive.finish(),
         }
     }

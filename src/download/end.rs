@@ -78,7 +78,7 @@ impl Download {
         if let How::Broken(_) = how {
             self.note_progress(socket, Instant::now());
         }
-        self.close_content(socket);
+        self.content.finish();
         let by = match &how {
             How::Delivered(by) => *by,
             How::Broken(Broken::Client(_) | Broken::ResetUnread) => EndedBy::Reset,

@@ -11,39 +11,36 @@ use super::step::{Ledger, Way};
 use crate::disk::file::DROP;
 use crate::disk::pipe::{CAPACITY, Pipe};
 
-/// Less than this is copied.
-const LEAST: u64 = CAPACITY as u64;
-
 impl Download {
     /// Returns true if pages are worth lending from the `sent` bytes of the connection on.
     pub(super) fn lends_now(&mut self, sent: u64) -> bool {
         let rest = self.rest(sent);
-        self.content.file().is_some_and(|file| rest.start + LEAST < file.lends_until(rest.end))
+        sent >= self.content_start && self.content.lendable(&rest).is_some()
     }
 
-    /// Lends pages until the socket is full or the turn is over. `None`: what is left is copied.
+    /// Lends pages until the socket is full or the turn is over. `None`: what comes next is copied.
     pub(super) fn lend(
         &mut self,
         way: &mut Way<'_>,
         turn: &mut Turn<'_>,
     ) -> Result<Option<Step>, Broken> {
         let Some(mut pipe) = Pipe::take() else { return Ok(None) };
+        if !self.slow {
+            way.socket.bound_unsent(true);
+        }
         let mut noted = way.socket.sent();
         loop {
-            if !self.lends_now(way.socket.sent()) {
-                break;
-            }
             let wanted = turn.take(CAPACITY);
             if wanted == 0 {
                 break;
             }
-            let (sent, position) = (way.socket.sent(), self.rest(way.socket.sent()).start);
+            let (sent, rest) = (way.socket.sent(), self.rest(way.socket.sent()));
             let (content, mut ledger) = self.split();
+            let Some((file, position)) = content.lendable(&rest) else { break };
             let wanted = ledger.allowed(sent, wanted)?;
-            let Some(file) = content.file() else { break };
             match file.lend(&mut pipe, position, wanted) {
-                Ok(None) => break,
-                Ok(Some(0)) => return Err(Broken::FileShrank),
+                // Reading tells what has happened to a file that is at its end.
+                Ok(None | Some(0)) => break,
                 Ok(Some(_)) => {}
                 Err(error) => return Err(Broken::File(error.to_string())),
             }
@@ -65,9 +62,7 @@ impl Download {
     pub(super) fn drop_behind(&mut self, sent: u64) {
         let start = self.live.span.start;
         let (acknowledged, position) = (start + self.live.acknowledged(), self.rest(sent).start);
-        if let Some(file) = self.content.file() {
-            file.drop_behind(acknowledged, position);
-        }
+        self.content.drop_behind(acknowledged, position);
     }
 }
 

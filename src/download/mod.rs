@@ -130,12 +130,6 @@ impl Download {
     pub fn close_after(&mut self) {
         self.keep_alive = false;
     }
-
-    /// Closes what is open of the content, nothing more of which is sent.
-    fn close_content(&mut self, socket: &Socket) {
-        let position = self.rest(socket.sent()).start;
-        self.content.finish(position);
-    }
 }
 
 /// What an answer with content is made of.
@@ -179,7 +173,7 @@ fn after_step(
     match step {
         Ok(step) => {
             if step == Step::Sent {
-                download.close_content(&connection.socket);
+                download.content.finish();
             }
             Next::Step(download, step)
         }

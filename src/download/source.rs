@@ -91,8 +91,9 @@ pub(super) struct Source<'a, 'b> {
     /// What of the content is left.
     pub(super) span: Range<u64>,
     pub(super) turn: &'a mut Turn<'b>,
-    /// Bytes that may still be read in this go.
-    pub(super) limit: usize,
+    /// True if it ends where pages can be lent, once something of the content was read.
+    pub(super) lends: bool,
+    pub(super) has_read: bool,
     pub(super) traffic: &'a Traffic,
 }
 
@@ -101,10 +102,11 @@ impl Read for Source<'_, '_> {
         let from_head = self.head.len().min(buffer.len());
         buffer[..from_head].copy_from_slice(&self.head[..from_head]);
         self.head = &self.head[from_head..];
-        let space = (buffer.len() - from_head).min(self.limit);
+        let space = buffer.len() - from_head;
         let left = usize::try_from(self.span.end - self.span.start).unwrap_or(usize::MAX);
         let wanted = self.turn.take(self.traffic.room.get().min(space).min(left));
-        if wanted == 0 {
+        let lends = self.lends && self.has_read && self.content.lendable(&self.span).is_some();
+        if wanted == 0 || lends {
             return Ok(from_head);
         }
         let into = &mut buffer[from_head..from_head + wanted];
@@ -122,7 +124,7 @@ impl Read for Source<'_, '_> {
         };
         self.span.start += count as u64;
         self.turn.note(count);
-        self.limit -= count;
+        self.has_read = true;
         Ok(from_head + count)
     }
 }

@@ -1,7 +1,7 @@
 //! Sends one piece of a download, without ever waiting for the client for long.
 //!
-//! To a plain TCP connection a file's pages are lent (`lend`), except for what goes with the response
-//! head, short rests, and what has to be gone from the page cache at the end. All else is read and
+//! To a plain TCP connection the pages of files are lent (`lend`), of a tar's members too, except for
+//! what goes with the response head, short rests, and what has to be gone from the page cache at the end. All else is read and
 //! written by `std::io::copy`: the source yields what is left of the response head and then the
 //! content, so that a small answer is one write; it is buffered outermost, because `std::io::copy`
 //! then uses that buffer as its own. What was read and does not fit into the socket is dropped and
@@ -16,6 +16,7 @@ use super::end::Broken;
 use super::job::{Crew, Step};
 use super::source::{Source, Traffic, Turn};
 use crate::control::downloads::Downloads;
+use crate::disk::pipe::Pipe;
 use crate::net::socket::Socket;
 use crate::replay::Stream;
 use crate::replay::live::Live;
@@ -60,32 +61,30 @@ impl Download {
     }
 
     fn send(&mut self, way: &mut Way<'_>, turn: &mut Turn<'_>) -> Result<Step, Broken> {
-        let lends = way.socket.tcp_stream().is_some();
-        if lends && way.socket.sent() < self.content_start && self.lends_now(self.content_start) {
-            way.socket.bound_unsent(true);
-            // The head goes with the first of the content.
-            let step = self.copy(way, turn, BUFFER)?;
-            if step != Step::TurnOver || turn.is_over() {
+        let lends = way.socket.tcp_stream().is_some() && Pipe::works();
+        loop {
+            if lends && self.lends_now(way.socket.sent()) {
+                match self.lend(way, turn)? {
+                    Some(step) => return Ok(step),
+                    None if turn.is_over() => return Ok(Step::TurnOver),
+                    None => {}
+                }
+            }
+            let step = self.copy(way, turn, lends)?;
+            let goes_on = step == Step::TurnOver && !turn.is_over();
+            if !(lends && goes_on && self.lends_now(way.socket.sent())) {
                 return Ok(step);
             }
         }
-        if lends && self.lends_now(way.socket.sent()) {
-            match self.lend(way, turn)? {
-                Some(step) => return Ok(step),
-                None if turn.is_over() => return Ok(Step::TurnOver),
-                None => {}
-            }
-        }
-        self.copy(way, turn, usize::MAX)
     }
 
-    /// Reads and writes up to `limit` content bytes. They, or the turn, being over is
-    /// [`Step::TurnOver`].
+    /// Reads and writes, up to where pages can be lent if this connection `lends`. That, or the turn,
+    /// being over is [`Step::TurnOver`].
     fn copy(
         &mut self,
         way: &mut Way<'_>,
         turn: &mut Turn<'_>,
-        limit: usize,
+        lends: bool,
     ) -> Result<Step, Broken> {
         let began = way.socket.sent();
         let span = self.rest(began);
@@ -97,7 +96,8 @@ impl Download {
         let traffic = Traffic::new(way.socket.room(length));
         let buffer = usize::try_from(length).unwrap_or(BUFFER).clamp(MIN_BUFFER, BUFFER);
         let (content, ledger) = self.split();
-        let source = Source { head: left, content, span, turn, limit, traffic: &traffic };
+        let source =
+            Source { head: left, content, span, turn, lends, has_read: false, traffic: &traffic };
         let mut source = BufReader::with_capacity(buffer, source);
         let mut sink = Sink { ledger, way, end, traffic: &traffic };
         let result = io::copy(&mut source, &mut sink);
