@@ -74,7 +74,9 @@ fn what_was_downloaded_is_not_in_the_cache() {
     // A backup at any size, whoever has it in the cache.
     let contents = [pattern(LENGTH), pattern(100_000)];
     let (file, backup) = (node.file("large", &contents[0]), node.backup(&contents[1]));
+    let member = node.file("world/large", &contents[0]);
     chill(&file);
+    chill(&member);
     // What is not on the disk yet cannot be dropped.
     File::open(&backup).unwrap().sync_all().unwrap();
     let server = node.start();
@@ -82,10 +84,12 @@ fn what_was_downloaded_is_not_in_the_cache() {
         let mut client = Client::connect(server.address());
         assert!(client.get(&token.target()).body == *content);
     }
-    server.wait_for_logs(2, "delivered");
-    let left = (cached(&file), cached(&backup));
-    assert!(left.0 <= MIB && left.1 == 0, "{left:?} are left in the cache");
-    assert_few_reads(&server, LENGTH);
+    let tar = format!("{}&archive_format=tar", Token::directory("world").target());
+    assert_eq!(Client::connect(server.address()).get(&tar).status, 200);
+    server.wait_for_logs(3, "delivered");
+    let left = (cached(&file), cached(&member), cached(&backup));
+    assert!(left.0 <= MIB && left.1 <= MIB && left.2 == 0, "{left:?} are left in the cache");
+    assert_few_reads(&server, 2 * LENGTH);
 }
 
 #[test]

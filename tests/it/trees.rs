@@ -128,8 +128,8 @@ fn no_swap_during_walk_or_send_leads_outside() {
 }
 
 /// Sends the beginning of an archive of `world`, does something to the tree, and reads on.
-fn interrupted(node: &Node, server: &Server, harm: impl FnOnce(&Path)) {
-    let target = Token::directory("world").target();
+fn interrupted(node: &Node, server: &Server, format: &str, harm: impl FnOnce(&Path)) {
+    let target = format!("{}&archive_format={format}", Token::directory("world").target());
     let mut client = Client::connect(server.address());
     client.request("GET", &target, "");
     let answer = client.head().unwrap();
@@ -154,13 +154,14 @@ fn a_member_that_shrinks_or_vanishes_ends_the_connection() {
             symlink("a", world.join("b")).unwrap();
         }),
     ];
-    for (round, (name, harm)) in harms.into_iter().enumerate() {
+    let both = harms.iter().flat_map(|harm| ["zip", "tar"].map(|format| (harm, format)));
+    for (round, ((name, harm), format)) in both.enumerate() {
         let _ = fs::remove_dir_all(node.volume().join("world"));
         // More than all buffers on the way hold.
         fs::create_dir_all(node.volume().join("world")).unwrap();
         node.sparse("world/a", 64 << 20);
         node.file("world/b", b"12345");
-        interrupted(&node, &server, harm);
+        interrupted(&node, &server, format, harm);
         let lines = server.wait_for_logs(round + 1, "interrupted: read: ");
         assert!(lines[round].contains(&format!("read: {name}: ")), "{}", lines[round]);
     }
@@ -171,20 +172,17 @@ fn a_member_that_grows_is_cut_at_its_length() {
     let node = node();
     let server = node.start();
     fs::create_dir_all(node.volume().join("world")).unwrap();
-    node.sparse("world/a", 64 << 20);
-    let target = Token::directory("world").target();
-    let mut client = Client::connect(server.address());
-    client.request("GET", &target, "");
-    let length = client.head().unwrap().length().unwrap();
-    File::options()
-        .write(true)
-        .open(node.volume().join("world/a"))
-        .unwrap()
-        .set_len(1 << 30)
-        .unwrap();
-    client.each_chunk(length, |_, _| {});
-    drop(client);
-    server.wait_for_log("delivered");
+    for (round, format) in ["zip", "tar"].into_iter().enumerate() {
+        let path = node.sparse("world/a", 64 << 20);
+        let target = format!("{}&archive_format={format}", Token::directory("world").target());
+        let mut client = Client::connect(server.address());
+        client.request("GET", &target, "");
+        let length = client.head().unwrap().length().unwrap();
+        File::options().write(true).open(path).unwrap().set_len(1 << 30).unwrap();
+        client.each_chunk(length, |_, _| {});
+        drop(client);
+        server.wait_for_logs(round + 1, "delivered");
+    }
 }
 
 #[test]
