@@ -221,7 +221,8 @@ impl Server {
         let mut looked = Instant::now();
         let mut trimmed = looked;
         let mut told = false;
-        while !self.acceptor.is_finished() {
+        // It is finished without having said so if it panicked.
+        while !self.shared.has_ended() && !self.acceptor.is_finished() {
             self.do_chores(HOUSEKEEPING);
             if self.reload.swap(false, Ordering::AcqRel) {
                 notifier.reloading();
@@ -388,7 +389,7 @@ fn run_acceptor(
     let shared = Arc::clone(shared);
     thread::Builder::new().name("acceptor".into()).stack_size(STACK).spawn(move || {
         let result = acceptor.run();
-        shared.call_housekeeper();
+        shared.end();
         result
     })
 }

@@ -118,6 +118,7 @@ pub struct Shared {
     /// Records of downloads that workers held when the server stopped.
     abandoned: Mutex<Vec<Box<dyn Record>>>,
     stopping: AtomicBool,
+    ended: AtomicBool,
     ids: Ids,
     /// Bounds the log lines that strangers can cause.
     pub throttle: LogThrottle,
@@ -149,6 +150,7 @@ impl Shared {
             abandoned: Mutex::default(),
             chores,
             stopping: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             ids: Ids::new(),
             throttle: LogThrottle::default(),
         })
@@ -221,9 +223,21 @@ impl Shared {
         self.call_housekeeper();
     }
 
-    /// Whether the server drains.
+    /// Returns true if the server drains.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The acceptor does nothing any more. Its thread may take a moment longer, and whoever looked at
+    /// that alone would look again a second later.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.call_housekeeper();
+    }
+
+    /// Returns true after [`Shared::end`].
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// A new `X-Request-Id`.

@@ -3,20 +3,29 @@
 
 usage: attack.py BINARY ATTACK [--seconds N] [more]     ATTACK --help names what more there is
 
-  unread   one address opens many connections for a small file and reads nothing
-  streams  a few addresses, one link each, hold their downloads and read next to nothing
-  readers  a thousand honest readers, each slow
-  flood    a thousand addresses open idle connections, thousands a second
-  hello    one address repeats a ClientHello that it never completes
-  walks    two servers have trees that are made to be walked: deep, then flat
-  crcs     a server has a zip whose end wants everything read: holes, then data
-  listings folders of long names fill the memory: from one address, then from eight
-  all      each of them with its defaults
+  unread     one address opens many connections for a small file and reads nothing
+  streams    a few addresses, one link each, hold their downloads and read next to nothing
+  readers    a thousand honest readers, each slow
+  flood      a thousand addresses open idle connections, thousands a second
+  hello      one address repeats a ClientHello that it never completes
+  handshakes sixteen addresses complete handshakes, each with RSA-4096
+  networks   one IPv6 /48 downloads on 256 connections; then sixteen say hello
+  walks      two servers have trees that are made to be walked: deep, then flat
+  crcs       a server has a zip whose end wants everything read: holes, then data
+  listings   folders of long names fill the memory: from one address, then from eight
+  kills      the server is killed right after it says that a link was already used
+  replaced   its state directory is removed, emptied, or an older one, while it runs
+  control    a local user fills the control listener with pipelines that he never reads
+  all        each of them with its defaults
 
 It starts BINARY on a node in a temporary directory, with default settings unless --set says
 otherwise, on free ports of 127.0.0.1, and attacks nothing else. All sources are addresses of
 127.0.0.0/8; counts and times are bounded. Each line is one measurement, with `ok` or `NO` if it
-has a bound, and the exit status is 1 if any is `NO`. Python 3.9 and, for `hello`, openssl.
+has a bound, and the exit status is 1 if any is `NO`. Python 3.9 and, for TLS, openssl.
+
+`networks` has addresses of 2001:db8::/32, on the loopback interface of a network namespace that it
+makes for itself. That takes unshare, ip, and root or a kernel that gives namespaces to users. The
+half of `control` that is about a socket takes root, to be somebody else. Without, they say so.
 """
 
 import argparse
@@ -25,10 +34,7 @@ import ctypes
 import errno
 import multiprocessing
 import resource
-import selectors
 import socket
-import ssl
-import statistics
 import sys
 import threading
 import time
@@ -36,6 +42,8 @@ from collections import Counter, deque
 
 sys.dont_write_bytecode = True  # leave nothing in this directory
 import attack_archives  # noqa: E402
+import attack_networks  # noqa: E402
+import attack_state  # noqa: E402
 import attacked  # noqa: E402
 from attacked import (IP_BIND_ADDRESS_NO_PORT, MIB, PATIENCE, RESET, Bystander, Node, Strangers, address, connect, head,
                       raise_limit, report, watch)  # noqa: E402
@@ -251,67 +259,6 @@ def flood(options):
             bystander.report(attack, during)
 
 
-def client_hello():
-    """The first flight of a client, for anybody to repeat."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with contextlib.suppress(ssl.SSLWantReadError):
-        context.wrap_bio(incoming, outgoing, server_hostname="node").do_handshake()
-    return outgoing.read()
-
-
-def repeat_hello(to, connections, seconds, answered):
-    """One process: says hello on each connection, and starts over at the first byte of an answer."""
-    hello, poll = client_hello(), selectors.DefaultSelector()
-
-    def begin():
-        client = connect("127.69.0.1", to, blocking=False)
-        poll.register(client, selectors.EVENT_WRITE)
-
-    for _ in range(connections):
-        begin()
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        for key, events in poll.select(0.1):
-            client = key.fileobj
-            try:
-                if events & selectors.EVENT_WRITE:
-                    client.send(hello)
-                    poll.modify(client, selectors.EVENT_READ)
-                    continue
-                answered.value += bool(client.recv(16384))
-            except OSError:
-                pass
-            poll.unregister(client)
-            client.close()
-            begin()
-
-
-def hello(options):
-    keys = {"rsa4096": ["rsa:4096"], "p256": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]}
-    for name in keys if options.key == "both" else [options.key]:
-        attack = f"hello-{name[:4]}".rstrip("4")
-        with contextlib.closing(Node(options, keys[name])) as node:
-            answered = multiprocessing.Value(ctypes.c_uint64, 0, lock=False)
-            process = multiprocessing.Process(target=repeat_hello, daemon=True, args=(
-                node.tls, options.connections, options.seconds, answered))
-            process.start()
-            time.sleep(1)
-            strangers = Strangers(node, 100, options.seconds - 2)
-            for thread in strangers.threads:
-                thread.join()
-            watch(node, attack)
-            process.join()
-            report(attack, "attack", f"{answered.value / options.seconds:.0f} answers a second, "
-                   f"{options.connections} connections at a time, key {name}")
-            for what, median in (("health", 5), ("download", 20)):
-                one = strangers.times[what]
-                middle = statistics.median(one) if one else 0
-                report(attack, what, f"{len(one)} of 100 served, p50 {middle:.1f} ms, "
-                       f"slowest {max(one, default=0):.1f} ms", len(one) == 100 and middle < median)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary")
@@ -333,15 +280,20 @@ def main():
     add("readers", readers, 60, count=(1000, 10_000), rate=(20_000, 1_000_000))
     add("flood", flood, 10, addresses=(1000, 10_000), rate=(25_000, 50_000), processes=(2, 8)).add_argument(
         "--bystander", action="store_true", help="measured as well; takes a processor of its own")
-    add("hello", hello, 12, connections=(48, 1000)).add_argument(
+    add("hello", attack_networks.hello, 12, connections=(48, 1000)).add_argument(
         "--key", choices=("rsa4096", "p256", "both"), default="both")
+    add("handshakes", attack_networks.handshakes, 12)
+    add("networks", attack_networks.networks, 12).add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     add("walks", attack_archives.walks, 20)
     add("crcs", attack_archives.crcs, 20, gigabytes=(64, 1024))
     add("listings", attack_archives.listings, 20)
+    add("kills", attack_state.kills, 60, rounds=(200, 2000))
+    add("replaced", attack_state.replaced, 60, links=(20, 200))
+    add("control", attack_state.control, 12, connections=(100, 1000))
     add("all", None, 60)
     options = parser.parse_args()
     if options.attack == "all":
-        for name in ("unread", "streams", "readers", "flood", "hello", "walks", "crcs", "listings"):
+        for name in filter(lambda name: name != "all", attacks.choices):
             same = [word for line in options.set for word in ("--set", line)]
             again = parser.parse_args([options.binary, name, *same])
             again.run(again)

@@ -1,5 +1,5 @@
 """The node that attack.py attacks, and who uses it meanwhile: strangers who come and go, and a bystander
-who downloads the whole time. Everything is on addresses of 127.0.0.0/8."""
+who downloads the whole time. Everything is on addresses of the loopback interface."""
 
 import contextlib
 import ctypes
@@ -54,7 +54,7 @@ def address(net, number):
 
 def connect(source, to, receive_buffer=None, blocking=True):
     """A connection, or one that is being made, from `source` to `to`."""
-    client = socket.socket()
+    client = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET)
     try:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         client.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
@@ -74,7 +74,7 @@ def connect(source, to, receive_buffer=None, blocking=True):
 
 
 def head(target):
-    return f"GET {target} HTTP/1.1\r\nHost: node\r\n\r\n".encode()
+    return f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 def read_head(client):
@@ -90,27 +90,37 @@ def read_head(client):
     return int(lines.split(b" ", 2)[1]), int(length[1]) if length else 0, body
 
 
-def fetch(source, to, target, pause=0.0):
-    """One request on a connection of its own: seconds from connecting to the last byte, and the body."""
-    began = time.perf_counter()
-    with connect(source, to) as client:
-        time.sleep(pause)
-        client.sendall(head(target))
-        status, length, body = read_head(client)
-        while len(body) < length:
-            more = client.recv(65536)
-            if not more:
-                raise ConnectionError("cut in the body")
-            body += more
+def read_whole(client, target):
+    """Asks for `target`, and reads all of the body."""
+    client.sendall(head(target))
+    status, length, body = read_head(client)
+    while len(body) < length:
+        more = client.recv(65536)
+        if not more:
+            raise ConnectionError("cut in the body")
+        body += more
     if status != 200:
         raise ConnectionError(f"status {status}")
+    return body
+
+
+def fetch(source, to, target, pause=0.0, tls=None):
+    """One request on a connection of its own: seconds from connecting to the last byte, and the body. `tls`: the
+    context of a client that speaks TLS."""
+    began = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(connect(source, to))
+        if tls:
+            client = stack.enter_context(tls.wrap_socket(client))
+        time.sleep(pause)
+        body = read_whole(client, target)
     return time.perf_counter() - began - pause, body
 
 
 class Node:
     """A node with four files, and the server on it."""
 
-    def __init__(self, options, tls_key=None):
+    def __init__(self, options, tls_key=None, host="127.0.0.1", lines=()):
         self.binary = os.path.realpath(options.binary)
         # A hole in a tmpfs is read without filling the page cache.
         self.scratch = tempfile.TemporaryDirectory(prefix="winglet-attack-", dir=options.directory)
@@ -124,7 +134,8 @@ class Node:
                 file.write(self.content[:length])
         with open(f"{volume}/large", "wb") as file:
             file.truncate(LARGE)
-        listen = '["127.0.0.1:0", "tls:127.0.0.1:0"]' if tls_key else '["127.0.0.1:0"]'
+        listen = f'["{host}:0", "tls:{host}:0"]' if tls_key else f'["{host}:0"]'
+        self.listens = 2 if tls_key else 1
         with open(f"{path}/config.yml", "w") as file:
             file.write("token: attack-key-0123456789abcdef\n")
             if tls_key:
@@ -132,14 +143,18 @@ class Node:
                 file.write("api: {ssl: {enabled: true, cert: cert.pem, key: key.pem}}\n")
             file.write("system: {data: volumes, backup_directory: backups}\n")
             file.write(f"winglet:\n  listen: {listen}\n")
-            file.writelines(f"  {line}\n" for line in options.set)
-        self.log = open(f"{path}/log", "w+b")
+            file.writelines(f"  {line}\n" for line in [*lines, *options.set])
+        self.start()
+
+    def start(self):
+        """Starts the server, for the first time or again."""
+        self.log = open(f"{self.path}/log", "w+b")
         # With the limits that this script was started with, whatever it has raised for itself.
         limit = functools.partial(resource.setrlimit, resource.RLIMIT_NOFILE, LIMITS)
-        self.process = subprocess.Popen([self.binary, "serve", "--config", "config.yml"], cwd=path,
+        self.process = subprocess.Popen([self.binary, "serve", "--config", "config.yml"], cwd=self.path,
                                         stdin=subprocess.DEVNULL, stderr=self.log, preexec_fn=limit)
         try:
-            self.plain, *rest = self.listeners(2 if tls_key else 1)
+            self.plain, *rest = self.listeners(self.listens)
             self.tls = rest[0] if rest else None
             self.before = self.memory()
         except BaseException:
@@ -155,7 +170,7 @@ class Node:
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and self.process.poll() is None:
             with open(f"{self.path}/log") as log:
-                found = re.findall(r"listening on https?://([0-9.]+):(\d+)", log.read())
+                found = re.findall(r"listening on https?://\[?([0-9a-f.:]+?)\]?:(\d+)\b", log.read())
             if len(found) == count:
                 return [(host, int(port)) for host, port in found]
             time.sleep(0.02)
@@ -184,10 +199,13 @@ class Node:
         with open(f"{self.path}/log", "rb") as log:
             return log.read().count(b"\n")
 
-    def close(self):
+    def kill(self):
         self.process.kill()
         self.process.wait()
         self.log.close()
+
+    def close(self):
+        self.kill()
         self.scratch.cleanup()
 
 

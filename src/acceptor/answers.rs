@@ -19,6 +19,8 @@ use crate::logging::access::{Entry, Outcome};
 
 /// How long a client may take to hang up after its last answer.
 const LINGER: Duration = Duration::from_secs(5);
+/// The same once the server stops, which waits for it.
+pub(super) const LAST_LINGER: Duration = Duration::from_millis(500);
 /// Bytes that are thrown away of what it still sends meanwhile.
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -144,7 +146,8 @@ impl Acceptor {
         connection.socket.finish_writing();
         // Its end may have been reported before.
         self.connections.remember(connection.id, EventFlags::IN);
-        let deadline = Some(Instant::now() + LINGER);
+        let time = if self.draining.is_some() { LAST_LINGER } else { LINGER };
+        let deadline = Some(Instant::now() + time);
         self.hold(connection, State::Closing { left: LINGER_BYTES, hung_up: true }, deadline);
     }
 

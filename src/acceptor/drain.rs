@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll;
 
 use super::Acceptor;
+use super::answers::LAST_LINGER;
 use super::state::{Held, State};
 use crate::download::end::End;
 use crate::download::finish::Sign;
+use crate::download::job::Connection;
 use crate::shared::Record;
 
 /// What a client may take, once the server stops, to send the request that it connected for.
@@ -76,6 +78,7 @@ impl Acceptor {
                     download.close_after();
                     self.look(connection, download, Sign::None);
                 }
+                state @ State::Closing { .. } => self.hold_for(connection, state, LAST_LINGER),
                 state => self.hold_on(Held { connection, state }),
             }
         }
@@ -101,12 +104,17 @@ impl Acceptor {
         let Some(Held { connection, state }) = self.connections.take(id) else { return };
         match state {
             State::Reading { .. } if fresh || !connection.input.is_empty() => {
-                let end = Instant::now() + LAST_CALL;
-                let end = self.connections.deadline(id).map_or(end, |deadline| deadline.min(end));
-                self.hold(connection, state, Some(end));
+                self.hold_for(connection, state, LAST_CALL);
             }
             State::Reading { .. } => self.drop_connection(connection),
             state => self.hold_on(Held { connection, state }),
         }
+    }
+
+    /// Lets a connection wait on, for `time` at most.
+    fn hold_for(&mut self, connection: Box<Connection>, state: State, time: Duration) {
+        let end = Instant::now() + time;
+        let before = self.connections.deadline(connection.id);
+        self.hold(connection, state, Some(before.map_or(end, |before| before.min(end))));
     }
 }

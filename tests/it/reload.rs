@@ -123,6 +123,24 @@ fn what_does_not_end_in_time_is_cut() {
     }
 }
 
+/// They have their answers, and the server waits half a second for them instead of the usual five.
+#[test]
+fn clients_that_do_not_hang_up_delay_no_end() {
+    let node = Node::new().winglet("timeouts: { drain: 4s }");
+    let mut server = node.start();
+    let mut before = Client::connect(server.address());
+    before.send("GET /health HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+    assert_eq!(before.answer().status, 200);
+    let mut meanwhile = Client::connect(server.address());
+    meanwhile.send("GET /health HTTP/1.1\r\n");
+    server.signal("TERM");
+    server.wait_for_log("stopping");
+    meanwhile.send("Host: node\r\n\r\n");
+    assert_eq!(meanwhile.answer().status, 200);
+    assert!(server.wait().success());
+    assert!(!server.log().contains("did not end in time"), "{}", server.log());
+}
+
 /// Downloads that are as fast as they can be are at a worker, or about to be.
 #[test]
 fn a_second_signal_leaves_no_download_without_its_line() {
