@@ -25,6 +25,7 @@ KIB, MIB = 1024, 1 << 20
 SMALL, MEDIUM, LARGE = 4 * KIB, 64 * KIB, 1 << 40
 PATIENCE = 10
 IP_BIND_ADDRESS_NO_PORT = 24
+IPV6_FREEBIND = 78
 # Closing sends a reset: nothing stays behind in TIME_WAIT.
 RESET = struct.pack("ii", 1, 0)
 LIMITS = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -36,7 +37,7 @@ def report(attack, what, text, good=None):
     global failures
     failures += good is False
     verdict = {None: "  ", True: "ok", False: "NO"}[good]
-    print(f"{attack:10} {verdict} {what:10} {text}", flush=True)
+    print(f"{attack:16} {verdict} {what:10} {text}", flush=True)
 
 
 def raise_limit():
@@ -58,6 +59,8 @@ def connect(source, to, receive_buffer=None, blocking=True):
     try:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         client.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+        if ":" in source:
+            client.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
         if receive_buffer:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         client.bind((source, 0))
@@ -94,6 +97,7 @@ def read_whole(client, target):
     """Asks for `target`, and reads all of the body."""
     client.sendall(head(target))
     status, length, body = read_head(client)
+    body = bytearray(body)
     while len(body) < length:
         more = client.recv(65536)
         if not more:
@@ -170,9 +174,9 @@ class Node:
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and self.process.poll() is None:
             with open(f"{self.path}/log") as log:
-                found = re.findall(r"listening on https?://\[?([0-9a-f.:]+?)\]?:(\d+)\b", log.read())
+                found = re.findall(r"listening on https?://(\[[0-9a-f:]+\]|[0-9.]+):(\d+)", log.read())
             if len(found) == count:
-                return [(host, int(port)) for host, port in found]
+                return [(host.strip("[]"), int(port)) for host, port in found]
             time.sleep(0.02)
         with open(f"{self.path}/log") as log:
             sys.exit("the server does not start:\n" + log.read())

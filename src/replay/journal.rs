@@ -55,6 +55,8 @@ pub struct JournalState {
 struct Inner {
     /// Held as long as the server runs. Without it, nothing is written.
     lock: Option<File>,
+    /// The directory that the server was started with, by device and inode.
+    home: Option<(u64, u64)>,
     file: Option<File>,
     /// Where a rewrite that is under way copies to.
     new: Option<File>,
@@ -90,7 +92,8 @@ impl Journal {
         }
         let file = private(OpenOptions::new().append(true)).open(directory.join(CURRENT));
         let file = file.ok().filter(|_| lock.is_some());
-        let inner = Mutex::new(Inner { lock, file, ..Inner::default() });
+        let home = std::fs::metadata(directory).ok().map(inode);
+        let inner = Mutex::new(Inner { lock, home, file, ..Inner::default() });
         Ok(Journal { directory: directory.to_owned(), inner, state: Mutex::default() })
     }
 
@@ -226,12 +229,21 @@ impl Inner {
     }
 
     fn fail(&mut self, directory: &Path, error: &io::Error) {
-        if !std::mem::replace(&mut self.behind, true) {
-            log::error!(
-                "state_directory: cannot write the journal in {}: {error}; used links are remembered in memory only until this is mended",
-                directory.display()
-            );
+        if std::mem::replace(&mut self.behind, true) {
+            return;
         }
+        // Landlock knows directories by their inodes, not by their names.
+        let is_other = std::fs::metadata(directory).ok().map(inode) != self.home;
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied if is_other => {
+                " (the directory itself was replaced, and the sandbox allows only the one that the server was started with: move that back, or restart and run `winglet revoke --all`)"
+            }
+            _ => "",
+        };
+        log::error!(
+            "state_directory: cannot write the journal in {}: {error}{hint}; used links are remembered in memory only until this is mended",
+            directory.display()
+        );
     }
 }
 

@@ -10,7 +10,7 @@ use crate::harness::{Node, OTHER_SERVER, must_be_root, skip};
 use crate::mint::Token;
 
 /// Whether this kernel has Landlock; a skip if it does not.
-fn has_landlock() -> bool {
+pub fn has_landlock() -> bool {
     let has = sandbox::probe() != Sandbox::None;
     if !has {
         skip("this kernel has no Landlock");

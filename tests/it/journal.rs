@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::{Client, get};
+use crate::confinement::has_landlock;
 use crate::harness::{Node, Server, must_be_root, pattern};
 use crate::mint::Token;
 
@@ -310,6 +311,26 @@ fn a_journal_that_is_replaced_or_removed_is_written_anew() {
         let server = node.start();
         assert_eq!(get(server.address(), &target).status, 401, "{name}");
     }
+}
+
+/// The sandbox keeps the server out of another directory of that name, so it says what to do. What it was
+/// started with is of use again once it is moved back.
+#[test]
+fn a_directory_that_is_replaced_is_reported() {
+    if !has_landlock() {
+        return;
+    }
+    let (node, _) = node();
+    let mut server = node.start();
+    let (state, aside) = (node.state(), node.path().join("aside"));
+    fs::rename(&state, &aside).unwrap();
+    fs::create_dir(&state).unwrap();
+    server.may_log_errors();
+    server.wait_for_log("the directory itself was replaced, and the sandbox allows only the one");
+    fs::remove_dir(&state).unwrap();
+    fs::rename(&aside, &state).unwrap();
+    server.kill();
+    node.start();
 }
 
 #[test]
