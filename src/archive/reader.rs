@@ -40,8 +40,8 @@ const AGAIN: u64 = 2 << 20;
 /// Reads a range of an archive.
 ///
 /// # Errors
-/// [`Read::read`] fails with an error that is a [`Pause`] when it has read 4 MiB for CRCs or
-/// opened 64 members without a byte to return, or while somebody else reads for a CRC: call again. Any other error means that a member
+/// [`Read::read`] fails with an error that is a [`Pause`] when it has read 4 MiB for CRCs (or
+/// what [`ArchiveReader::limit_extra`] allows) or opened 64 members without a byte to return, or while somebody else reads for a CRC: call again. Any other error means that a member
 /// is not what was listed or cannot be read, and the stream must be broken off; `UnexpectedEof` if
 /// it shrank. Messages name the member, for the log and not for the client.
 #[derive(Debug)]
@@ -69,7 +69,9 @@ pub struct ArchiveReader {
     pub(super) unsent: Option<Running>,
     /// CRCs of what this reader sent, if another reader's came first and differs.
     pub(super) own: BTreeMap<usize, u32>,
+    /// Bytes that were read of files for CRCs in this piece, and the most that may be.
     pub(super) extra: u64,
+    most_extra: u64,
 }
 
 /// The member that is open.
@@ -101,7 +103,15 @@ impl ArchiveReader {
             unsent: None,
             own: BTreeMap::new(),
             extra: 0,
+            most_extra: u64::MAX,
         }
+    }
+
+    /// Lets at most `bytes` be read of files for CRCs until [`ArchiveReader::take_extra`] is called, less
+    /// than a call might read otherwise. What a limit of the bandwidth gives one piece would be gone for
+    /// many, and others would wait for that.
+    pub fn limit_extra(&mut self, bytes: u64) {
+        self.most_extra = bytes;
     }
 
     /// Ends a piece. Returns the bytes that were read of files for CRCs since this was last called,
@@ -304,7 +314,7 @@ impl Read for ArchiveReader {
         let left = self.end.saturating_sub(self.position);
         let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         self.before = (self.position, self.sent.clone());
-        let mut share = Share { left: CALL };
+        let mut share = Share { left: CALL.min(self.most_extra.saturating_sub(self.extra)) };
         let mut filled = 0;
         while filled < wanted {
             match self.fill(&mut buffer[filled..wanted], &mut share) {

@@ -21,15 +21,17 @@ pub enum Content {
 }
 
 impl Content {
-    /// Reads at `position`, everything before which has been sent.
+    /// Reads at `position`, everything before which has been sent. In all of its piece, at most about
+    /// `most` bytes are read besides what is returned.
     ///
     /// # Errors
     /// A [`Pause`](crate::archive::Pause) if others should have their turn before this is called
     /// again; any other ends the download.
-    pub fn read_at(&mut self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    pub fn read_at(&mut self, buffer: &mut [u8], position: u64, most: u64) -> io::Result<usize> {
         match self {
             Content::File(file) => file.read_at(buffer, position),
             Content::Archive(archive) => {
+                archive.limit_extra(most);
                 archive.seek(position)?;
                 archive.read(buffer)
             }

@@ -110,7 +110,7 @@ impl Read for Source<'_, '_> {
             return Ok(from_head);
         }
         let into = &mut buffer[from_head..from_head + wanted];
-        let count = match self.content.read_at(into, self.span.start) {
+        let count = match self.content.read_at(into, self.span.start, self.turn.left) {
             Ok(0) => return self.traffic.fail(Broken::FileShrank),
             Ok(count) => count,
             Err(error) => match Pause::of(&error) {

@@ -44,6 +44,32 @@ fn the_end_of_an_unread_zip_reads_in_steps_and_counts() {
     assert_eq!((second.read(&mut buffer).unwrap(), second.extra_read()), (60, 0));
 }
 
+/// The piece of a stream whose bandwidth is limited: with 4 MiB for each, fifteen others made a stranger
+/// wait for seconds.
+#[test]
+fn a_piece_reads_no_more_for_sums_than_it_may_send() {
+    const PIECE: u64 = 100_000;
+    let scratch = one_file(3 * MIB);
+    let whole = read_whole(&scratch, &pack(&scratch, Format::Zip));
+    let archive = pack(&scratch, Format::Zip);
+    let start = archive.length() - 60;
+    let mut reader = reader(&scratch, &archive, start..archive.length());
+    let (mut buffer, mut read, mut pieces) = ([0; 100], 0, 0);
+    loop {
+        reader.limit_extra(PIECE);
+        let result = reader.read(&mut buffer);
+        let extra = reader.take_extra();
+        assert!(extra <= PIECE, "{extra}");
+        (read, pieces) = (read + extra, pieces + 1);
+        match result {
+            Ok(count) => break assert_eq!(count, 60),
+            result => assert_eq!(pause(result), Some(Pause::Worked)),
+        }
+    }
+    assert_eq!((read, buffer[..60] == whole[start as usize..]), (3 * MIB, true));
+    assert!(pieces < 2 * 3 * MIB / PIECE, "{pieces} pieces");
+}
+
 #[test]
 fn the_last_byte_of_a_zip_needs_no_file() {
     let scratch = one_file(9 * MIB);
