@@ -65,39 +65,58 @@ def kills(options):
         report(attack, "links", f"{revived} of all work again after the last restart", revived == 0)
 
 
+def files_removed(state, copy):
+    for name in ("journal", "lock"):
+        os.remove(f"{state}/{name}")
+
+
+def files_restored(state, copy):
+    for name in ("journal", "lock"):
+        os.rename(f"{copy}/{name}", f"{state}/{name}")
+
+
+def directory_removed(state, copy):
+    shutil.rmtree(state)
+
+
+def directory_restored(state, copy):
+    shutil.rmtree(state)
+    os.rename(copy, state)
+
+
 def replaced(options):
-    """With another state directory in the place of its own, 20 of 20 links worked again."""
-    def remove(state, copy):
-        shutil.rmtree(state)
+    """With other files, or none, in the place of its own, 20 of 20 links worked again."""
+    for replace in (files_removed, files_restored, directory_removed, directory_restored):
+        # The sandbox keeps the server out of another directory: all that it can do there is to say so.
+        for sandbox in (True, False) if "directory" in replace.__name__ else (True,):
+            replace_one(options, replace, sandbox)
 
-    def empty(state, copy):
-        os.rename(state, f"{copy}.aside")
-        os.mkdir(state)
 
-    def restore(state, copy):
-        shutil.rmtree(state)
-        os.rename(copy, state)
-
-    for replace in (remove, empty, restore):
-        attack = f"replaced-{replace.__name__}"
-        with contextlib.closing(Node(options, lines=[STATE])) as node:
-            targets = node.links("small", options.links)
-            links = [(address(75, number), link) for number, link in enumerate(targets)]
-            state, copy, middle = f"{node.path}/state", f"{node.path}/copy", len(links) // 2
-            shutil.copytree(state, copy, ignore=lambda _, names: [name for name in names if name.startswith("winglet-")])
-            for link in links[:middle]:
-                spend(node, *link)
-            replace(state, copy)
-            # It looks once a second.
-            time.sleep(3)
-            for link in links[middle:]:
-                spend(node, *link)
-            with open(f"{node.path}/log") as log:
-                said = [line.strip() for line in log if re.search(r" (WARN|ERROR) .*state", line)]
-            node.kill()
-            report(attack, "said", said[-1][:150] if said else "nothing", bool(said))
-            revived = again(node, links)
-            report(attack, "links", f"{revived} of {len(links)} work again after kill -9", revived == 0)
+def replace_one(options, replace, sandbox):
+    """One kind of it: half of the links are used up before, half afterwards."""
+    attack, lines = replace.__name__.replace("_", "-"), [STATE, f"sandbox: {str(sandbox).lower()}"]
+    with contextlib.closing(Node(options, lines=lines)) as node:
+        targets = node.links("small", options.links)
+        links = [(address(75, number), link) for number, link in enumerate(targets)]
+        state, copy, middle = f"{node.path}/state", f"{node.path}/copy", len(links) // 2
+        os.mkdir(copy)
+        for name in ("journal", "lock"):
+            shutil.copy(f"{state}/{name}", copy)
+        for link in links[:middle]:
+            spend(node, *link)
+        replace(state, copy)
+        # It looks once a second.
+        time.sleep(3)
+        for link in links[middle:]:
+            spend(node, *link)
+        with open(f"{node.path}/log") as log:
+            said = [line[20:].strip() for line in log if re.search(r" (WARN|ERROR) .*state_directory: .*(journal|directory)", line)]
+        node.kill()
+        report(attack, "said", said[-1] if said else "nothing", bool(said))
+        revived = again(node, links)
+        is_out = "directory" in replace.__name__ and sandbox
+        report(attack, "links", f"{revived} of {len(links)} work again after kill -9{', with the sandbox' if is_out else ''}",
+               None if is_out else revived == 0)
 
 
 class Pipelines:
