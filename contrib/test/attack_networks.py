@@ -14,7 +14,7 @@ import threading
 import time
 
 from attack_archives import Archives, Visits
-from attacked import MIB, Node, Strangers, address, connect, fetch, head, raise_limit, report, watch
+from attacked import MIB, Node, Strangers, address, connect, fetch, head, raise_limit, report, step_aside, watch
 
 KEYS = {"rsa4096": ["rsa:4096"], "p256": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]}
 # Milliseconds that a stranger's p99 may take with handshakes of sixteen in front of it: 7 ms each, in two flights,
@@ -38,6 +38,7 @@ def client_hello():
 
 def repeat_hello(to, sources, seconds, answered):
     """One process: says hello from each source, and starts over at the first byte of an answer."""
+    step_aside()
     raise_limit()
     hello, poll = client_hello(), selectors.DefaultSelector()
 
@@ -89,6 +90,7 @@ def hello(options):
 
 def complete(to, sources, seconds, answered):
     """One process: completes one handshake after the other, from each source one at a time."""
+    step_aside()
     context, until = any_certificate(), time.monotonic() + seconds
 
     def repeat(source):
@@ -192,6 +194,7 @@ def weigh(options):
 
 def gulp(to, sources, target, seconds, taken):
     """One process: downloads from each source, as fast as it can read."""
+    step_aside()
     raise_limit()
     poll, buffer = selectors.DefaultSelector(), bytearray(MIB // 4)
 

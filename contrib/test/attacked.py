@@ -48,6 +48,12 @@ def raise_limit():
     resource.setrlimit(resource.RLIMIT_NOFILE, (LIMITS[1], LIMITS[1]))
 
 
+def step_aside():
+    """Called by a process that attacks: a real attacker has processors of his own, and this one is not to take
+    those of the server, which runs with a low priority."""
+    os.nice(19)
+
+
 def address(net, number):
     """The address of a client: 127.NET.x.y, with 250 to an x."""
     return f"127.{net}.{number // 250}.{number % 250 + 1}"

@@ -20,7 +20,7 @@ use crate::logging::access::{Entry, Outcome};
 /// How long a client may take to hang up after its last answer.
 const LINGER: Duration = Duration::from_secs(5);
 /// The same once the server stops, which waits for it.
-pub(super) const LAST_LINGER: Duration = Duration::from_millis(500);
+pub(super) const LAST_LINGER: Duration = Duration::from_millis(250);
 /// Bytes that are thrown away of what it still sends meanwhile.
 const LINGER_BYTES: usize = 256 * 1024;
 

@@ -123,7 +123,7 @@ fn what_does_not_end_in_time_is_cut() {
     }
 }
 
-/// They have their answers, and the server waits half a second for them instead of the usual five.
+/// They have their answers, and the server waits for them no longer than a moment.
 #[test]
 fn clients_that_do_not_hang_up_delay_no_end() {
     let node = Node::new().winglet("timeouts: { drain: 4s }");
