@@ -19,7 +19,7 @@ use crate::archive::shelf::WALKS;
 use crate::net::address::ClientKey;
 
 /// Workers that are awake at a time: as many as the processors keep busy beside the acceptor.
-static AWAKE: LazyLock<usize> = LazyLock::new(|| {
+pub(super) static AWAKE: LazyLock<usize> = LazyLock::new(|| {
     thread::available_parallelism().map_or(1, |count| count.get().saturating_sub(1).max(1))
 });
 
@@ -338,7 +338,7 @@ impl<J> Inner<J> {
             steps_wait.filter(|_| self.turns[STEPS].iter().any(|turns| turns.len() > 0));
         let ready = self.ready(steps_wait.is_some(), walks);
         if ready > 0 {
-            let long = self.busy.iter().filter(|busy| busy.since + LONG <= now).count();
+            let long = self.busy.iter().filter(|busy| busy.is_long(now)).count();
             let wanted = (*AWAKE + long).min(self.workers);
             let count = ready.min(wanted.saturating_sub(self.awake));
             self.awake += count;
@@ -366,6 +366,13 @@ impl<J> Inner<J> {
             ready += self.walks.iter().filter(|(ticket, _)| ticket.may_walk(walks)).count();
         }
         ready
+    }
+}
+
+impl Busy {
+    /// Returns true if others need not wait for this to end, as it takes long or is known to.
+    fn is_long(&self, now: Instant) -> bool {
+        matches!(self.kind, HANDSHAKE | WALK) || self.since + LONG <= now
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::buckets::Flow;
 use super::private::PrivateSocket;
-use super::queue::{Calls, Kind, Lane, Ticket};
+use super::queue::{AWAKE, Calls, Kind, Lane, Ticket};
 use super::returns::Waker;
 use super::*;
 use crate::net::address::ClientKey;
@@ -168,6 +168,19 @@ fn handshakes_and_walks_leave_the_other_workers_alone() {
     assert_eq!(bench.finish(1), [(20, true)]);
     drop((ends, walk_ends));
     bench.finish(7);
+}
+
+/// Sixteen addresses that complete handshakes made answers wait for two milliseconds more.
+#[test]
+fn answers_need_not_wait_for_a_handshake() {
+    let (queue, now) = (Queue::new(8), Instant::now());
+    let more = *AWAKE - 1;
+    queue.push(ticket(0, Kind::Handshake, Lane::None), ());
+    (1..=more as u64).for_each(|id| queue.push(answer(id), ()));
+    assert_eq!(queue.calls(now).count, more + 1);
+    (0..=more).for_each(|worker| assert!(queue.next(worker).is_some()));
+    queue.push(answer(99), ());
+    assert_eq!(queue.calls(now).count, 1);
 }
 
 #[test]
