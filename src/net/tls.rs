@@ -56,6 +56,8 @@ pub struct TlsStream {
     plain_acknowledged: u64,
     /// The last read ended before the kernel had nothing more.
     cut_short: bool,
+    /// `TCP_NODELAY` is set, for the first write.
+    hurries: bool,
 }
 
 /// One write: its encrypted bytes, and all content bytes up to its end.
@@ -106,6 +108,7 @@ impl TlsStream {
             overhead: MAX_OVERHEAD,
             plain_acknowledged: 0,
             cut_short: false,
+            hurries: false,
         })
     }
 
@@ -123,6 +126,10 @@ impl TlsStream {
             }
             self.handshake_bytes += self.receive()?;
         }
+        // The handshake's last bytes (in TLS 1.3 the session tickets, RFC 8446 §4.6.1) are on their way,
+        // and a client may take 40 ms to acknowledge them. Nagle's algorithm would hold the first answer
+        // back for that.
+        self.hurries = self.stream.set_nodelay(true).is_ok();
         Ok(())
     }
 
@@ -207,6 +214,10 @@ impl TlsStream {
     /// `WouldBlock` if earlier bytes still wait for room.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.flush()?;
+        if self.plain_sent > 0 && std::mem::take(&mut self.hurries) {
+            // Large answers are to fill their packets.
+            let _ = self.stream.set_nodelay(false);
+        }
         self.write_start = self.raw_sent;
         let count = self.connection.writer().write(bytes)?;
         self.plain_sent += count as u64;
