@@ -84,7 +84,8 @@ impl Job<'_> {
                 return Ok("whole before it was killed".into());
             }
         }
-        let relay = (self.course == Course::Moved).then(|| self.relay(link)).transpose()?;
+        let moves = self.course == Course::Moved;
+        let relay = if moves { self.relay(link)? } else { None };
         let moved = relay.as_ref().map(|(_, base)| format!("{base}{link}"));
         let url = moved.unwrap_or(url);
         note += if relay.is_some() { ", moved" } else { "" };
@@ -112,20 +113,25 @@ impl Job<'_> {
 
     /// A way that comes from another address, and what it begins with, once the link has passed
     /// there: a client of several connections may have ended them in order, and not all clients wait
-    /// out a 503.
-    fn relay(&self, link: &str) -> Result<(Proxy, String), String> {
+    /// out a 503. `None` if a proxy already had everything when the client was killed.
+    fn relay(&self, link: &str) -> Result<Option<(Proxy, String)>, String> {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while self.status(link, ELSEWHERE) == 503 {
+        let mut status = self.status(link, ELSEWHERE);
+        while status == 503 {
             if Instant::now() > deadline {
                 return Err("the link does not pass to another address".into());
             }
             thread::sleep(Duration::from_millis(50));
+            status = self.status(link, ELSEWHERE);
+        }
+        if status == 401 && !self.way.name.starts_with("direct") {
+            return Ok(None);
         }
         let (scheme, address) = self.way.base.split_once("://").unwrap();
         let plan = Plan { sources: vec![ELSEWHERE.into()], ..Plan::default() };
         let proxy = Proxy::with(address.parse().unwrap(), plan);
         let base = proxy.base().replacen("http", scheme, 1);
-        Ok((proxy, base))
+        Ok(Some((proxy, base)))
     }
 
     /// How the link's client is answered now at `source`; a HEAD changes nothing.
