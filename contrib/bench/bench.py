@@ -275,7 +275,6 @@ class Bench:
             ("one TLS cold", lambda: self.large_files("one TLS cold", ["large"], True, 2, cold=True)),
             ("many32 TLS", lambda: self.large_files("many32 TLS", self.parts, True, 2)),
             ("many32 TLS cold", lambda: self.large_files("many32 TLS cold", self.parts, True, 2, cold=True)),
-            ("new TLS", lambda: self.small_files("new TLS", True, True, 3)),
             ("kept TLS", lambda: self.small_files("kept TLS", False, True, 3)),
             ("claims", self.growth_by_tokens),
             ("growth", self.growth_by_connections),

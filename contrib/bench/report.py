@@ -124,7 +124,6 @@ def markdown(bench, load):
         ("many64", "64 downloads at once, of one file of 64 MiB", MANY, WALL),
         ("new", "Files of 4 KiB, a new connection each", REQUESTS, RATE),
         ("kept", "Files of 4 KiB, kept-alive connections", REQUESTS, RATE),
-        ("new TLS", "Files of 4 KiB, a new TLS connection each", REQUESTS, RATE),
         ("kept TLS", "Files of 4 KiB, kept-alive TLS connections", REQUESTS, RATE),
         ("start", "Start and idle", STARTS, ("first", "Winglet's first byte by its")),
         ("start TLS", "Start and idle, TLS", STARTS, ("first", "Winglet's first byte by its")),
