@@ -7,7 +7,7 @@ mod properties;
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use super::live::{Phase, Stop};
@@ -25,6 +25,20 @@ const SETTLE: u64 = 600;
 pub(super) const RULES: Rules =
     Rules { reuse: Reuse::Resume, window: 86_400, settle: SETTLE, bind: true, alone: false };
 
+/// The table of `directory`, which nobody else has. A child that another test starts has its lock, too,
+/// from fork to exec.
+pub(super) fn open(bound: usize, directory: &Path, rules: &Rules, now: u64) -> Replay {
+    for _ in 0..1000 {
+        match Replay::with_journal(bound, directory, rules, now) {
+            Err(error) if error.to_string().contains("in use by another server") => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result.unwrap(),
+        }
+    }
+    panic!("somebody else has {}", directory.display());
+}
+
 /// A state directory of its own, removed in the end.
 pub(super) struct State(pub(super) PathBuf);
 
@@ -41,7 +55,7 @@ impl State {
     }
 
     pub(super) fn open_at(&self, rules: &Rules, now: u64) -> Arc<Replay> {
-        Arc::new(Replay::with_journal(65_536, &self.0, rules, now).unwrap())
+        Arc::new(open(65_536, &self.0, rules, now))
     }
 
     /// The table as a server has it that starts after a crash now.

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::super::tests::{NOW, RULES, State, deliver, request};
+use super::super::tests::{NOW, RULES, State, deliver, open, request};
 use super::super::{LEAP, LinkId, LinkStatus, Replay};
 use super::*;
 
@@ -270,7 +270,7 @@ fn a_directory_that_cannot_be_made_costs_the_memory_only() {
     assert!(Replay::with_journal(10, &below, &RULES, NOW).is_err());
     // /proc takes no directories.
     let nowhere = Path::new("/proc/winglet");
-    let replay = std::sync::Arc::new(Replay::with_journal(10, nowhere, &RULES, NOW).unwrap());
+    let replay = std::sync::Arc::new(open(10, nowhere, &RULES, NOW));
     deliver(&replay, &request(0));
     assert!(replay.journal.as_ref().unwrap().inner().behind);
 }
@@ -292,7 +292,7 @@ fn revocations_outlive_a_restart_and_a_rewrite() {
         assert!(!replay.is_revoked(&LinkId { issued: Some(NOW + 1), ..id }));
         drop(replay);
     }
-    let late = Replay::with_journal(100, &state.0, &RULES, NOW + 2 * 86_400).unwrap();
+    let late = open(100, &state.0, &RULES, NOW + 2 * 86_400);
     for minute in 0..70 {
         late.maintain(&RULES, NOW + 2 * 86_400 + minute * 60);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::replay::live::{Live, Stop};
-use crate::replay::tests::{NOW, RULES, State, live_of, request};
+use crate::replay::tests::{NOW, RULES, State, live_of, open, request};
 use crate::replay::{EndedBy, LinkStatus, STEP_BYTES, Seen, Stream};
 
 const LENGTH: u64 = 1 << 20;
@@ -316,7 +316,7 @@ fn a_covered_link_stays_its_holders_wherever_it_goes() {
 #[test]
 fn a_link_that_was_lost_and_comes_again_is_spent_for_good() {
     let state = State::new();
-    let open = || Replay::with_journal(100, &state.0, &RULES, NOW).unwrap();
+    let open = || open(100, &state.0, &RULES, NOW);
     let (replay, fake) = shared(open(), Ok(Claimed::New));
     for _ in 0..20 {
         let (stream, _) = claim(&replay, &from(1, 0)).unwrap();
@@ -333,7 +333,7 @@ fn a_link_that_was_lost_and_comes_again_is_spent_for_good() {
 #[test]
 fn a_restart_does_not_bring_a_lost_link_back() {
     let state = State::new();
-    let open = || Replay::with_journal(100, &state.0, &RULES, NOW).unwrap();
+    let open = || open(100, &state.0, &RULES, NOW);
     let (replay, _) = shared(open(), Ok(Claimed::New));
     let (stream, _) = claim(&replay, &from(1, 0)).unwrap();
     lose(&replay);

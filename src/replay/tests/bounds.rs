@@ -127,7 +127,7 @@ fn a_server_takes_a_quarter_of_the_table() {
 #[test]
 fn a_servers_share_is_known_after_a_restart() {
     let state = State::new();
-    let open = || Arc::new(Replay::with_journal(8, &state.0, &RULES, NOW).unwrap());
+    let open = || Arc::new(open(8, &state.0, &RULES, NOW));
     let of = |link| ClaimRequest { server: key_of("a"), ..request(link) };
     let replay = open();
     (0..2).for_each(|link| touch(&replay, &of(link), NOW));

@@ -228,12 +228,12 @@ fn what_is_over_takes_no_room_after_a_restart() {
     (0..100).for_each(|link| deliver(&replay, &request(link)));
     drop(replay);
     let late = NOW + 900 + AFTERLIFE;
-    let replay = Replay::with_journal(80, &state.0, &RULES, late).unwrap();
+    let replay = open(80, &state.0, &RULES, late);
     assert_eq!(replay.tracked(), 40);
     drop(replay);
     // But what lives is never left out, though the table has become smaller.
     let replay = state.open(&RULES);
     (0..50).for_each(|link| deliver(&replay, &request(1000 + link)));
     drop(replay);
-    assert_eq!(Replay::with_journal(10, &state.0, &RULES, NOW).unwrap().tracked(), 90);
+    assert_eq!(open(10, &state.0, &RULES, NOW).tracked(), 90);
 }
