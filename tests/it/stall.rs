@@ -46,8 +46,10 @@ fn a_stalled_disk_holds_its_own_requests_only() {
         });
         assert_eq!(get(address, &Token::backup().target()).status, 503);
         // Who wants to know why is told, and can act.
-        let workers = &crate::control::status(&node)["workers"];
-        assert_eq!((workers["busy"].as_u64(), workers["stuck"].as_bool()), (Some(4), Some(true)));
+        server.wait_until("the status says so", |_| {
+            let workers = &crate::control::status(&node)["workers"];
+            (workers["busy"].as_u64(), workers["stuck"].as_bool()) == (Some(4), Some(true))
+        });
         drop((volumes, backups));
         let statuses: Vec<u16> =
             stuck.into_iter().chain(stuck_too).map(|one| one.join().unwrap()).collect();
