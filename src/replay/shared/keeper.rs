@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{FromRedisValue, Pipeline, RedisResult};
 
-use super::connection::{Connection, is_broken};
+use super::connection::Connection;
 use super::pulse::Pulse;
 use super::redis::{REPLY_TIMEOUT, Redis};
 use super::scripts::{self, ENTER, Hands, heart};
@@ -309,29 +309,8 @@ impl Keeper {
     }
 
     fn ask<T: FromRedisValue>(&mut self, commands: &Pipeline) -> RedisResult<T> {
-        let lay_idle = self.connection.is_some();
-        match self.ask_once(commands) {
-            // It may have been closed meanwhile.
-            Err(error) if lay_idle && is_broken(&error) && !error.is_timeout() => {
-                self.ask_once(commands)
-            }
-            result => result,
-        }
-    }
-
-    fn ask_once<T: FromRedisValue>(&mut self, commands: &Pipeline) -> RedisResult<T> {
-        let deadline = std::time::Instant::now() + REPLY_TIMEOUT;
-        let redis = &self.redis;
-        let mut connection = self.connection.take();
-        let result = redis.counted(|| {
-            let connection = match &mut connection {
-                Some(connection) => connection,
-                None => connection.insert(Connection::open(&redis.target, deadline)?),
-            };
-            connection.ask_all(commands, deadline)
-        });
-        // Half an answer may be under way on a broken one.
-        self.connection = connection.filter(|_| !result.as_ref().is_err_and(is_broken));
-        result
+        let deadline = Instant::now() + REPLY_TIMEOUT;
+        let ask = |on: &mut Connection| on.ask_all(commands, deadline);
+        self.redis.ask_on(&mut self.connection, deadline, ask)
     }
 }

@@ -114,17 +114,8 @@ impl Redis {
     fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, ClaimError> {
         let deadline = Instant::now() + REPLY_TIMEOUT;
         let mut turn = self.take_turn(deadline).ok_or_else(|| self.away())?;
-        let connection = &mut turn.connection;
-        let mut result = self.query(connection, command, deadline);
-        // A connection that has lain idle may have been closed meanwhile. If the answer was lost, the
-        // same claim is known again.
-        let again = |error: &RedisError| is_broken(error) && !error.is_timeout();
-        if connection.is_some() && result.as_ref().is_err_and(again) {
-            *connection = None;
-            result = self.query(connection, command, deadline);
-        }
+        let result = self.ask_on(&mut turn.connection, deadline, |on| on.ask(command, deadline));
         if result.as_ref().is_err_and(is_broken) {
-            *connection = None;
             // Before the turn is over: whoever waits for it gives up, and does not find out anew.
             self.mark_down();
         }
@@ -149,19 +140,39 @@ impl Redis {
         }
     }
 
-    fn query<T: FromRedisValue>(
+    /// Asks on the connection that is `kept`, or a new one, and keeps it unless it is broken. If it
+    /// breaks, that is tried once more: one that has lain idle may have been closed meanwhile, and if
+    /// the answer was lost, the same claim is known again.
+    pub(super) fn ask_on<T>(
         &self,
-        connection: &mut Option<Connection>,
-        command: &Cmd,
+        kept: &mut Option<Connection>,
         deadline: Instant,
+        ask: impl Fn(&mut Connection) -> RedisResult<T>,
     ) -> RedisResult<T> {
-        self.counted(|| {
-            let connection = match connection {
+        let once = |kept: &mut Option<Connection>| {
+            let connection = match kept {
                 Some(connection) => connection,
-                None => connection.insert(Connection::open(&self.target, deadline)?),
+                None => kept.insert(Connection::open(&self.target, deadline)?),
             };
-            connection.ask(command, deadline)
-        })
+            ask(connection)
+        };
+        let counted = |kept: &mut Option<Connection>| {
+            let result = once(kept);
+            let count = if result.is_ok() { &self.round_trips } else { &self.failures };
+            count.fetch_add(1, Ordering::Relaxed);
+            result
+        };
+        let mut result = counted(kept);
+        let again = |error: &RedisError| is_broken(error) && !error.is_timeout();
+        if kept.is_some() && result.as_ref().is_err_and(again) {
+            *kept = None;
+            result = counted(kept);
+        }
+        // Half an answer may be under way.
+        if result.as_ref().is_err_and(is_broken) {
+            *kept = None;
+        }
+        result
     }
 
     /// Waits for the turn until `deadline`; `None` if it does not come, or nobody would answer.
@@ -189,14 +200,6 @@ impl Redis {
 
     fn turn(&self) -> MutexGuard<'_, Turn> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Does what asks one question, and counts it.
-    pub(super) fn counted<T>(&self, ask: impl FnOnce() -> RedisResult<T>) -> RedisResult<T> {
-        let result = ask();
-        let count = if result.is_ok() { &self.round_trips } else { &self.failures };
-        count.fetch_add(1, Ordering::Relaxed);
-        result
     }
 
     /// Says in the log, once a minute, that something is wrong.
