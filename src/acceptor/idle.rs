@@ -20,7 +20,7 @@ use crate::shared::Record;
 
 impl Acceptor {
     /// Parks a download until its socket has room.
-    pub(super) fn park(&mut self, connection: Box<Connection>, mut download: Box<Download>) {
+    pub(super) fn park(&mut self, mut connection: Box<Connection>, mut download: Box<Download>) {
         let now = Instant::now();
         if self.failed {
             return self.cut(connection, download, "server stopping");

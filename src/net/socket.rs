@@ -31,6 +31,8 @@ pub struct Socket {
     wire: Wire,
     sent: u64,
     dead: bool,
+    /// The kernel may hold [`NOTSENT_LENT`].
+    lent: bool,
 }
 
 #[derive(Debug)]
@@ -44,18 +46,18 @@ enum Wire {
 impl Socket {
     /// Takes over a non-blocking TCP connection.
     pub fn tcp(stream: TcpStream) -> Socket {
-        Socket { wire: Wire::Tcp(stream), sent: 0, dead: false }
+        Socket { wire: Wire::Tcp(stream), sent: 0, dead: false, lent: false }
     }
 
     /// Takes over a non-blocking Unix connection.
     pub fn unix(stream: UnixStream) -> Socket {
-        Socket { wire: Wire::Unix(stream), sent: 0, dead: false }
+        Socket { wire: Wire::Unix(stream), sent: 0, dead: false, lent: false }
     }
 
     /// Takes over a TLS connection, its handshake still to come.
     #[cfg(feature = "tls")]
     pub fn tls(stream: TlsStream) -> Socket {
-        Socket { wire: Wire::Tls(Box::new(stream)), sent: 0, dead: false }
+        Socket { wire: Wire::Tls(Box::new(stream)), sent: 0, dead: false, lent: false }
     }
 
     /// Bytes written so far, over the whole connection.
@@ -142,7 +144,11 @@ impl Socket {
 
     /// Sets how much unsent data the kernel may hold: more if it is `lent` to a client that was never
     /// slow.
-    pub fn bound_unsent(&self, lent: bool) {
+    pub fn bound_unsent(&mut self, lent: bool) {
+        // Each call makes the kernel look whether somebody waits for room.
+        if std::mem::replace(&mut self.lent, lent) == lent {
+            return;
+        }
         let bytes = if lent { NOTSENT_LENT } else { NOTSENT_LOWAT };
         // A kernel without the option bounds it by the size of its buffer.
         let _ = sys::set_notsent_lowat(self.as_fd(), bytes);
