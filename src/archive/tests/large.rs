@@ -1,21 +1,15 @@
 //! More than four bytes can count: members and positions beyond 4 GiB, more than 65,535 members.
 
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use cap_std::ambient_authority;
-use cap_std::fs::Dir;
 
 use super::super::layout::Part;
-use super::super::{Archive, Format, Layout};
+use super::super::{Archive, Format};
 use super::tools::{check, check_tar, check_zip, has, may_take, members, run, write_sparse};
 use super::tree::Scratch;
-use super::walks::chain;
-use super::{begin, pack, read_range};
+use super::{pack, read_range};
 
 const GIB: u64 = 1 << 30;
 
@@ -141,110 +135,6 @@ fn six_gib_and_seventy_thousand_members_pass_every_program() {
         match format {
             Format::Zip => check_zip(&scratch, &archive, path.to_str().unwrap()),
             Format::Tar => check_tar(&archive, path.to_str().unwrap()),
-        }
-    }
-}
-
-/// Memory, the walk, and the stream beside plain reading.
-#[test]
-#[ignore = "figures for the record, and no test"]
-fn figures() {
-    let scratch = Scratch::new();
-    for directory in 0..70 {
-        let path = scratch.directory(format!("region-{directory}"));
-        for index in 0..1_000 {
-            fs::write(path.join(format!("r.{index}.{directory}.mca")), [1; 100]).unwrap();
-        }
-    }
-    let timed = |what: &str, work: &mut dyn FnMut()| {
-        let began = std::time::Instant::now();
-        work();
-        eprintln!("{what}: {:?}", began.elapsed());
-    };
-    timed("walk of 70,000 files", &mut || drop(super::walk(&scratch.dir()).unwrap()));
-    timed("again", &mut || drop(super::walk(&scratch.dir()).unwrap()));
-    for format in super::FORMATS {
-        timed("walk and layout", &mut || drop(pack(&scratch, format)));
-        let archive = pack(&scratch, format);
-        let each = archive.memory() as f64 / archive.members() as f64;
-        eprintln!("{format:?}: {} bytes, {each:.1} for each entry", archive.memory());
-        timed("all of them sent", &mut || drain(&scratch, &archive));
-    }
-    let scratch = Scratch::new();
-    let path = scratch.file("file", &super::tree::noise(1 << 30));
-    timed("1 GiB plainly, cached", &mut || {
-        let mut file = File::open(&path).unwrap();
-        let mut buffer = vec![0; 256 << 10];
-        while file.read(&mut buffer).unwrap() > 0 {}
-    });
-    for format in super::FORMATS {
-        let archive = pack(&scratch, format);
-        timed("1 GiB as an archive", &mut || drain(&scratch, &archive));
-    }
-}
-
-fn drain(scratch: &Scratch, archive: &Arc<Archive>) {
-    let mut reader = super::reader(scratch, archive, 0..archive.length());
-    let mut buffer = vec![0; 256 << 10];
-    while reader.read(&mut buffer).unwrap() > 0 {}
-}
-
-/// A hostile tree beside a flat one, with the longest step of each.
-#[test]
-#[ignore = "figures for the record, and no test"]
-fn figures_of_hostile_walks() {
-    let flat = Scratch::new();
-    for index in 0..200_000 {
-        File::create(flat.tree().join(format!("{index:06}"))).unwrap();
-    }
-    let deep = |chains: usize, levels| {
-        let scratch = Scratch::new();
-        for number in 0..chains {
-            let path = scratch.directory(number.to_string());
-            chain(&Dir::open_ambient_dir(path, ambient_authority()).unwrap(), levels);
-        }
-        scratch
-    };
-    let (deepest, worst) = (deep(48, 2_000), deep(194, 512));
-    // All names at the end of one long path, and all of them to be told about.
-    let far = Scratch::new();
-    let mut dir = far.dir();
-    for _ in 0..1_800 {
-        dir.create_dir("d").unwrap();
-        dir = dir.open_dir("d").unwrap();
-    }
-    for index in 0..190_000 {
-        dir.create(format!("CON.{index:06}\n")).unwrap();
-    }
-    for scratch in [&flat, &deepest, &worst, &far, &flat, &deepest, &worst, &far] {
-        let mut walk = begin(&scratch.dir());
-        let listing = in_steps("walk", || walk.step(Instant::now() + STEP, usize::MAX).unwrap());
-        eprintln!("{} entries", listing.len());
-        let mut layout = None;
-        let mut listing = Some(listing);
-        in_steps("layout", || match &mut layout {
-            Some(layout) => Layout::step(layout, Instant::now() + STEP),
-            none => {
-                *none = Some(Layout::new(listing.take().unwrap(), Format::Zip));
-                None
-            }
-        });
-    }
-}
-
-const STEP: Duration = Duration::from_millis(50);
-
-fn in_steps<T>(what: &str, mut step: impl FnMut() -> Option<T>) -> T {
-    let (mut all, mut longest) = (Duration::ZERO, Duration::ZERO);
-    loop {
-        let began = Instant::now();
-        let done = step();
-        let took = began.elapsed();
-        all += took;
-        longest = longest.max(took);
-        if let Some(done) = done {
-            eprintln!("{what}: {all:?}, longest step {longest:?}");
-            return done;
         }
     }
 }
