@@ -40,10 +40,11 @@ const AGAIN: u64 = 2 << 20;
 /// Reads a range of an archive.
 ///
 /// # Errors
-/// [`Read::read`] fails with an error that is a [`Pause`] when it has read 4 MiB for CRCs (or
-/// what [`ArchiveReader::limit_extra`] allows) or opened 64 members without a byte to return, or while somebody else reads for a CRC: call again. Any other error means that a member
-/// is not what was listed or cannot be read, and the stream must be broken off; `UnexpectedEof` if
-/// it shrank. Messages name the member, for the log and not for the client.
+/// [`Read::read`] fails with an error that is a [`Pause`] when it has read 4 MiB for CRCs (or what
+/// [`ArchiveReader::limit_extra`] allows) or opened 64 members without a byte to return, or while
+/// somebody else reads for a CRC: call again. Any other error means that a member is not what was
+/// listed or cannot be read, and the stream must be broken off; `UnexpectedEof` if it shrank. Messages
+/// name the member, for the log and not for the client.
 #[derive(Debug)]
 pub struct ArchiveReader {
     pub(super) packed: Packed,

@@ -1,11 +1,11 @@
 //! Sends one piece of a download, without ever waiting for the client for long.
 //!
 //! To a plain TCP connection the pages of files are lent (`lend`), of a tar's members too, except for
-//! what goes with the response head, short rests, and what has to be gone from the page cache at the end. All else is read and
-//! written by `std::io::copy`: the source yields what is left of the response head and then the
-//! content, so that a small answer is one write; it is buffered outermost, because `std::io::copy`
-//! then uses that buffer as its own. What was read and does not fit into the socket is dropped and
-//! read again later, so a read is no larger than what the socket is likely to take.
+//! what goes with the response head, short rests, and what has to be gone from the page cache at the
+//! end. All else is read and written by `std::io::copy`: the source yields what is left of the response
+//! head and then the content, so that a small answer is one write; it is buffered outermost, because
+//! `std::io::copy` then uses that buffer as its own. What was read and does not fit into the socket is
+//! dropped and read again later, so a read is no larger than what the socket is likely to take.
 
 use std::io::{self, BufReader, Write};
 use std::time::{Duration, Instant};
