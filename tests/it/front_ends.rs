@@ -218,6 +218,16 @@ impl Fleet {
         }
     }
 
+    /// A client of 127.0.0.`last` that has read `length` bytes of a download that goes on.
+    pub fn begin(&self, number: usize, last: u8, token: &Token, length: usize) -> Client {
+        let mut client = Client::connect_from(&format!("127.0.0.{last}"), self.address(number));
+        client.request("GET", &token.target(), "");
+        let head = client.head().unwrap();
+        assert_eq!(head.status, 200, "{}", head.raw);
+        client.read_some(length);
+        client
+    }
+
     /// Believes a proxy on this machine.
     pub fn trusting(self) -> Fleet {
         for (node, server) in self.nodes.iter().zip(&self.servers) {

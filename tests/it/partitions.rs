@@ -51,8 +51,7 @@ fn who_took_a_link_over_keeps_it_when_the_former_owner_comes_back() {
     let (relay, fleet) = fleet(&redis, "take_over_after: 2s");
     fleet.nodes[0].sparse("f", 32 << 20);
     let token = Token::file("/f");
-    let mut running = Client::connect(fleet.address(0));
-    running.get_part(&token.target(), "", 1 << 20);
+    let mut running = fleet.begin(0, 1, &token, 1 << 20);
     relay.cut();
     redis.wait_for_end_of(0);
     until("somebody else has it", || fleet.part(1, 2, &token, "0-9").status == 206);
@@ -71,11 +70,7 @@ fn one_that_comes_back_ends_the_downloads_of_links_that_are_others() {
     let (relay, fleet) = fleet(&redis, "take_over_after: 2s");
     fleet.nodes[0].sparse("f", 256 << 20);
     let (taken, kept) = (Token::file("/f"), Token::file("/f"));
-    let begin = |token: &Token| {
-        let mut client = Client::connect(fleet.address(0));
-        client.get_part(&token.target(), "", 1 << 20);
-        client
-    };
+    let begin = |token: &Token| fleet.begin(0, 1, token, 1 << 20);
     let (mut old, mut undisturbed) = (begin(&taken), begin(&kept));
     relay.cut();
     redis.wait_for_end_of(0);

@@ -11,16 +11,6 @@ use crate::relay::Relay;
 
 const MIB: usize = 1 << 20;
 
-/// A client of 127.0.0.`last` that has read `length` bytes of a download that goes on.
-fn begin(fleet: &Fleet, number: usize, last: u8, token: &Token, length: usize) -> Client {
-    let mut client = Client::connect_from(&format!("127.0.0.{last}"), fleet.address(number));
-    client.request("GET", &token.target(), "");
-    let head = client.head().unwrap();
-    assert_eq!(head.status, 200, "{}", head.raw);
-    client.read_some(length);
-    client
-}
-
 /// Asserts that somebody else is asked to wait for the link.
 fn assert_in_use(answer: &Answer) {
     assert_eq!(answer.status, 503, "{}", answer.raw);
@@ -35,7 +25,7 @@ fn a_planned_restart_leaves_the_link_to_its_holder() {
     let mut fleet = Fleet::start(&redis, 2, "timeouts: {drain: 0s}");
     fleet.nodes[0].sparse("f", 48 << 20);
     let token = Token::file("/f");
-    let holder = begin(&fleet, 0, 1, &token, 32 * MIB);
+    let holder = fleet.begin(0, 1, &token, 32 * MIB);
     fleet.servers[0].stop();
     assert_in_use(&fleet.part(1, 2, &token, "0-"));
     let rest = fleet.part(1, 1, &token, &format!("{}-", 32 * MIB));
@@ -59,7 +49,7 @@ fn links_that_are_not_in_use_are_given_back_before_the_others_end() {
     fleet.nodes[0].sparse("f", 64 << 20);
     let (idle, busy) = (Token::file("/f"), Token::file("/f"));
     assert_eq!(fleet.part(0, 1, &idle, "0-299999").status, 206);
-    let mut running = begin(&fleet, 0, 1, &busy, MIB);
+    let mut running = fleet.begin(0, 1, &busy, MIB);
     fleet.servers[0].signal("TERM");
     until("the holder goes on elsewhere", || {
         assert_eq!(fleet.part(1, 2, &idle, "0-").status, 503);
@@ -97,8 +87,8 @@ fn a_dead_owners_link_waits_for_its_holder_and_then_for_others() {
     fleet.nodes[0].sparse("f", 16 << 20);
     let (kept, left) = (Token::file("/f"), Token::file("/f"));
     // Every byte of one, and a reset, which proves nothing.
-    begin(&fleet, 0, 1, &kept, 16 * MIB).reset();
-    begin(&fleet, 0, 1, &left, MIB).reset();
+    fleet.begin(0, 1, &kept, 16 * MIB).reset();
+    fleet.begin(0, 1, &left, MIB).reset();
     fleet.servers[0].wait_for_logs(2, "interrupted");
     fleet.servers[0].kill();
     let elsewhere = |answer: &Answer| answer.text().contains("in use elsewhere");
@@ -143,8 +133,8 @@ fn an_owner_that_slept_serves_no_link_that_was_taken_over() {
     let fleet = Fleet::start(&redis, 2, "take_over_after: 3s");
     fleet.nodes[0].sparse("f", 256 << 20);
     let (taken, kept) = (Token::file("/f"), Token::file("/f"));
-    let mut old = begin(&fleet, 0, 1, &taken, MIB);
-    let mut undisturbed = begin(&fleet, 0, 1, &kept, MIB);
+    let mut old = fleet.begin(0, 1, &taken, MIB);
+    let mut undisturbed = fleet.begin(0, 1, &kept, MIB);
     fleet.servers[0].signal("STOP");
     redis.wait_for_end_of(0);
     assert_in_use(&fleet.part(1, 2, &taken, "0-"));
@@ -231,7 +221,7 @@ fn nobody_gets_a_link_that_its_owner_delivers_whatever_happens_around_it() {
         let (token, over) = (Token::file("/f"), AtomicBool::new(false));
         let owner = round % 3;
         thread::scope(|scope| {
-            let mut holder = begin(&fleet, owner, 1, &token, MIB);
+            let mut holder = fleet.begin(owner, 1, &token, MIB);
             let stranger = scope.spawn(|| poll(&fleet, &token, &over));
             for _ in 0..6 {
                 match round % 2 {
