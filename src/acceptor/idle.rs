@@ -82,28 +82,31 @@ impl Acceptor {
         download: Box<Download>,
         events: EventFlags,
     ) {
-        let mut sign = Sign::None;
-        if download.wants_input() && events.intersects(INPUT) {
-            sign = match connection.socket.read(&mut self.scratch) {
-                Ok(0) => {
-                    // Whatever follows the answer has to know.
-                    self.connections.remember(connection.id, EventFlags::RDHUP);
-                    Sign::Fin
-                }
-                Ok(count) => {
-                    connection.input.extend_from_slice(&self.scratch[..count]);
-                    // More may be there, and the epoll set has said so already.
-                    self.connections.remember(connection.id, EventFlags::IN);
-                    Sign::Input
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sign::None,
-                Err(_) => {
-                    connection.socket.set_dead();
-                    Sign::None
-                }
-            };
-        }
+        let reads = download.wants_input() && events.intersects(INPUT);
+        let sign = if reads { self.read_sign(&mut connection) } else { Sign::None };
         self.look(connection, download, sign);
+    }
+
+    /// Reads what the client of a finished download has sent.
+    fn read_sign(&mut self, connection: &mut Connection) -> Sign {
+        let socket = &mut connection.socket;
+        let sign = match socket.read(&mut self.scratch) {
+            Ok(0) => socket.saw_fin().map(|fin| if fin { Sign::Fin } else { Sign::Farewell }),
+            Ok(count) => {
+                connection.input.extend_from_slice(&self.scratch[..count]);
+                Ok(Sign::Input)
+            }
+            Err(error) => Err(error),
+        };
+        // The epoll set tells once what the next state of the connection has to know, too: that there
+        // may be more, or an end.
+        match sign {
+            Ok(Sign::Input) => self.connections.remember(connection.id, EventFlags::IN),
+            Ok(Sign::Fin) => self.connections.remember(connection.id, EventFlags::RDHUP),
+            Err(ref error) if error.kind() != io::ErrorKind::WouldBlock => socket.set_dead(),
+            _ => {}
+        }
+        sign.unwrap_or(Sign::None)
     }
 
     /// Looks whether a finished download has ended, and goes on with the connection if so.

@@ -19,6 +19,9 @@ const FIRST_LOOK: Duration = Duration::from_millis(4);
 const MAX_LOOK: Duration = Duration::from_millis(250);
 /// Silence after the last acknowledgement before our own FIN.
 pub const HANG_UP_AFTER: Duration = Duration::from_secs(1);
+/// The same after the client's `close_notify`: a client that closes sends its FIN, or a reset if it
+/// has not read everything, right after that.
+const HANG_UP_AFTER_FAREWELL: Duration = Duration::from_millis(100);
 
 /// What is known of the end of a download.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ enum FromClient {
     Early,
     /// It had sent its FIN before that; whether it reads everything is not known yet.
     EarlyFin,
+    /// It has sent `close_notify` then, and no FIN yet.
+    Farewell(Instant),
 }
 
 /// What the client has just done.
@@ -49,6 +54,8 @@ pub enum Sign {
     None,
     /// It has sent bytes: the beginning of a request.
     Input,
+    /// It has sent `close_notify` (RFC 8446 §6.1), and no FIN so far: a reset may follow.
+    Farewell,
     /// It has sent FIN.
     Fin,
 }
@@ -109,7 +116,7 @@ impl Download {
     /// Returns true if more is expected from the client: what it sent early stays in the kernel for
     /// now.
     pub fn wants_input(&self) -> bool {
-        self.finish.client == FromClient::Nothing
+        matches!(self.finish.client, FromClient::Nothing | FromClient::Farewell(_))
     }
 
     /// When a download whose last byte has just left is worth the first look. What needs proof needs
@@ -139,8 +146,8 @@ impl Download {
                 return Look::Ended(How::Delivered(EndedBy::Other), after);
             }
         }
-        // A client that has just sent something has not died.
-        if sign == Sign::None && socket.died() {
+        // A client that has just sent something has not died; one that is closing may have.
+        if matches!(sign, Sign::None | Sign::Farewell) && socket.died() {
             let broken = match self.is_whole() {
                 true => Broken::ResetUnread,
                 false => Broken::Client(String::new()),
@@ -153,7 +160,7 @@ impl Download {
         match sign {
             Sign::None => {}
             Sign::Input => self.finish.client = FromClient::Early,
-            Sign::Fin => self.finish.client = FromClient::EarlyFin,
+            Sign::Farewell | Sign::Fin => self.finish.client = FromClient::EarlyFin,
         }
         if let Err(broken) = self.pace.judge(&rules.pace, &self.live, now) {
             return Look::Ended(How::Broken(broken), After::Reset);
@@ -163,9 +170,12 @@ impl Download {
     }
 
     /// Everything is acknowledged: what has the client done since?
-    fn look_at_end(&self, sign: Sign, since: Instant, idle: Duration, now: Instant) -> Look {
+    fn look_at_end(&mut self, sign: Sign, since: Instant, idle: Duration, now: Instant) -> Look {
+        if (sign, self.finish.client) == (Sign::Farewell, FromClient::Nothing) {
+            self.finish.client = FromClient::Farewell(now);
+        }
         match (sign, self.finish.client) {
-            (Sign::Fin, FromClient::Nothing) => {
+            (Sign::Fin, FromClient::Nothing | FromClient::Farewell(_)) => {
                 Look::Ended(How::Delivered(EndedBy::Client), After::Close)
             }
             (Sign::Input, FromClient::Nothing) => self.delivered(EndedBy::Client),
@@ -180,12 +190,15 @@ impl Download {
         if silent >= idle {
             return Look::Ended(How::Delivered(EndedBy::Other), After::Close);
         }
-        let hang_up_after = HANG_UP_AFTER.min(idle);
-        let may_ask_again = self.keep_alive && self.finish.client != FromClient::EarlyFin;
+        let hang_up_at = match self.finish.client {
+            FromClient::Farewell(at) => at + HANG_UP_AFTER_FAREWELL,
+            _ => since + HANG_UP_AFTER.min(idle),
+        };
+        let may_ask_again = self.keep_alive && self.finish.client == FromClient::Nothing;
         if may_ask_again || self.finish.hung_up {
             Look::Pending(since + idle)
-        } else if silent < hang_up_after {
-            Look::Pending(since + hang_up_after)
+        } else if now < hang_up_at {
+            Look::Pending(hang_up_at)
         } else {
             Look::HangUp(since + idle)
         }

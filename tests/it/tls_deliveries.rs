@@ -114,8 +114,43 @@ fn an_interrupted_download_is_resumed_by_curl() {
     });
 }
 
+/// Also with a `close_notify` before it, as aria2c closes a connection of which it needs no more:
+/// that ends the client's side of TLS, and says nothing of what it has read.
 #[test]
 fn a_client_that_reads_nothing_and_resets_does_not_spend() {
+    let Some((node, authority)) = setup() else { return };
+    let content = pattern(20_000);
+    node.file("a", &content);
+    let server = node.start();
+    for (round, farewell) in [false, true].into_iter().enumerate() {
+        let target = Token::file("a").target();
+        let mut client = connect(&authority.root(), server.address(), None);
+        ask(&mut client, &target, "");
+        // Everything lies in its receive buffer, acknowledged and unread.
+        server.wait_until("the answer", |_| {
+            let mut seen = vec![0; content.len() + 4000];
+            client.sock.peek(&mut seen).unwrap() > content.len()
+        });
+        let TlsClient { mut conn, mut sock } = client;
+        if farewell {
+            conn.send_close_notify();
+            conn.write_tls(&mut sock).unwrap();
+            // For the server to have read it when the reset comes.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        rustix::net::sockopt::set_socket_linger(&sock, Some(Duration::ZERO)).unwrap();
+        drop(sock);
+        server.wait_for_logs(round + 1, "interrupted");
+        let (head, body) = fetch(&authority, &server, &target);
+        assert!(head.starts_with("HTTP/1.1 200 ") && body == content, "{head}");
+        server.wait_for_logs(round + 1, " delivered");
+        assert!(fetch(&authority, &server, &target).0.starts_with("HTTP/1.1 401 "));
+    }
+}
+
+/// A client that closes TLS in both directions waits for the server's `close_notify` before its FIN.
+#[test]
+fn a_farewell_is_answered_and_the_fin_after_it_spends() {
     let Some((node, authority)) = setup() else { return };
     let content = pattern(20_000);
     node.file("a", &content);
@@ -123,17 +158,18 @@ fn a_client_that_reads_nothing_and_resets_does_not_spend() {
     let target = Token::file("a").target();
     let mut client = connect(&authority.root(), server.address(), None);
     ask(&mut client, &target, "");
-    // Everything lies in its receive buffer, acknowledged and unread.
-    server.wait_until("the answer", |_| {
-        let mut seen = vec![0; content.len() + 4000];
-        client.sock.peek(&mut seen).unwrap() > content.len()
-    });
-    rustix::net::sockopt::set_socket_linger(&client.sock, Some(Duration::ZERO)).unwrap();
-    let TlsClient { sock, .. } = client;
-    drop(sock);
-    server.wait_for_log("interrupted");
-    let (head, body) = fetch(&authority, &server, &target);
-    assert!(head.starts_with("HTTP/1.1 200 ") && body == content, "{head}");
+    let mut answer = vec![0; content.len()];
+    client.read_exact(&mut answer).unwrap();
+    while !answer.ends_with(&content[content.len() - 1000..]) {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    client.conn.send_close_notify();
+    client.flush().unwrap();
+    // Fails without a close_notify at the end.
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+    drop(client);
     server.wait_for_log(" delivered");
     assert!(fetch(&authority, &server, &target).0.starts_with("HTTP/1.1 401 "));
 }
