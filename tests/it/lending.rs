@@ -8,6 +8,7 @@ use std::thread;
 use crate::client::{Client, connect_from, get};
 use crate::harness::{Node, Random, Server, have, pattern, skip};
 use crate::mint::Token;
+use crate::stalled::{Stalled, byte_at};
 
 const MIB: usize = 1 << 20;
 const KIB: usize = 1 << 10;
@@ -147,6 +148,22 @@ fn where_splice_is_refused_files_are_copied() {
         }
         assert_holds(&get(server.address(), &folder("tar")).body, &members);
         server.wait_for_logs(3, " delivered");
+    }
+}
+
+/// A file system in user space: with pages to lend, and, if it does not cache them, without.
+#[test]
+fn a_file_of_fuse_arrives_as_it_is() {
+    const LENGTH: u64 = (20 << 20) + 17;
+    for cached in [true, false] {
+        // The sandbox knows the directories as they were at the start, without what is mounted later.
+        let node = Node::new().winglet("sandbox: false");
+        let server = node.start();
+        let Some(_disk) = Stalled::never(&node.volume(), LENGTH, cached) else { return };
+        let answer = Client::connect(server.address()).get(&Token::file("file").target());
+        assert_eq!(answer.status, 200, "{}", answer.raw);
+        assert!((0..LENGTH).map(byte_at).eq(answer.body), "cached: {cached}");
+        server.wait_for_log(" delivered");
     }
 }
 

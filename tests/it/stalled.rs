@@ -56,12 +56,21 @@ impl Stalled {
         })
     }
 
-    /// A file system over `path` with a `file` of `length` zeros, of which about the first `readable`
-    /// can be read (the kernel reads ahead); who reads on is not answered. `None`, and a skip, if there
-    /// can be none.
+    /// A file system over `path` with a `file` of `length` bytes, those of [`byte_at`], of which about
+    /// the first `readable` can be read (the kernel reads ahead); who reads on is not answered. `None`,
+    /// and a skip, if there can be none.
     pub fn after(path: &Path, length: u64, readable: u64) -> Option<Stalled> {
+        Stalled::file(path, length, readable, DIRECT)
+    }
+
+    /// The same with all of the file, through the page cache (`cached`) or not.
+    pub fn never(path: &Path, length: u64, cached: bool) -> Option<Stalled> {
+        Stalled::file(path, length, length, if cached { 0 } else { DIRECT })
+    }
+
+    fn file(path: &Path, length: u64, readable: u64, flags: u32) -> Option<Stalled> {
         Stalled::mount(path, |device| {
-            let host = Host { device, length, readable, waiting: Vec::new() };
+            let host = Host { device, length, readable, flags, waiting: Vec::new() };
             Stalled {
                 path: path.to_owned(),
                 device: None,
@@ -172,11 +181,18 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
+/// The byte of a file at `offset`.
+pub fn byte_at(offset: u64) -> u8 {
+    (offset ^ offset >> 8 ^ offset >> 16) as u8
+}
+
 /// Who answers for a file that can be read up to a point.
 struct Host {
     device: File,
     length: u64,
     readable: u64,
+    /// How it is opened.
+    flags: u32,
     /// Reads beyond that point.
     waiting: Vec<u64>,
 }
@@ -203,7 +219,7 @@ impl Host {
             }
             LOOKUP => Err(Errno::NOENT),
             GETATTR => Ok([&[0; 16][..], &self.attributes(node)].concat()),
-            OPEN => Ok([&[0; 8][..], &DIRECT.to_ne_bytes(), &[0; 4]].concat()),
+            OPEN => Ok([&[0; 8][..], &self.flags.to_ne_bytes(), &[0; 4]].concat()),
             RELEASE => Ok(Vec::new()),
             _ => Err(Errno::NOSYS),
         };
@@ -211,13 +227,13 @@ impl Host {
     }
 
     fn read(&mut self, unique: u64, offset: u64, size: u32) -> io::Result<()> {
-        if offset >= self.readable {
+        if (self.readable..self.length).contains(&offset) {
             self.waiting.push(unique);
             return Ok(());
         }
-        let left = self.readable.min(self.length) - offset;
-        let zeros = vec![0; left.min(size.into()) as usize];
-        answer(&mut self.device, unique, Ok(&zeros))
+        let end = self.readable.min(offset + u64::from(size));
+        let bytes: Vec<u8> = (offset..end).map(byte_at).collect();
+        answer(&mut self.device, unique, Ok(&bytes))
     }
 
     /// Who waits for read `unique` got a signal, which may be the last one.
