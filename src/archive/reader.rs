@@ -303,7 +303,7 @@ impl ArchiveReader {
             .map_err(|error| named(path, &error))?;
         let worth = if archive.length() > LARGE { Worth::Any } else { Worth::Large };
         let file = match &self.readers {
-            Some(readers) => DiskFile::spare(file, &(0..size), worth, readers),
+            Some(readers) => DiskFile::spare(file, size, &(0..size), worth, readers),
             None => DiskFile::keep(file),
         };
         Ok(Open { index, file })

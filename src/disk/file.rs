@@ -64,14 +64,21 @@ impl DiskFile {
         DiskFile { file, lends: true, sparing: None }
     }
 
-    /// `span` of `file`, read so that nothing stays in the cache; but files that `worth` leaves out,
-    /// and those that somebody else has there, are read like any other.
-    pub fn spare(file: File, span: &Range<u64>, worth: Worth, readers: &Arc<Readers>) -> DiskFile {
-        let metadata = file.metadata().ok().filter(|metadata| match worth {
+    /// `span` of `file`, which has `length` bytes, read so that nothing stays in the cache; but files
+    /// that `worth` leaves out, and those that somebody else has there, are read like any other.
+    pub fn spare(
+        file: File,
+        length: u64,
+        span: &Range<u64>,
+        worth: Worth,
+        readers: &Arc<Readers>,
+    ) -> DiskFile {
+        let is_worth_it = match worth {
             Worth::Unused => true,
-            Worth::Any => !is_in_use(&file, metadata.len()),
-            Worth::Large => metadata.len() >= WORTH_SPARING && !is_in_use(&file, metadata.len()),
-        });
+            Worth::Any => !is_in_use(&file, length),
+            Worth::Large => length >= WORTH_SPARING && !is_in_use(&file, length),
+        };
+        let metadata = is_worth_it.then(|| file.metadata().ok()).flatten();
         let sparing = metadata.map(|metadata| Sparing {
             place: readers.enter((metadata.dev(), metadata.ino()), span.clone()),
             dropped: span.start,

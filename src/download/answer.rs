@@ -280,7 +280,7 @@ impl Serving<'_> {
             response::content_head(&self.context(), &found, &selection, self.offers_ranges());
         let answer = Answer {
             head,
-            content: self.content(found.source, &live.span),
+            content: self.content(found.source, found.length, &live.span),
             direct: self.request.direct,
             keep_alive: self.may_keep(),
         };
@@ -297,8 +297,8 @@ impl Serving<'_> {
         after_step(self.shared, self.connection, download, step)
     }
 
-    /// `span` of `source`, to be read as `page_cache` says.
-    fn content(&self, source: Source, span: &Range<u64>) -> Content {
+    /// `span` of `source`, which has `length` bytes, to be read as `page_cache` says.
+    fn content(&self, source: Source, length: u64, span: &Range<u64>) -> Content {
         let spare = self.settings.config.page_cache == PageCache::Spare;
         let readers = spare.then_some(&self.shared.readers);
         match (source, readers) {
@@ -306,7 +306,7 @@ impl Serving<'_> {
             (Source::File(file), Some(readers)) => {
                 let backup = matches!(self.entry.resource, Some(Resource::Backup { .. }));
                 let worth = if backup { Worth::Unused } else { Worth::Large };
-                Content::File(DiskFile::spare(file, span, worth, readers))
+                Content::File(DiskFile::spare(file, length, span, worth, readers))
             }
             (Source::Archive(packed), readers) => {
                 Content::Archive(Box::new(ArchiveReader::new(packed, span, readers.cloned())))
