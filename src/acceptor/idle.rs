@@ -98,10 +98,11 @@ impl Acceptor {
             }
             Err(error) => Err(error),
         };
-        // The epoll set tells once what the next state of the connection has to know, too: that there
-        // may be more, or an end.
+        // For whatever follows the answer: the epoll set does not say it again.
+        if socket.may_have_more() {
+            self.connections.remember(connection.id, EventFlags::IN);
+        }
         match sign {
-            Ok(Sign::Input) => self.connections.remember(connection.id, EventFlags::IN),
             Ok(Sign::Fin) => self.connections.remember(connection.id, EventFlags::RDHUP),
             Err(ref error) if error.kind() != io::ErrorKind::WouldBlock => socket.set_dead(),
             _ => {}

@@ -41,8 +41,8 @@ const NAMES_NO_CLIENT: &str = "forwards requests without X-Forwarded-For: have t
 enum Read {
     /// More bytes are needed.
     More(usize),
-    /// A well-formed head. True: it was there already, and the socket was not looked at.
-    Head(Box<Head>, bool),
+    /// A well-formed head.
+    Head(Box<Head>),
     /// Something that is none.
     Refused(Option<Box<Head>>, Refusal),
     /// The client has closed its side.
@@ -72,21 +72,17 @@ impl Acceptor {
         screened: usize,
         deadline: Option<Instant>,
     ) {
-        match read_head(&mut connection, screened, &mut self.scratch) {
+        let read = read_head(&mut connection, screened, &mut self.scratch);
+        if connection.socket.may_have_more() {
+            self.connections.remember(connection.id, EventFlags::IN);
+        }
+        match read {
             Read::More(screened) => {
-                if connection.socket.may_have_more() {
-                    self.connections.remember(connection.id, EventFlags::IN);
-                }
                 // Without a new one the old deadline holds.
                 let deadline = deadline.or_else(|| self.connections.deadline(connection.id));
                 self.hold(connection, State::Reading { screened }, deadline);
             }
-            Read::Head(head, is_unread) => {
-                if is_unread {
-                    self.connections.remember(connection.id, EventFlags::IN);
-                }
-                self.dispatch(connection, head);
-            }
+            Read::Head(head) => self.dispatch(connection, head),
             Read::Refused(head, refusal) => {
                 self.refuse_and_close(connection, head.as_deref(), &refusal);
             }
@@ -104,8 +100,7 @@ impl Acceptor {
         let has_input = !connection.input.is_empty();
         let time = if has_input { timeouts.head } else { timeouts.idle };
         let deadline = Some(Instant::now() + time);
-        // rustls may hold more than the kernel knows of.
-        if has_input || connection.socket.is_tls() {
+        if has_input {
             self.connections.remember(id, EventFlags::IN);
         }
         self.hold(connection, State::Reading { screened: 0 }, deadline);
@@ -226,7 +221,7 @@ fn mistake_of_proxy(
 
 /// Reads from `connection` until a head is complete, `screened` bytes of which were looked at.
 fn read_head(connection: &mut Connection, mut screened: usize, scratch: &mut [u8]) -> Read {
-    let (mut is_unread, mut is_drained) = (true, false);
+    let mut is_drained = false;
     loop {
         if connection.input.len() > screened {
             match screen(&connection.input, screened, Place::Public) {
@@ -238,7 +233,7 @@ fn read_head(connection: &mut Connection, mut screened: usize, scratch: &mut [u8
                     } else {
                         connection.input.drain(..length);
                     }
-                    return Read::Head(head, is_unread);
+                    return Read::Head(head);
                 }
                 Screened::Refused(head, refusal) => return Read::Refused(head, refusal),
             }
@@ -246,13 +241,11 @@ fn read_head(connection: &mut Connection, mut screened: usize, scratch: &mut [u8
         if is_drained {
             return Read::More(screened);
         }
-        is_unread = false;
         match connection.socket.read(scratch) {
             Ok(0) => return Read::Finished,
             Ok(count) => {
                 connection.input.extend_from_slice(&scratch[..count]);
-                // Of a plain connection that was all (epoll(7)). rustls gives less than there is.
-                is_drained = count < scratch.len() && !connection.socket.is_tls();
+                is_drained = !connection.socket.may_have_more();
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Read::More(screened),
             Err(error) => return Read::Failed(error),

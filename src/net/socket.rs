@@ -31,6 +31,8 @@ pub struct Socket {
     wire: Wire,
     sent: u64,
     dead: bool,
+    /// The last read may have left something.
+    unread: bool,
     /// The kernel may hold [`NOTSENT_LENT`].
     lent: bool,
 }
@@ -46,18 +48,24 @@ enum Wire {
 impl Socket {
     /// Takes over a non-blocking TCP connection.
     pub fn tcp(stream: TcpStream) -> Socket {
-        Socket { wire: Wire::Tcp(stream), sent: 0, dead: false, lent: false }
+        Socket { wire: Wire::Tcp(stream), sent: 0, dead: false, unread: false, lent: false }
     }
 
     /// Takes over a non-blocking Unix connection.
     pub fn unix(stream: UnixStream) -> Socket {
-        Socket { wire: Wire::Unix(stream), sent: 0, dead: false, lent: false }
+        Socket { wire: Wire::Unix(stream), sent: 0, dead: false, unread: false, lent: false }
     }
 
     /// Takes over a TLS connection, its handshake still to come.
     #[cfg(feature = "tls")]
     pub fn tls(stream: TlsStream) -> Socket {
-        Socket { wire: Wire::Tls(Box::new(stream)), sent: 0, dead: false, lent: false }
+        Socket {
+            wire: Wire::Tls(Box::new(stream)),
+            sent: 0,
+            dead: false,
+            unread: false,
+            lent: false,
+        }
     }
 
     /// Bytes written so far, over the whole connection.
@@ -103,10 +111,29 @@ impl Socket {
                 #[cfg(feature = "tls")]
                 Wire::Tls(tls) => tls.read(buffer),
             };
+            self.unread = match &result {
+                // A plain connection that gives less than it may has given all (epoll(7)).
+                Ok(count) => *count > 0 && (self.is_tls() || *count == buffer.len()),
+                Err(_) => self.is_cut_short(),
+            };
             match result {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
+        }
+    }
+
+    /// Returns true if the last read may have left something of which the epoll set says nothing more.
+    pub fn may_have_more(&self) -> bool {
+        self.unread
+    }
+
+    /// Returns true if the last read gave up before it had seen all that is there.
+    fn is_cut_short(&self) -> bool {
+        match &self.wire {
+            Wire::Tcp(_) | Wire::Unix(_) => false,
+            #[cfg(feature = "tls")]
+            Wire::Tls(tls) => tls.is_cut_short(),
         }
     }
 
@@ -240,15 +267,6 @@ impl Socket {
             Wire::Tcp(_) | Wire::Unix(_) => false,
             #[cfg(feature = "tls")]
             Wire::Tls(_) => true,
-        }
-    }
-
-    /// Returns true if the last read ended before all was read that had come.
-    pub fn may_have_more(&self) -> bool {
-        match &self.wire {
-            Wire::Tcp(_) | Wire::Unix(_) => false,
-            #[cfg(feature = "tls")]
-            Wire::Tls(tls) => tls.may_have_more(),
         }
     }
 

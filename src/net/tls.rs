@@ -186,7 +186,7 @@ impl TlsStream {
     }
 
     /// Returns true if the last read gave up while there may have been more.
-    pub fn may_have_more(&self) -> bool {
+    pub fn is_cut_short(&self) -> bool {
         self.cut_short
     }
 
