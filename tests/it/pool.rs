@@ -29,7 +29,7 @@ fn health_answers_while_every_worker_is_busy_and_waiting_takes_no_memory() {
     for _ in 0..20 {
         assert_eq!(health.get("/health").text(), r#"{"status":"ok"}"#);
     }
-    assert_eq!(server.threads(), threads);
+    assert!(server.threads() <= threads);
     let grown = server.resident_kib().saturating_sub(memory);
     assert!(grown < 6 * 1024, "{WAITING} waiting requests took {grown} KiB");
     assert_eq!(busy_workers(&node), 2, "nobody had to wait");
@@ -67,11 +67,12 @@ fn connections_take_no_threads_and_give_their_descriptors_back() {
         })
         .collect();
     server.wait_until("all are there", |server| server.descriptors() >= before + CONNECTIONS - 1);
-    assert_eq!(server.threads(), threads);
+    // Fewer, if spare threads of tiny_http have ended.
+    assert!(server.threads() <= threads);
     for client in clients.iter_mut().skip(3).step_by(4) {
         assert_eq!(client.get(&Token::file("small").target()).status, 200);
     }
-    assert_eq!(server.threads(), threads);
+    assert!(server.threads() <= threads);
     drop(clients);
     server.wait_until("all descriptors back", |server| server.descriptors() <= before);
 }

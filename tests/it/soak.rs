@@ -55,7 +55,11 @@ impl Soak<'_> {
             let target = Token::file(&length.to_string()).target();
             let wanted = &self.content[..length];
             match random.below(4) {
-                0 if length > 1 => self.resume(random, source, &target, wanted),
+                0 if length > 1 => {
+                    self.resume(random, source, &target, wanted);
+                    // The old one may have been idle for too long meanwhile.
+                    client = Client::connect_from(source, self.server.address());
+                }
                 1 => self.read_with_pauses(random, &mut client, &target, wanted),
                 _ => {
                     let answer = client.get(&target);

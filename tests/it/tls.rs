@@ -357,7 +357,7 @@ fn clients_that_stall_in_the_handshake_cost_a_slot_and_are_closed_in_time() {
         let (client, stream) = stall(client, stream, step);
         clients.push((step, client, stream));
     }
-    assert_eq!(server.threads(), threads, "a thread for a connection");
+    assert!(server.threads() <= threads, "a thread for a connection");
     assert_eq!(shown_health(&authority.root(), server.address()), r#"{"status":"ok"}"#);
     for (step, mut client, mut stream) in clients {
         // Reading ends: the server has hung up, in whatever way fits the step.
