@@ -257,9 +257,13 @@ impl Acceptor {
         let Some(Held { mut connection, state }) = self.connections.take(id) else {
             return self.away_event(id, events);
         };
+        if events.contains(EventFlags::IN) {
+            connection.socket.note_input();
+        }
         let broken = events.contains(EventFlags::OUT)
             && connection.socket.flush().is_err_and(|error| error.kind() != WouldBlock);
-        if !broken && !events.intersects(interest(&state) | GONE) {
+        let is_due = events.intersects(interest(&state) | GONE) || has_input(&state, &connection);
+        if !broken && !is_due {
             self.connections.remember(id, events);
             return self.hold_on(Held { connection, state });
         }
@@ -379,6 +383,11 @@ impl Acceptor {
             self.resume_accepting();
         }
     }
+}
+
+/// Returns true if a part of a head waits in the connection's own buffer.
+fn has_input(state: &State, connection: &Connection) -> bool {
+    matches!(state, State::Reading { screened: 0 }) && !connection.input.is_empty()
 }
 
 /// The events that matter to a connection in `state`, besides its end.

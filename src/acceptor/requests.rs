@@ -100,10 +100,10 @@ impl Acceptor {
         let has_input = !connection.input.is_empty();
         let time = if has_input { timeouts.head } else { timeouts.idle };
         let deadline = Some(Instant::now() + time);
-        if has_input {
-            self.connections.remember(id, EventFlags::IN);
-        }
         self.hold(connection, State::Reading { screened: 0 }, deadline);
+        if has_input {
+            self.again.push((id, EventFlags::empty()));
+        }
     }
 
     fn input_failed(&mut self, connection: Box<Connection>, error: &io::Error) {

@@ -31,7 +31,7 @@ pub struct Socket {
     wire: Wire,
     sent: u64,
     dead: bool,
-    /// The last read may have left something.
+    /// There may be something to read.
     unread: bool,
     /// The kernel may hold [`NOTSENT_LENT`].
     lent: bool,
@@ -123,7 +123,13 @@ impl Socket {
         }
     }
 
-    /// Returns true if the last read may have left something of which the epoll set says nothing more.
+    /// Notes that something has come to be read.
+    pub fn note_input(&mut self) {
+        self.unread = true;
+    }
+
+    /// Returns true if something may be there that was not read yet, and of which the epoll set says
+    /// nothing more.
     pub fn may_have_more(&self) -> bool {
         self.unread
     }
