@@ -139,9 +139,8 @@ def game_beside(bench, cgroup, kind, options):
         began, came = time.monotonic(), 0
         if kind:
             with kind.start(before=before, **options) as running:
-                while game.runs():
-                    left = began + SECONDS - time.monotonic()
-                    came += fetch(bench, kind, running, 1, max(left, 0.1))
+                while game.runs() and (left := began + SECONDS - time.monotonic()) > 0.1:
+                    came += fetch(bench, kind, running, 1, left)
         seconds = time.monotonic() - began
         return game.result() | ({"rate": came / seconds / 2**20} if kind else {})
 

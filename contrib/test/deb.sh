@@ -107,6 +107,21 @@ answers || fail 'serves after an upgrade'
 find "$root/etc/" -path '*/rc?.d/S*winglet' | grep -q . || fail 'still enabled after an upgrade'
 ok 'upgrades over an edited configuration, which is kept, and serves on'
 
+# A configuration that the new version does not take leaves the old one running.
+pid=$(cat "$root/run/winglet.pid")
+cp "$root/etc/winglet/config.yml" "$work/config"
+printf '\nwinglet:\n  no_such_key: 1\n' >"$root/etc/winglet/config.yml"
+within 'dpkg -i --force-confdef --force-confold /tmp/first.deb' || fail 'installs over a broken configuration'
+grep -q 'winglet check' "$work/out" || fail 'says that the configuration is broken'
+[ "$(cat "$root/run/winglet.pid")" = "$pid" ] || fail 'a broken configuration ends no running server'
+cp "$work/config" "$root/etc/winglet/config.yml"
+answers || fail 'serves on over a broken configuration'
+ok 'an upgrade over a broken configuration leaves the server running and says so'
+
+within 'dpkg -r winglet && dpkg -i --force-confold /tmp/next.deb' || fail 'is removed and comes back'
+answers || fail 'serves after it came back'
+ok 'a package that comes back starts what ran'
+
 pid=$(cat "$root/run/winglet.pid")
 within 'dpkg -r winglet' || fail 'is removed'
 [ ! -e "$root/run/winglet.pid" ] || fail 'removing it stops the server'

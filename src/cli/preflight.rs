@@ -28,7 +28,8 @@ const NAMED: usize = 3;
 /// Adds to `findings` what a look at the machine brings to light. What the certificate says of
 /// itself, if there is one.
 pub(super) fn look(config: &Config, findings: &mut Vec<Finding>) -> Option<String> {
-    findings.extend(config.listen.iter().filter_map(address));
+    let listens = config.listen.iter();
+    findings.extend(listens.filter_map(|listen| address(listen, "/health")));
     findings.extend(config.control.as_ref().and_then(control));
     findings.extend(config.state_directory.as_deref().and_then(state_directory));
     findings.extend(hidden_volumes(config));
@@ -73,19 +74,19 @@ fn control(listen: &Listen) -> Option<Finding> {
         );
         return Some(Finding::warning(KEY, message));
     }
-    address(listen).map(|finding| Finding { key: KEY.into(), ..finding })
+    address(listen, "/status").map(|finding| Finding { key: KEY.into(), ..finding })
 }
 
-/// What keeps `listen` from being bound, unless it is a running Winglet.
-fn address(listen: &Listen) -> Option<Finding> {
+/// What keeps `listen` from being bound, unless it is a running Winglet, which answers at `path`.
+fn address(listen: &Listen, path: &str) -> Option<Finding> {
     const KEY: &str = "winglet.listen";
     let (address, error) = match listen {
         Listen::Tcp { address, .. } => (*address, bind(*address).err()?),
-        Listen::Unix { path } => return unix_path(path),
+        Listen::Unix { path: socket } => return unix_path(socket, path),
     };
     let message = format!("cannot listen on {listen}: {error}");
     Some(match error.kind() {
-        io::ErrorKind::AddrInUse if is_winglet(address) => return None,
+        io::ErrorKind::AddrInUse if is_winglet(address, path) => return None,
         io::ErrorKind::AddrInUse => Finding::error(KEY, format!("{message}; {TAKEN}")),
         // The service may have the right that this user lacks.
         io::ErrorKind::PermissionDenied => Finding::warning(
@@ -108,11 +109,11 @@ fn bind(address: SocketAddr) -> io::Result<()> {
     Ok(rustix::net::bind(&socket, &address)?)
 }
 
-fn unix_path(path: &Path) -> Option<Finding> {
+fn unix_path(path: &Path, asked: &str) -> Option<Finding> {
     use std::os::unix::fs::FileTypeExt;
 
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let answer = || UnixStream::connect(path).map(ask);
+    let answer = || UnixStream::connect(path).map(|stream| ask(stream, asked));
     let problem = match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             "there is a file that is no socket; remove it, or name another path".to_owned()
@@ -129,30 +130,31 @@ fn unix_path(path: &Path) -> Option<Finding> {
 }
 
 /// Returns true if it is Winglet that listens there.
-fn is_winglet(mut address: SocketAddr) -> bool {
+fn is_winglet(mut address: SocketAddr, path: &str) -> bool {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
             SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
             SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         });
     }
-    TcpStream::connect_timeout(&address, PATIENCE).map(ask).is_ok_and(is_ours)
+    let answer = TcpStream::connect_timeout(&address, PATIENCE).map(|stream| ask(stream, path));
+    answer.is_ok_and(is_ours)
 }
 
-/// Returns true if it is Winglet that answers so: to `/health`, and on a TLS port that it is one.
+/// Returns true if it is Winglet that answers so: to [`ask`], and on a TLS port that it is one.
 fn is_ours(answer: io::Result<String>) -> bool {
-    let words = [r#""status":"ok""#, "speaks HTTPS", r#""request_id":"#];
+    let words = [r#""status":"ok""#, r#"{"version":"#, "speaks HTTPS", r#""request_id":"#];
     answer.is_ok_and(|answer| words.iter().any(|words| answer.contains(words)))
 }
 
-/// What is answered to a request for `/health`.
-fn ask(stream: impl Into<OwnedFd>) -> io::Result<String> {
+/// What is answered to a request for `path`.
+fn ask(stream: impl Into<OwnedFd>, path: &str) -> io::Result<String> {
     let socket = stream.into();
     for timeout in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
         sockopt::set_socket_timeout(&socket, timeout, Some(PATIENCE))?;
     }
     let mut stream = fs::File::from(socket);
-    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     // A reset after the answer takes nothing away from it.
     let _ = stream.take(4096).read_to_end(&mut answer);

@@ -8,9 +8,9 @@ pub mod throttle;
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -81,6 +81,8 @@ pub fn escape(text: &str) -> String {
 
 /// As global as the log itself, and private to it.
 static JSON: AtomicBool = AtomicBool::new(false);
+/// Standard error is systemd's journal, which has a time and a priority of its own for each line.
+static JOURNAL: LazyLock<bool> = LazyLock::new(|| is_journal().unwrap_or(false));
 static ACCESS: AtomicBool = AtomicBool::new(true);
 
 /// Logs as `config` says from here on.
@@ -98,10 +100,36 @@ fn access() -> Option<LogFormat> {
     })
 }
 
+/// Returns true if `JOURNAL_STREAM` names standard error (systemd.exec(5)).
+fn is_journal() -> Option<bool> {
+    let named = std::env::var("JOURNAL_STREAM").ok()?;
+    let stderr = rustix::fs::fstat(io::stderr()).ok()?;
+    Some(named == format!("{}:{}", stderr.st_dev, stderr.st_ino))
+}
+
+/// What the journal takes a line's priority from (sd-daemon(3)).
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::Error => "<3>",
+        Level::Warn => "<4>",
+        Level::Info => "<6>",
+        Level::Debug | Level::Trace => "<7>",
+    }
+}
+
 /// One line without its line break. `object`: the text is a JSON object already.
 fn formatted(level: Level, text: &fmt::Arguments<'_>, object: bool) -> String {
+    let line = line(level, text, object);
+    if *JOURNAL { format!("{}{line}", priority(level)) } else { line }
+}
+
+fn line(level: Level, text: &fmt::Arguments<'_>, object: bool) -> String {
+    let json = JSON.load(Ordering::Relaxed);
+    if *JOURNAL && !json {
+        return format!("{level:<5} {text}");
+    }
     let time = humantime::format_rfc3339_seconds(SystemTime::now());
-    if !JSON.load(Ordering::Relaxed) {
+    if !json {
         return format!("{time} {level:<5} {text}");
     }
     let text = text.to_string();

@@ -89,6 +89,26 @@ pub fn begin(server: &Server, source: &str, token: &Token) -> Client {
     client
 }
 
+/// A check beside a running server, as before each reload, leaves no line in its log.
+#[test]
+fn a_check_asks_for_what_is_there() {
+    for address in ["unix:control.sock", "127.0.0.1:0"] {
+        let node = Node::new().winglet(&format!("control: {address}"));
+        let server = node.start();
+        let line = server.wait_for_log("control on ");
+        if address.ends_with(":0") {
+            let port = line.rsplit(':').next().unwrap();
+            let text = fs::read_to_string(node.config()).unwrap();
+            let bound = format!("control: 127.0.0.1:{port}");
+            fs::write(node.config(), text.replace("control: 127.0.0.1:0", &bound)).unwrap();
+        }
+        let checked = node.run(&["check"]);
+        let text = String::from_utf8_lossy(&checked.stdout);
+        assert!(checked.status.success() && !text.contains("winglet.control"), "{text}");
+        assert!(!server.log().contains("refused"), "{}", server.log());
+    }
+}
+
 #[test]
 fn three_downloads_at_three_paces_are_told_apart() {
     let node = node("bandwidth_per_address: 1");

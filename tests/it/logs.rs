@@ -55,6 +55,23 @@ fn each_line_is_an_object_whose_fields_say_what_happened() {
     assert!(of(404)["cause"].is_string());
 }
 
+/// systemd's journal has its own time, and takes each line's priority from the line.
+#[test]
+fn the_journal_is_told_priorities() {
+    // As systemd does it (systemd.exec(5)).
+    let named = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$0\" \"$@\"";
+    let node = Node::new().winglet("threads: 3").through(&["sh", "-c", named]);
+    let server = node.start();
+    assert_eq!(get(server.address(), &Token::file("none").target()).status, 404);
+    server.wait_for_log("<6>INFO  127.0.0.1 GET file 404 ");
+    let log = server.log();
+    assert!(log.contains("<6>INFO  listening on http://"), "{log}");
+    assert!(log.lines().all(|line| line.starts_with("<6>INFO ") || line.starts_with("<4>WARN ")));
+    // Somebody else's standard error.
+    let node = Node::new().env("JOURNAL_STREAM", "1:1");
+    assert!(node.start().log().contains("Z INFO  listening on "));
+}
+
 #[test]
 fn a_part_is_not_called_delivered_and_a_whole_range_is() {
     let node = Node::new();
