@@ -14,7 +14,7 @@ use crate::net::socket::Socket;
 use crate::replay::EndedBy;
 
 /// The first look comes this soon…
-const FIRST_LOOK: Duration = Duration::from_millis(1);
+const FIRST_LOOK: Duration = Duration::from_millis(4);
 /// …and later ones at most this far apart.
 const MAX_LOOK: Duration = Duration::from_millis(250);
 /// Silence after the last acknowledgement before our own FIN.
