@@ -116,6 +116,7 @@ fn a_trusted_peer_that_forwards_nothing_is_a_client_itself() {
         }
     }
     let warned = "127.0.0.1 forwards requests without X-Forwarded-For";
+    server.wait_for_log(warned);
     assert_eq!(server.log().matches(warned).count(), 1, "{}", server.log());
 }
 
