@@ -263,6 +263,6 @@ fn the_scripts_that_fetch_backups_fetch_each_once() {
         }
         assert_eq!(fs::read_dir(&offsite).unwrap().count(), 2);
     }
-    server.wait_for_log("delivered");
+    server.wait_for_logs(2, " delivered");
     assert_eq!(server.log().matches("GET backup ").count(), 2, "{}", server.log());
 }
