@@ -308,16 +308,17 @@ impl Acceptor {
     }
 
     /// Lets a connection wait in `state`, until `deadline` at most. Events that came while it was
-    /// away and matter to that state are acted on soon.
+    /// away and matter to that state are acted on soon, and so is what its buffer holds.
     fn hold(&mut self, connection: Box<Connection>, state: State, deadline: Option<Instant>) {
         let (id, wanted) = (connection.id, interest(&state));
         let output = wanted.contains(EventFlags::OUT) || connection.socket.wants_write();
         if !self.watch(&connection, output) {
             return self.close(Held { connection, state }, "out of resources");
         }
+        let has_input = has_input(&state, &connection);
         self.connections.put(Held { connection, state }, deadline);
         let events = self.connections.take_events(id);
-        if events.intersects(wanted | GONE) {
+        if has_input || events.intersects(wanted | GONE) {
             self.again.push((id, events));
         } else {
             // For the state after this one.

@@ -96,14 +96,9 @@ impl Acceptor {
     /// and not with the answer: a slow client may take long to read that.
     pub(super) fn next_request(&mut self, connection: Box<Connection>) {
         let timeouts = &self.settings.config.timeouts;
-        let id = connection.id;
-        let has_input = !connection.input.is_empty();
-        let time = if has_input { timeouts.head } else { timeouts.idle };
+        let time = if connection.input.is_empty() { timeouts.idle } else { timeouts.head };
         let deadline = Some(Instant::now() + time);
         self.hold(connection, State::Reading { screened: 0 }, deadline);
-        if has_input {
-            self.again.push((id, EventFlags::empty()));
-        }
     }
 
     fn input_failed(&mut self, connection: Box<Connection>, error: &io::Error) {
