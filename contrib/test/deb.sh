@@ -112,7 +112,8 @@ pid=$(cat "$root/run/winglet.pid")
 cp "$root/etc/winglet/config.yml" "$work/config"
 printf '\nwinglet:\n  no_such_key: 1\n' >"$root/etc/winglet/config.yml"
 within 'dpkg -i --force-confdef --force-confold /tmp/first.deb' || fail 'installs over a broken configuration'
-grep -q 'winglet check' "$work/out" || fail 'says that the configuration is broken'
+grep -q 'was not restarted' "$work/out" || fail 'says that the server was not restarted'
+grep -q no_such_key "$work/out" || fail 'says what is wrong with the configuration'
 [ "$(cat "$root/run/winglet.pid")" = "$pid" ] || fail 'a broken configuration ends no running server'
 cp "$work/config" "$root/etc/winglet/config.yml"
 answers || fail 'serves on over a broken configuration'

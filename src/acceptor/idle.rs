@@ -79,11 +79,14 @@ impl Acceptor {
     pub(super) fn finishing_event(
         &mut self,
         mut connection: Box<Connection>,
-        download: Box<Download>,
+        mut download: Box<Download>,
         events: EventFlags,
     ) {
         let reads = download.wants_input() && events.intersects(INPUT);
         let sign = if reads { self.read_sign(&mut connection) } else { Sign::None };
+        if sign == Sign::Farewell {
+            download.close_after();
+        }
         self.look(connection, download, sign);
     }
 
@@ -91,7 +94,9 @@ impl Acceptor {
     fn read_sign(&mut self, connection: &mut Connection) -> Sign {
         let socket = &mut connection.socket;
         let sign = match socket.read(&mut self.scratch) {
-            Ok(0) => socket.saw_fin().map(|fin| if fin { Sign::Fin } else { Sign::Farewell }),
+            // The end of TLS only: its FIN or a reset is still to come.
+            Ok(0) if socket.is_tls() && !socket.has_hung_up() => Ok(Sign::Farewell),
+            Ok(0) => Ok(Sign::Fin),
             Ok(count) => {
                 connection.input.extend_from_slice(&self.scratch[..count]);
                 Ok(Sign::Input)

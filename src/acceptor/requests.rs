@@ -78,8 +78,12 @@ impl Acceptor {
         }
         match read {
             Read::More(screened) => {
-                // Without a new one the old deadline holds.
-                let deadline = deadline.or_else(|| self.connections.deadline(connection.id));
+                let before = self.connections.deadline(connection.id);
+                // What has brought no byte of a head moves no deadline.
+                let deadline = match connection.input.is_empty() {
+                    true => before.or(deadline),
+                    false => deadline.or(before),
+                };
                 self.hold(connection, State::Reading { screened }, deadline);
             }
             Read::Head(head) => self.dispatch(connection, head),

@@ -36,8 +36,7 @@ type Lines = Vec<(&'static str, String)>;
 const IN_PROGRESS: &str = "in progress";
 
 /// Runs the command that `arguments` (the program's name first) ask for. The status is 0 for
-/// success, 1 for a failure, 2 for a command line that is not understood, and 78 (`EX_CONFIG`,
-/// sysexits(3head)) for a configuration that nothing can be served with.
+/// success, 1 for a failure, and 2 for a command line that is not understood.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     // Before anything that takes time: a service manager may ask for a reload at once. Other commands

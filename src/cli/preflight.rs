@@ -143,7 +143,7 @@ fn is_winglet(mut address: SocketAddr, path: &str) -> bool {
 
 /// Returns true if it is Winglet that answers so: to [`ask`], and on a TLS port that it is one.
 fn is_ours(answer: io::Result<String>) -> bool {
-    let words = [r#""status":"ok""#, r#"{"version":"#, "speaks HTTPS", r#""request_id":"#];
+    let words = [r#""status":"ok""#, r#""draining":"#, "speaks HTTPS", r#""request_id":"#];
     answer.is_ok_and(|answer| words.iter().any(|words| answer.contains(words)))
 }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::{environment, names, say};
+use super::{environment, names};
 use crate::cli::args::Serve;
 use crate::clock::Clock;
 use crate::config::{self, Config, Finding, Listen, Priority};
@@ -15,9 +15,6 @@ use crate::process::signals::Signals;
 use crate::process::{self, priority};
 use crate::replay;
 use crate::server::{self, Opened, Server};
-
-/// What a service manager need not try again: only the operator can mend it.
-const EX_CONFIG: u8 = 78;
 
 /// Serves until `signals` say stop.
 ///
@@ -35,8 +32,8 @@ pub(super) fn serve(
         for finding in &findings {
             let _ = writeln!(std::io::stderr(), "{}: {finding}", finding.severity());
         }
-        say(&format_args!("{} has errors, listed above; nothing was started", names(&files)));
-        return Ok(ExitCode::from(EX_CONFIG));
+        let message = "has errors, listed above; nothing was started";
+        return Err(CommandError(format!("{} {message}", names(&files))));
     };
     // The first writes to /proc/self, which the second takes away.
     if config.priority == Priority::Low {

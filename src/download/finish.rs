@@ -21,7 +21,7 @@ const MAX_LOOK: Duration = Duration::from_millis(250);
 pub const HANG_UP_AFTER: Duration = Duration::from_secs(1);
 /// The same after the client's `close_notify`: a client that closes sends its FIN, or a reset if it
 /// has not read everything, right after that.
-const HANG_UP_AFTER_FAREWELL: Duration = Duration::from_millis(100);
+const HANG_UP_AFTER_FAREWELL: Duration = Duration::from_millis(500);
 
 /// What is known of the end of a download.
 #[derive(Debug)]
@@ -146,8 +146,9 @@ impl Download {
                 return Look::Ended(How::Delivered(EndedBy::Other), after);
             }
         }
-        // A client that has just sent something has not died; one that is closing may have.
-        if matches!(sign, Sign::None | Sign::Farewell) && socket.died() {
+        // A client that has just sent something has not died; one that is closing may have: its reset
+        // follows its FIN if it has not read everything.
+        if sign != Sign::Input && socket.died() {
             let broken = match self.is_whole() {
                 true => Broken::ResetUnread,
                 false => Broken::Client(String::new()),

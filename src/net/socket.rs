@@ -143,19 +143,6 @@ impl Socket {
         }
     }
 
-    /// Returns true if what a read met as the end is the client's FIN, and not only its
-    /// `close_notify`.
-    ///
-    /// # Errors
-    /// Whatever the connection died of.
-    pub fn saw_fin(&self) -> io::Result<bool> {
-        match &self.wire {
-            Wire::Tcp(_) | Wire::Unix(_) => Ok(true),
-            #[cfg(feature = "tls")]
-            Wire::Tls(tls) => tls.saw_fin(),
-        }
-    }
-
     /// Hands as much of `bytes` to the kernel as it takes now.
     ///
     /// # Errors

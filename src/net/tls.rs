@@ -173,18 +173,6 @@ impl TlsStream {
         }
     }
 
-    /// Returns true if the client's FIN is the next thing in the kernel's buffer.
-    ///
-    /// # Errors
-    /// Whatever the connection died of.
-    pub fn saw_fin(&self) -> io::Result<bool> {
-        match self.stream.peek(&mut [0; 1]) {
-            Ok(count) => Ok(count == 0),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Returns true if the last read gave up while there may have been more.
     pub fn is_cut_short(&self) -> bool {
         self.cut_short

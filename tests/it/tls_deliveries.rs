@@ -174,6 +174,33 @@ fn a_farewell_is_answered_and_the_fin_after_it_spends() {
     assert!(fetch(&authority, &server, &target).0.starts_with("HTTP/1.1 401 "));
 }
 
+/// What comes after `close_notify` is nobody's, and keeps nobody busy: the FIN behind it is an end.
+#[test]
+fn a_byte_between_farewell_and_fin_is_no_matter() {
+    let Some((node, authority)) = setup() else { return };
+    let content = pattern(20_000);
+    node.file("a", &content);
+    let node = node.winglet("timeouts: { idle: 10m }");
+    let server = node.start();
+    let target = Token::file("a").target();
+    let mut client = connect(&authority.root(), server.address(), None);
+    ask(&mut client, &target, "");
+    let mut answer = Vec::new();
+    while !answer.ends_with(&content[content.len() - 1000..]) {
+        let mut bytes = [0; 4096];
+        let count = client.read(&mut bytes).unwrap();
+        answer.extend_from_slice(&bytes[..count]);
+    }
+    client.conn.send_close_notify();
+    client.flush().unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    client.sock.write_all(&[0]).unwrap();
+    client.sock.shutdown(std::net::Shutdown::Write).unwrap();
+    server.wait_for_log(" delivered");
+    server.wait_until_asleep();
+    assert!(fetch(&authority, &server, &target).0.starts_with("HTTP/1.1 401 "));
+}
+
 /// What a client has read was in whole records that its kernel acknowledged: none of it may be
 /// missing when the link is settled.
 #[test]
