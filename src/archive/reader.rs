@@ -23,7 +23,7 @@ use crate::disk::file::{DiskFile, Worth};
 use crate::disk::readers::Readers;
 
 /// Most bytes that one call reads of files beyond what it returns.
-const CALL: u64 = 4 << 20;
+const CALL: u64 = 1 << 20;
 
 /// What opening a member counts for in [`CALL`]: 64 files, and on a cold disk half a second.
 pub(super) const OPENING: u64 = CALL / 64;
@@ -40,7 +40,7 @@ const AGAIN: u64 = 2 << 20;
 /// Reads a range of an archive.
 ///
 /// # Errors
-/// [`Read::read`] fails with an error that is a [`Pause`] when it has read 4 MiB for CRCs (or what
+/// [`Read::read`] fails with an error that is a [`Pause`] when it has read 1 MiB for CRCs (or what
 /// [`ArchiveReader::limit_extra`] allows) or opened 64 members without a byte to return, or while
 /// somebody else reads for a CRC: call again. Any other error means that a member is not what was
 /// listed or cannot be read, and the stream must be broken off; `UnexpectedEof` if it shrank. Messages

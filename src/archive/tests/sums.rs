@@ -31,9 +31,9 @@ fn the_end_of_an_unread_zip_reads_in_steps_and_counts() {
     let start = archive.length() - 60;
     let mut reader = reader(&scratch, &archive, start..archive.length());
     let mut buffer = [0; 100];
-    for call in 1..=4 {
+    for call in 1..=19 {
         assert_eq!(pause(reader.read(&mut buffer)), Some(Pause::Worked));
-        assert!(reader.extra_read() <= call * 4 * MIB);
+        assert!(reader.extra_read() <= call * MIB);
         assert_eq!(reader.position(), start);
     }
     assert_eq!(reader.read(&mut buffer).unwrap(), 60);
@@ -44,7 +44,7 @@ fn the_end_of_an_unread_zip_reads_in_steps_and_counts() {
     assert_eq!((second.read(&mut buffer).unwrap(), second.extra_read()), (60, 0));
 }
 
-/// The piece of a stream whose bandwidth is limited: with 4 MiB for each, fifteen others made a stranger
+/// The piece of a stream whose bandwidth is limited: with 4 MiB for each, fifteen others had made a stranger
 /// wait for seconds.
 #[test]
 fn a_piece_reads_no_more_for_sums_than_it_may_send() {
@@ -308,7 +308,7 @@ fn what_was_read_for_a_crc_is_not_read_again() {
         read += reader.take_extra();
         result.is_ok()
     });
-    assert_eq!((calls, read), (Some(5), 19 * MIB));
+    assert_eq!((calls, read), (Some(20), 19 * MIB));
 }
 
 #[test]
@@ -325,7 +325,7 @@ fn one_reader_at_a_time_reads_for_a_server_and_no_more_than_the_archive() {
     drop(turn);
     assert_eq!(pause(reader.read(&mut [0; 100])), Some(Pause::Worked));
     // As if the listing had been forgotten meanwhile, again and again.
-    packed.paid.store(archive.length() - 5 * MIB, Ordering::Relaxed);
+    packed.paid.store(archive.length() - 5 * MIB / 4, Ordering::Relaxed);
     assert_eq!(pause(reader.read(&mut [0; 100])), Some(Pause::Worked));
     let error = reader.read(&mut [0; 100]).unwrap_err();
     assert!(Pause::of(&error).is_none(), "{error}");
