@@ -79,40 +79,40 @@ impl Acceptor {
     pub(super) fn finishing_event(
         &mut self,
         mut connection: Box<Connection>,
-        mut download: Box<Download>,
+        download: Box<Download>,
         events: EventFlags,
     ) {
         let reads = download.wants_input() && events.intersects(INPUT);
         let sign = if reads { self.read_sign(&mut connection) } else { Sign::None };
-        if sign == Sign::Farewell {
-            download.close_after();
-        }
         self.look(connection, download, sign);
     }
 
     /// Reads what the client of a finished download has sent.
     fn read_sign(&mut self, connection: &mut Connection) -> Sign {
-        let socket = &mut connection.socket;
+        let (id, socket) = (connection.id, &mut connection.socket);
         let sign = match socket.read(&mut self.scratch) {
             // The end of TLS only: its FIN or a reset is still to come.
-            Ok(0) if socket.is_tls() && !socket.has_hung_up() => Ok(Sign::Farewell),
-            Ok(0) => Ok(Sign::Fin),
+            Ok(0) if socket.is_tls() && !socket.has_hung_up() => Sign::Farewell,
+            Ok(0) => {
+                // Whatever follows the answer has to know.
+                self.connections.remember(id, EventFlags::RDHUP);
+                Sign::Fin
+            }
             Ok(count) => {
                 connection.input.extend_from_slice(&self.scratch[..count]);
-                Ok(Sign::Input)
+                Sign::Input
             }
-            Err(error) => Err(error),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sign::None,
+            Err(_) => {
+                socket.set_dead();
+                Sign::None
+            }
         };
-        // For whatever follows the answer: the epoll set does not say it again.
         if socket.may_have_more() {
-            self.connections.remember(connection.id, EventFlags::IN);
+            // The epoll set does not say it again.
+            self.connections.remember(id, EventFlags::IN);
         }
-        match sign {
-            Ok(Sign::Fin) => self.connections.remember(connection.id, EventFlags::RDHUP),
-            Err(ref error) if error.kind() != io::ErrorKind::WouldBlock => socket.set_dead(),
-            _ => {}
-        }
-        sign.unwrap_or(Sign::None)
+        sign
     }
 
     /// Looks whether a finished download has ended, and goes on with the connection if so.

@@ -262,7 +262,7 @@ impl Acceptor {
         }
         let broken = events.contains(EventFlags::OUT)
             && connection.socket.flush().is_err_and(|error| error.kind() != WouldBlock);
-        let is_due = events.intersects(interest(&state) | GONE) || has_input(&state, &connection);
+        let is_due = events.intersects(state.interest() | GONE) || state.has_input(&connection);
         if !broken && !is_due {
             self.connections.remember(id, events);
             return self.hold_on(Held { connection, state });
@@ -310,12 +310,12 @@ impl Acceptor {
     /// Lets a connection wait in `state`, until `deadline` at most. Events that came while it was
     /// away and matter to that state are acted on soon, and so is what its buffer holds.
     fn hold(&mut self, connection: Box<Connection>, state: State, deadline: Option<Instant>) {
-        let (id, wanted) = (connection.id, interest(&state));
+        let (id, wanted) = (connection.id, state.interest());
         let output = wanted.contains(EventFlags::OUT) || connection.socket.wants_write();
         if !self.watch(&connection, output) {
             return self.close(Held { connection, state }, "out of resources");
         }
-        let has_input = has_input(&state, &connection);
+        let has_input = state.has_input(&connection);
         self.connections.put(Held { connection, state }, deadline);
         let events = self.connections.take_events(id);
         if has_input || events.intersects(wanted | GONE) {
@@ -383,23 +383,6 @@ impl Acceptor {
         if self.accept_again.is_some() {
             self.resume_accepting();
         }
-    }
-}
-
-/// Returns true if a part of a head waits in the connection's own buffer.
-fn has_input(state: &State, connection: &Connection) -> bool {
-    matches!(state, State::Reading { screened: 0 }) && !connection.input.is_empty()
-}
-
-/// The events that matter to a connection in `state`, besides its end.
-fn interest(state: &State) -> EventFlags {
-    match state {
-        #[cfg(feature = "tls")]
-        State::Handshake { .. } => INPUT,
-        State::Reading { .. } | State::Closing { .. } => INPUT,
-        State::Finishing(download) if download.wants_input() => INPUT,
-        State::Finishing(_) | State::Paced(..) => EventFlags::empty(),
-        State::Parked(_) => EventFlags::OUT,
     }
 }
 

@@ -3,6 +3,9 @@
 #[cfg(feature = "tls")]
 use std::time::Instant;
 
+use rustix::event::epoll::EventFlags;
+
+use super::INPUT;
 use crate::download::Download;
 use crate::download::job::Connection;
 
@@ -23,6 +26,25 @@ pub(super) enum State {
     /// The client to close its side, after ours was closed or before; so many bytes may still be
     /// thrown away.
     Closing { left: usize, hung_up: bool },
+}
+
+impl State {
+    /// The events that matter to it, besides the connection's end.
+    pub(super) fn interest(&self) -> EventFlags {
+        match self {
+            #[cfg(feature = "tls")]
+            State::Handshake { .. } => INPUT,
+            State::Reading { .. } | State::Closing { .. } => INPUT,
+            State::Finishing(download) if download.wants_input() => INPUT,
+            State::Finishing(_) | State::Paced(..) => EventFlags::empty(),
+            State::Parked(_) => EventFlags::OUT,
+        }
+    }
+
+    /// Returns true if a part of a head waits in the buffer of `connection`.
+    pub(super) fn has_input(&self, connection: &Connection) -> bool {
+        matches!(self, State::Reading { screened: 0 }) && !connection.input.is_empty()
+    }
 }
 
 /// Why the log says that a connection was closed for another one.

@@ -134,6 +134,9 @@ impl Download {
         now: Instant,
     ) -> Look {
         let acknowledged = self.note_progress(socket, now);
+        if sign == Sign::Farewell {
+            self.close_after();
+        }
         if let Some(stop) = self.live.stopped() {
             return Look::Ended(How::Broken(Broken::Stopped(stop)), After::Reset);
         }

@@ -148,6 +148,26 @@ fn a_client_that_reads_nothing_and_resets_does_not_spend() {
     }
 }
 
+/// A client that has read all of `content` from `target`, has sent `close_notify` and no FIN.
+fn close_after_all(
+    authority: &Authority,
+    server: &Server,
+    target: &str,
+    content: &[u8],
+) -> TlsClient {
+    let mut client = connect(&authority.root(), server.address(), None);
+    ask(&mut client, target, "");
+    let mut answer = Vec::new();
+    while !answer.ends_with(content) {
+        let mut bytes = [0; 4096];
+        let count = client.read(&mut bytes).unwrap();
+        answer.extend_from_slice(&bytes[..count]);
+    }
+    client.conn.send_close_notify();
+    client.flush().unwrap();
+    client
+}
+
 /// A client that closes TLS in both directions waits for the server's `close_notify` before its FIN.
 #[test]
 fn a_farewell_is_answered_and_the_fin_after_it_spends() {
@@ -156,17 +176,7 @@ fn a_farewell_is_answered_and_the_fin_after_it_spends() {
     node.file("a", &content);
     let server = node.start();
     let target = Token::file("a").target();
-    let mut client = connect(&authority.root(), server.address(), None);
-    ask(&mut client, &target, "");
-    let mut answer = vec![0; content.len()];
-    client.read_exact(&mut answer).unwrap();
-    while !answer.ends_with(&content[content.len() - 1000..]) {
-        let mut byte = [0];
-        client.read_exact(&mut byte).unwrap();
-        answer.push(byte[0]);
-    }
-    client.conn.send_close_notify();
-    client.flush().unwrap();
+    let mut client = close_after_all(&authority, &server, &target, &content);
     // Fails without a close_notify at the end.
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
     drop(client);
@@ -183,16 +193,7 @@ fn a_byte_between_farewell_and_fin_is_no_matter() {
     let node = node.winglet("timeouts: { idle: 10m }");
     let server = node.start();
     let target = Token::file("a").target();
-    let mut client = connect(&authority.root(), server.address(), None);
-    ask(&mut client, &target, "");
-    let mut answer = Vec::new();
-    while !answer.ends_with(&content[content.len() - 1000..]) {
-        let mut bytes = [0; 4096];
-        let count = client.read(&mut bytes).unwrap();
-        answer.extend_from_slice(&bytes[..count]);
-    }
-    client.conn.send_close_notify();
-    client.flush().unwrap();
+    let mut client = close_after_all(&authority, &server, &target, &content);
     std::thread::sleep(Duration::from_millis(50));
     client.sock.write_all(&[0]).unwrap();
     client.sock.shutdown(std::net::Shutdown::Write).unwrap();

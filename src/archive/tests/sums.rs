@@ -44,8 +44,8 @@ fn the_end_of_an_unread_zip_reads_in_steps_and_counts() {
     assert_eq!((second.read(&mut buffer).unwrap(), second.extra_read()), (60, 0));
 }
 
-/// The piece of a stream whose bandwidth is limited: with 4 MiB for each, fifteen others had made a stranger
-/// wait for seconds.
+/// The piece of a stream whose bandwidth is limited: with 4 MiB for each, fifteen others had made a
+/// stranger wait for seconds.
 #[test]
 fn a_piece_reads_no_more_for_sums_than_it_may_send() {
     const PIECE: u64 = 100_000;
